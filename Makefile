@@ -1,0 +1,64 @@
+# tinyr1: make targets. Every target that needs the environment makes it first (.venv, pinned, once).
+RUN ?= smol
+PYTHON ?= python3
+PY := .venv/bin/python
+EXACT := $(if $(filter command line environment,$(origin PYTHON)),--exact-python)
+STAGES := 01_data_curation 02_branch_sft 03_fusion_merge 04_evaluation 05_ablations
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONNOUSERSITE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+MODEL ?= runs/$(RUN)/merged/math-science-code
+.PHONY: help setup reproduce test test-full lab chat merge bench readme clean lint $(STAGES)
+
+help:
+	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 22 min on 2 CPU cores, 24 GB"
+	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
+	@echo "make test-full              also the slow test (kill -9 at random moments)"
+	@echo "make lab                    JupyterLab with the notebooks"
+	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
+	@echo "make chat [MODEL=folder]    talk to a model, the merged one by default; any CPU or GPU"
+	@echo "make merge MATH= SCIENCE= CODE= OUT=   merge three checkpoints of your own"
+	@echo "make bench                  speed against TRL and transformers; about 15 min"
+	@echo "make readme                 the result table of README.md from reports/smol/scores.csv"
+	@echo "make clean [RUN=smol]       remove a run's artifacts (runs/RUN)"
+	@echo "make setup [PYTHON=python3] the environment alone; about 4 min, once"
+
+setup:
+	@$(PYTHON) -I tinyr1/environment.py $(EXACT)
+
+reproduce: setup
+	@$(PY) -m tinyr1.run $(RUN)
+
+$(STAGES): setup
+	@$(PY) -m tinyr1.run $(RUN) --stage $@
+
+lint: setup
+	@$(PY) -m ruff check tinyr1 tests notebooks
+
+test: lint
+	@$(PY) -m pytest -m "not slow"
+
+test-full: lint
+	@$(PY) -m pytest
+
+lab: setup
+	@$(PY) -m jupyter lab --notebook-dir=notebooks
+
+chat: setup
+	@$(PY) -m tinyr1.chat $(MODEL)
+
+merge: setup
+	@$(PY) -m tinyr1.merge --math "$(MATH)" --science "$(SCIENCE)" --code "$(CODE)" --out "$(OUT)"
+
+bench: setup
+	@$(PY) tests/bench.py
+
+readme: setup
+	@$(PY) -m tinyr1.report $(RUN)
+
+clean:
+	@rm -rf "runs/$(RUN)" && echo "removed runs/$(RUN)"

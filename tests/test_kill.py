@@ -1,0 +1,73 @@
+"""kill -9 of any process of a run, then the same command: it finishes, and repeats no finished work."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tinyr1.config import ROOT
+
+pytestmark = pytest.mark.slow
+PROCESSES = ("tinyr1.run", "ipykernel_launcher", "deepspeed.launcher", "tinyr1.train", "tinyr1.generate")
+
+
+def family(home: Path) -> list[tuple[int, str]]:
+    """(pid, command) of every process that works on the run stored under `home`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                environment = (entry / "environ").read_bytes()
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            if f"TINYR1_HOME={home}".encode() in environment and any(p in command for p in PROCESSES):
+                found.append((int(entry.name), command))
+    return found
+
+
+def start(env: dict) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tinyr1.run", "smoke"]
+    return subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def finished(home: Path) -> dict[Path, int]:
+    """Time stamps of the weights of finished checkpoints."""
+    folders = [p.parent for p in home.rglob("artifact.json") if ".partial" not in str(p)]
+    return {f: f.stat().st_mtime_ns for folder in folders for f in folder.glob("*.safetensors")}
+
+
+def test_a_run_survives_kills_at_random_moments(tmp_path):
+    home = tmp_path / "runs"
+    env = os.environ | {"TINYR1_HOME": str(home), "TINYR1_REPORTS": str(tmp_path / "reports")}
+    rng, killed = random.Random(3), []
+    for _ in range(5):
+        process = start(env)
+        deadline = time.monotonic() + rng.uniform(15, 45)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        victims = family(home)
+        if not victims:
+            break
+        pid, command = rng.choice(victims)
+        before = finished(home)
+        os.kill(pid, signal.SIGKILL)
+        killed.append(command.split()[-2:])
+        process.wait(timeout=120)
+        for _ in range(40):  # orphans notice that their parent is gone
+            if not family(home):
+                break
+            time.sleep(0.5)
+        assert not family(home), f"left running after killing {command}: {family(home)}"
+        after = finished(home)
+        assert before.items() <= after.items(), f"finished work was touched after killing {command}"
+    kept = finished(home)
+    last = start(env)
+    assert last.wait(timeout=600) == 0, f"killed {killed}"
+    assert kept.items() <= finished(home).items(), "finished work was repeated"
+    assert (tmp_path / "reports" / "smoke" / "scores.csv").is_file()

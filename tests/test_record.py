@@ -1,0 +1,279 @@
+import json
+import os
+
+import pytest
+import yaml
+
+from tinyr1 import config, record
+from tinyr1.record import StageError
+
+REMEDY = "run `make something`"
+STAGE = "01_data_curation"
+
+
+class Builder:
+    """Writes given files, counts how often it ran, and can be killed half-way."""
+
+    def __init__(self, files):
+        self.files, self.calls, self.found, self.dies = files, 0, [], False
+
+    def __call__(self, folder):
+        self.calls += 1
+        self.found = sorted(p.name for p in folder.iterdir())
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
+            if self.dies:
+                raise KeyboardInterrupt
+        return {"files": len(self.files)}
+
+
+@pytest.fixture
+def builder():
+    return Builder({"a.bin": "aaaa", "b.bin": "bbbb"})
+
+
+@pytest.fixture
+def folder(tmp_path, builder):
+    """A finished artifact."""
+    record.make(tmp_path / "thing", {"seed": 1}, builder, REMEDY)
+    return tmp_path / "thing"
+
+
+@pytest.fixture
+def stage(home):
+    """A run whose first stage made one table and wrote its record."""
+    cfg = config.load("smol")
+    path = cfg.rows("math")
+
+    def build(file):
+        record.write_lines(file, [{"id": "math-1"}])
+        return {}
+
+    record.make(path, {"seed": 1}, build, REMEDY)
+    record.write(cfg, STAGE, {"math": path}, {"rows": 1}, {"curate": 0.12})
+    return cfg
+
+
+def remake(path, builder, seed=1):
+    return record.make(path, {"seed": seed}, builder, REMEDY)
+
+
+def test_an_artifact_is_made_once_and_then_kept(tmp_path, builder):
+    first, built = remake(tmp_path / "thing", builder)
+    again, rebuilt = remake(tmp_path / "thing", builder)
+    assert (built, rebuilt, builder.calls) == (True, False, 1)
+    assert first == again
+    assert first["facts"] == {"files": 2}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thing"]
+    assert sorted(p.name for p in (tmp_path / "thing").iterdir()) == ["a.bin", "artifact.json", "b.bin"]
+
+
+def test_the_order_of_the_inputs_does_not_matter():
+    assert record.digest({"a": 1, "b": 2}) == record.digest({"b": 2, "a": 1})
+    assert record.digest({"a": 1, "b": 2}) != record.digest({"a": 2, "b": 1})
+
+
+def test_an_artifact_is_made_again_from_other_inputs(folder):
+    other = Builder({"c.bin": "cc"})
+    manifest, built = remake(folder, other, seed=2)
+    assert built
+    assert other.found == []
+    assert set(manifest["files"]) == {"c.bin"}
+    assert sorted(p.name for p in folder.iterdir()) == ["artifact.json", "c.bin"]
+
+
+def test_equal_files_have_an_equal_content_hash_whatever_their_inputs(folder, builder):
+    before = record.check(folder, REMEDY)
+    after, _ = remake(folder, builder, seed=2)
+    assert before["key"] != after["key"]
+    assert before["content"] == after["content"]
+
+
+def test_an_interrupted_build_leaves_nothing_under_the_final_name(tmp_path, builder):
+    builder.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        remake(tmp_path / "thing", builder)
+    assert not (tmp_path / "thing").exists()
+    with pytest.raises(StageError, match="never finished"):
+        record.check(tmp_path / "thing", REMEDY)
+
+
+def test_the_next_attempt_from_the_same_inputs_finds_the_work_of_the_interrupted_one(tmp_path, builder):
+    builder.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        remake(tmp_path / "thing", builder)
+    builder.dies = False
+    _, built = remake(tmp_path / "thing", builder)
+    assert built
+    assert builder.found == ["a.bin"]
+
+
+def test_an_attempt_from_other_inputs_throws_the_work_of_the_interrupted_one_away(tmp_path, builder):
+    builder.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        remake(tmp_path / "thing", builder)
+    builder.dies = False
+    remake(tmp_path / "thing", builder, seed=2)
+    assert builder.found == []
+
+
+def test_an_interrupted_rebuild_leaves_the_old_artifact_usable(folder):
+    other = Builder({"c.bin": "cc"})
+    other.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        remake(folder, other, seed=2)
+    assert set(record.check(folder, REMEDY)["files"]) == {"a.bin", "b.bin"}
+
+
+def test_a_process_killed_while_it_builds_leaves_nothing_under_the_final_name(tmp_path, builder):
+    def killed(folder):
+        builder(folder)
+        os.kill(os.getpid(), 9)
+
+    pid = os.fork()
+    if pid == 0:
+        record.make(tmp_path / "thing", {"seed": 1}, killed, REMEDY)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == 9
+    assert not (tmp_path / "thing").exists()
+    _, built = remake(tmp_path / "thing", builder)
+    assert built
+    assert builder.found == ["a.bin", "b.bin"]
+
+
+def test_a_table_without_its_manifest_is_not_finished(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"half": 1}\n')
+
+    def build(file):
+        record.write_lines(file, [{"n": 1}, {"n": 2}])
+        return {}
+
+    _, built = record.make(path, {}, build, REMEDY)
+    assert built
+    assert record.read_lines(path) == [{"n": 1}, {"n": 2}]
+    assert record.make(path, {}, build, REMEDY)[1] is False
+
+
+def spoil_shorter(path):
+    path.write_text("aa")
+
+
+def spoil_same_size(path):
+    path.write_text("aXaa")
+    os.utime(path, ns=(1, 1))  # in case the clock is too coarse to tell the writes apart
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (spoil_shorter, "2 bytes, but 4 when it was made"),
+        (spoil_same_size, "its content changed after it was made"),
+        (os.unlink, "deleted after it was made"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_rule_and_the_command(folder, builder, spoil, complaint):
+    spoil(folder / "a.bin")
+    with pytest.raises(StageError) as error:
+        record.check(folder, REMEDY)
+    for part in (str(folder / "a.bin"), complaint, REMEDY):
+        assert part in str(error.value)
+    with pytest.raises(StageError, match="rm -r"):
+        remake(folder, builder)
+
+
+def test_a_file_that_was_only_touched_is_accepted(folder):
+    os.utime(folder / "a.bin", ns=(1, 1))
+    assert record.check(folder, REMEDY)["files"]
+
+
+def test_a_torn_last_line_is_cut_off_the_file(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"n": 1}\n{"n": 2}\n{"n": "\xc3')
+    assert record.read_lines(path) == [{"n": 1}, {"n": 2}]
+    assert path.read_bytes() == b'{"n": 1}\n{"n": 2}\n'
+
+
+def test_a_file_with_nothing_but_a_torn_line_has_no_rows(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"n"')
+    assert record.read_lines(path) == []
+    assert path.read_bytes() == b""
+
+
+def test_lines_come_back_as_they_were_written(tmp_path):
+    rows = [{"text": "line\nbreak \u2028 \x85 é"}, {"n": [1, None]}]
+    record.write_lines(tmp_path / "rows.jsonl", rows)
+    assert record.read_lines(tmp_path / "rows.jsonl") == rows
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_file_that_is_not_there_has_no_rows(tmp_path):
+    assert record.read_lines(tmp_path / "none.jsonl") == []
+
+
+def test_a_stage_record_holds_what_was_made_and_from_what(stage):
+    entry = record.require(stage, STAGE)
+    assert entry == json.loads((stage.reports / f"{STAGE}.json").read_text())
+    assert entry["artifacts"]["math"]["path"] == "rows/math.jsonl"
+    assert entry["params"] == stage.params.model_dump(mode="json")
+    assert entry["seconds"] == {"curate": 0.1}
+    assert entry["facts"] == {"rows": 1}
+    assert {"commit", "modified", "source"} == set(entry["code"])
+
+
+def test_a_missing_record_is_named_with_the_command_that_makes_it(stage):
+    with pytest.raises(
+        StageError, match=r"02_branch_sft\.json: missing; run `make 02_branch_sft RUN=smol` first"
+    ):
+        record.require(stage, "02_branch_sft")
+
+
+def test_a_stage_cannot_end_before_the_stage_before_it(stage):
+    with pytest.raises(StageError, match=r"02_branch_sft\.json: missing"):
+        record.write(stage, "03_fusion_merge", {}, {}, {})
+
+
+def test_a_record_cannot_list_an_artifact_that_is_not_finished(stage):
+    with pytest.raises(StageError, match="never finished"):
+        record.write(stage, STAGE, {"code": stage.rows("code")}, {}, {})
+
+
+def change_params(home, section, name, value):
+    path = home / "params" / "smol.yaml"
+    data = yaml.safe_load(path.read_text())
+    data[section][name] = value
+    path.write_text(yaml.safe_dump(data))
+    return config.load("smol")
+
+
+def test_a_record_made_from_other_parameters_is_refused(stage, home):
+    cfg = change_params(home, "curate", "generations_per_question", 7)
+    with pytest.raises(
+        StageError, match="other parameters or inputs; run `make 01_data_curation RUN=smol` first"
+    ):
+        record.require(cfg, STAGE)
+
+
+def test_parameters_of_a_later_stage_leave_a_record_valid(stage, home):
+    cfg = change_params(home, "merge", "iqr_multiplier", 7.0)
+    assert record.require(cfg, STAGE)["facts"] == {"rows": 1}
+
+
+def test_a_record_is_refused_when_the_stage_before_it_made_something_else(stage):
+    record.write(stage, "02_branch_sft", {}, {}, {})
+    assert record.require(stage, "02_branch_sft")
+    path = stage.rows("math")
+    record.make(path, {"seed": 2}, lambda f: record.write_lines(f, [{"id": "other"}]) or {}, REMEDY)
+    with pytest.raises(StageError, match=r"math\.jsonl: not what 01_data_curation\.json lists"):
+        record.require(stage, STAGE)
+    record.write(stage, STAGE, {"math": path}, {}, {})
+    with pytest.raises(StageError, match="other parameters or inputs"):
+        record.require(stage, "02_branch_sft")
+
+
+def test_a_deleted_artifact_is_found_before_the_next_stage_starts(stage):
+    stage.rows("math").unlink()
+    with pytest.raises(
+        StageError, match=r"math\.jsonl: deleted after it was made; run `make 01_data_curation"
+    ):
+        record.require(stage, STAGE)

@@ -1,0 +1,340 @@
+"""Reports open from a file, offline, and say what happened."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from matplotlib.figure import Figure
+from nbformat import v4
+
+from tinyr1 import config, record, report
+from tinyr1.config import ROOT, SCORE_COLUMNS, STAGES
+
+SMOL = ROOT / "params" / "smol.yaml"
+ANCHOR = '<span id="papermill-error-cell" style="color:red">Execution using papermill failed</span>'
+FRAME = '<table border="1" class="dataframe"><thead><tr><th></th><th>loss</th></tr></thead></table>'
+LOADED = re.compile(r"""<script|<link|<iframe|\ssrc=(?!["']?data:)|url\(\s*["']?http|@import""", re.I)
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Figure(figsize=(1, 1)).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def cell(source: str, *outputs: dict, count: int | None = 1) -> dict:
+    return v4.new_code_cell(source, outputs=list(outputs), execution_count=count)
+
+
+def shown(**data: str) -> dict:
+    return v4.new_output("display_data", {kind.replace("_", "/"): value for kind, value in data.items()})
+
+
+def stream(text: str, name: str = "stdout") -> dict:
+    return v4.new_output("stream", name=name, text=text)
+
+
+def raised(evalue: str) -> dict:
+    lines = ["\x1b[31mValueError\x1b[0m", f"File \x1b[32m{ROOT}/tinyr1/train.py:7\x1b[39m, in <module>"]
+    return v4.new_output("error", ename="ValueError", evalue=evalue, traceback=lines)
+
+
+def saved(folder: Path, *cells: dict, name: str = "02_branch_sft") -> Path:
+    path = folder / f"{name}.ipynb"
+    nbformat.write(v4.new_notebook(cells=list(cells)), path)
+    return path
+
+
+def rendered(folder: Path, *cells: dict, name: str = "02_branch_sft") -> str:
+    out = folder / "smol" / f"{name}.html"
+    report.render(saved(folder, *cells, name=name), out)
+    return out.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def cfg(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setenv("TINYR1_PARAMS", str(tmp_path / "params"))
+    config.params_folder().mkdir()
+    text = SMOL.read_text(encoding="utf-8")
+    text = re.sub(r"^description: .*$", "description: small <b>and</b> offline", text, flags=re.MULTILINE)
+    (config.params_folder() / "smol.yaml").write_text(text, encoding="utf-8")
+    return config.load("smol")
+
+
+def write_record(cfg, stage: str, **changes: object) -> None:
+    entry = {
+        "stage": stage, "run": cfg.run, "key": "k", "finished": "2025-03-07T10:11:12Z",
+        "code": {"commit": "0123456789abcdef", "modified": False, "source": "s"},
+        "machine": {
+            "cores": 2, "memory_gb": 7.9, "gpus": [], "python": "3.11.9", "packages": {"torch": "2.8.0"},
+        },
+        "params": cfg.params.model_dump(mode="json"), "seconds": {"math": 61.0, "code <x>": 93.5},
+        "artifacts": {}, "facts": {},
+    }  # fmt: skip
+    record.write_atomic(record.record_path(cfg, stage), json.dumps(entry | changes))
+
+
+def write_scores(cfg, *rows: tuple) -> None:
+    lines = [",".join(SCORE_COLUMNS), *[",".join(map(str, row)) for row in rows]]
+    record.write_atomic(cfg.reports / "scores.csv", "\n".join(lines) + "\n")
+
+
+def index_of(cfg, **how: object) -> str:
+    return report.index(cfg, **how).read_text(encoding="utf-8")
+
+
+def row_of(page: str, stage: str) -> str:
+    start = page.index(f"{stage}</")
+    return page[start : page.index("</tr>", start)]
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------
+
+
+def test_a_page_loads_nothing_from_elsewhere(tmp_path):
+    html = '<script src="https://cdn.example/x.js"></script><img src="https://e.example/a.png"><b>kept</b>'
+    page = rendered(
+        tmp_path,
+        v4.new_markdown_cell("![far](https://e.example/b.png) and [a paper](https://arxiv.org/abs/1)"),
+        cell("1", shown(text_html=html), shown(text_html=FRAME, application_javascript="alert(1)")),
+    )
+    assert not LOADED.findall(page)
+    assert "alert(1)" not in page
+    assert "<b>kept</b>" in page
+    assert '<a href="https://arxiv.org/abs/1">a paper</a>' in page
+
+
+def test_images_are_inside_the_page(tmp_path):
+    image = base64.b64encode(png()).decode()
+    assert f'src="data:image/png;base64,{image}' in rendered(tmp_path, cell("plot()", shown(image_png=image)))
+
+
+def test_image_files_named_in_prose_are_put_inside_the_page(tmp_path):
+    (tmp_path / "near.png").write_bytes(png())
+    page = rendered(tmp_path, v4.new_markdown_cell("![near](near.png)"))
+    assert "data:image/png;base64," in page
+    assert not LOADED.findall(page)
+
+
+def test_code_tables_and_streams_are_shown(tmp_path):
+    page = rendered(
+        tmp_path,
+        cell("curate(cfg)", stream("one\n"), stream("two\n"), stream("a < b\n", "stderr")),
+        cell("table", shown(text_html=FRAME)),
+    )
+    assert ">curate</span>" in page
+    assert "<pre>one\ntwo\n</pre>" in page
+    assert "a &lt; b" in page
+    assert 'class="dataframe"' in page
+
+
+def test_a_progress_bar_leaves_only_its_last_state(tmp_path):
+    page = rendered(tmp_path, cell("train()", stream("10 %\r"), stream("20 %\r"), stream("done %\n")))
+    assert "done %" in page
+    assert "10 %" not in page
+
+
+def test_the_anchor_of_papermill_survives_once(tmp_path):
+    top = v4.new_markdown_cell('An Exception was encountered at <a href="#papermill-error-cell">In [1]</a>.')
+    page = rendered(tmp_path, top, v4.new_markdown_cell(ANCHOR), cell("f()", raised("lr")))
+    assert page.count('id="papermill-error-cell"') == 1
+    assert ">Execution using papermill failed</span>" in page
+    assert '<a href="#papermill-error-cell">In [1]</a>' in page
+
+
+def test_a_failure_that_papermill_did_not_mark_gets_the_anchor(tmp_path):
+    page = rendered(tmp_path, cell("a"), cell("b"), cell("c_cell", count=None))
+    assert page.count('id="papermill-error-cell"') == 1
+    assert page.index(">b<") < page.index('id="papermill-error-cell"') < page.index(">c_cell<")
+
+
+def test_a_finished_notebook_has_no_anchor(tmp_path):
+    assert 'id="papermill-error-cell"' not in rendered(tmp_path, cell("a"), cell("b", count=2))
+
+
+def test_colours_of_a_traceback_become_markup(tmp_path):
+    page = rendered(tmp_path, cell("f()", raised("lr")))
+    assert "\x1b" not in page
+    assert '<span class="ansi-red-fg">ValueError</span>' in page
+
+
+def test_outputs_do_not_tell_where_the_repository_and_home_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/homes/me")
+    monkeypatch.setattr(config, "ROOT", Path("/homes/me/kit"))
+    paths = "/homes/me/kit/runs/a ~/kit/tinyr1/b.py '/homes/me/.cache' /data/homes/me/c "
+    text = paths + "\x1b[32m/homes/me/kit\x1b[0m"
+    outputs = stream(text), shown(text_html=f"<p>{text}</p>")
+    page = rendered(tmp_path, cell("x", *outputs), cell("y", raised(text)))
+    assert page.count("runs/a tinyr1/b.py '~/.cache' /data/homes/me/c ") == 2
+    assert not re.search(r"(?<!/data)/homes/me", page)
+
+
+def test_taking_paths_out_leaves_the_notebook_as_it_was():
+    nb = v4.new_notebook(cells=[cell("x", stream(f"{ROOT}/runs"))])
+    assert report.without_machine_paths(nb).cells[0].outputs[0].text == "runs"
+    assert nb.cells[0].outputs[0].text == f"{ROOT}/runs"
+
+
+def test_the_traceback_names_files_of_the_repository_only(tmp_path):
+    page = rendered(tmp_path, cell("f()", raised("lr")))
+    assert str(ROOT) not in page
+    assert ">tinyr1/train.py:7<" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "links"),
+    [
+        ("01_data_curation", ["index", "02_branch_sft"]),
+        ("03_fusion_merge", ["index", "02_branch_sft", "04_evaluation"]),
+        ("05_ablations", ["index", "04_evaluation"]),
+        ("notes", ["index"]),
+    ],
+)
+def test_the_top_bar_leads_to_the_index_and_the_stages_beside(tmp_path, name, links):
+    page = rendered(tmp_path, cell("x"), name=name)
+    assert re.findall(r'<a href="(\w+)\.html"', page) == links
+
+
+# --- failing cells ------------------------------------------------------------------------------------------
+
+
+def test_the_failing_cell_is_told_by_the_first_line_of_its_error(tmp_path):
+    path = saved(tmp_path, cell("a"), cell("f()", raised(f"\x1b[31m{ROOT}/params/x.yaml\x1b[0m: bad\nmore")))
+    assert report.failing_cell(path) == "ValueError: params/x.yaml: bad"
+
+
+def test_an_error_without_a_message_is_told_by_its_name(tmp_path):
+    assert report.failing_cell(saved(tmp_path, cell("f()", raised("")))) == "ValueError"
+
+
+def test_a_dead_kernel_is_a_failure_whatever_the_metadata_says(tmp_path):
+    died = cell("b", count=None)
+    died.metadata["papermill"] = {"status": "completed", "exception": False}
+    prose = v4.new_markdown_cell("prose")
+    assert report.failing_cell(saved(tmp_path, cell("a"), prose, died)) == "the kernel stopped before cell 2"
+
+
+def test_a_notebook_whose_cells_all_ran_has_no_failing_cell(tmp_path):
+    assert report.failing_cell(saved(tmp_path, cell("a"), cell("", count=None), cell("b", count=2))) is None
+
+
+# --- index --------------------------------------------------------------------------------------------------
+
+
+def test_the_index_tells_the_state_of_every_stage(cfg):
+    write_record(cfg, STAGES[0])
+    write_record(cfg, STAGES[1])
+    page = index_of(cfg, running=STAGES[3], failures={STAGES[2]: "ValueError: a <b>\nmore"})
+    states = [re.search(r'class="status [\w ]+">([\w ]+)<', row_of(page, s))[1] for s in STAGES]
+    assert states == ["finished", "finished", "failed", "running", "not run"]
+    assert "2 of 5 stages finished, 5 min 9 s in all" in page
+    assert "2025-03-07 10:11:12 UTC" in row_of(page, STAGES[0])
+    assert "ValueError: a &lt;b&gt;" in page
+    assert "more" not in page[page.index("ValueError") : page.index("</tr>", page.index("ValueError"))]
+
+
+def test_a_failure_outweighs_an_older_record(cfg):
+    write_record(cfg, STAGES[0])
+    page = index_of(cfg, failures={STAGES[0]: "KeyError: 'x'"})
+    assert "0 of 5 stages finished" in page
+    assert "2025-03-07" not in page
+
+
+def test_the_time_of_a_stage_is_the_sum_of_its_parts(cfg):
+    write_record(cfg, STAGES[1])
+    page = index_of(cfg)
+    assert "<summary>2 min 34 s</summary>" in page
+    assert "<td>code &lt;x&gt;</td><td>93.5 s</td>" in page
+
+
+def test_the_index_links_rendered_stages_and_the_failing_cell(cfg):
+    cfg.reports.mkdir(parents=True)
+    for stage in STAGES[:2]:
+        (cfg.reports / f"{stage}.html").write_text("page")
+    page = index_of(cfg, failures={STAGES[1]: "dead", STAGES[2]: "never rendered"})
+    assert f'<a href="{STAGES[0]}.html">{STAGES[0]}</a>' in page
+    assert f'<a href="{STAGES[1]}.html#papermill-error-cell">' in page
+    assert f'href="{STAGES[2]}.html' not in page
+
+
+def test_the_index_says_which_code_and_machine_made_the_numbers(cfg):
+    write_record(cfg, STAGES[0])
+    page = index_of(cfg)
+    assert "commit 0123456789<" in page
+    assert "2 CPU cores, 7.9 GB memory, no GPU; Python 3.11.9, torch 2.8.0" in page
+    write_record(cfg, STAGES[1], code={"commit": "fedcba9876543210", "modified": True, "source": "s"})
+    page = index_of(cfg)
+    assert 'commit fedcba9876, with uncommitted changes <span class="soft">(stages 02)' in page
+
+
+def test_a_stage_made_from_other_parameters_says_so(cfg):
+    other = cfg.params.model_dump(mode="json") | {"seed": 7}
+    write_record(cfg, STAGES[0], params=other)
+    write_record(cfg, STAGES[1], params=other)
+    page = index_of(cfg)
+    assert "from other parameters" in row_of(page, STAGES[0])
+    assert "from other parameters" not in row_of(page, STAGES[1])  # the seed is not among its sections
+
+
+def test_scores_stand_with_their_interval_and_size(cfg):
+    write_scores(
+        cfg,
+        ("smol", "backbone", "mini-math", 96, 1, 0.34375, 0.2708, 0.4161, 80.0, 0, 0, ""),
+        ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""),
+        ("smol", "math", "mini-code", 40, 4, 0.1, 0.05, 0.15, 80.0, 0, 0, "nan"),
+    )
+    page = index_of(cfg)
+    assert re.sub("<[^>]+>", "", page).count("34.4 % [27.1, 41.6]") == 1
+    assert "<th>mini-math<small>96 problems × 1 sample</small></th>" in page
+    assert "<th>mini-code<small>40 problems × 4 samples</small></th>" in page
+    assert page.count("–</span>") == 1  # the backbone has no mini-code
+    assert "Published by the paper" not in page
+
+
+def test_numbers_of_the_paper_stand_in_a_table_of_their_own(cfg):
+    write_scores(
+        cfg,
+        ("paper", "backbone", "aime", 30, 16, 0.7, 0.6, 0.8, 80.0, 0, 0, 0.726),
+        ("paper", "math-code-science", "aime", 30, 16, 0.7, 0.6, 0.8, 80.0, 0, 0, ""),
+    )
+    ours, paper = index_of(cfg).split("Published by the paper, not measured here")
+    assert "72.6 %" in paper
+    assert "72.6 %" not in ours
+    assert "math-code-science" in ours
+    assert "math-code-science" not in paper.split("</table>")[0]
+
+
+def test_scores_without_a_needed_column_are_refused(cfg):
+    record.write_atomic(cfg.reports / "scores.csv", "model,benchmark\nmath,aime\n")
+    with pytest.raises(record.StageError, match=r"scores\.csv: no column .*pass_at_1"):
+        report.index(cfg)
+
+
+def test_figures_and_files_are_linked_by_name_and_notebooks_are_not(cfg):
+    cfg.reports.mkdir(parents=True)
+    (cfg.reports / "loss & lr#1.png").write_bytes(png())
+    (cfg.reports / "table.csv").write_text("x")
+    (cfg.reports / "01_data_curation.ipynb").write_text("{}")
+    page = index_of(cfg)
+    assert '<img src="loss%20%26%20lr%231.png"' in page
+    assert "<figcaption>loss &amp; lr#1.png</figcaption>" in page
+    assert '<a href="table.csv">' in page
+    assert ".ipynb" not in page
+
+
+def test_everything_in_the_index_is_escaped_and_nothing_is_fetched(cfg):
+    page = index_of(cfg)
+    assert "small &lt;b&gt;and&lt;/b&gt; offline" in page
+    assert "<b>and</b>" not in page
+    assert not LOADED.findall(page)
+
+
+def test_the_index_shows_the_parameters(cfg):
+    page = index_of(cfg)
+    assert f"learning_rate: {cfg.params.branch.math.learning_rate}" in page
+    assert "math-science-code:" in page

@@ -1,0 +1,156 @@
+"""The whole kit on a tiny random model: notebooks, engines, records and reports, as in `make reproduce RUN=smoke`."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from tinyr1 import config, record
+from tinyr1.config import ROOT, SCORE_COLUMNS, STAGES
+
+
+def run_kit(*words, env, timeout=900):
+    command = [sys.executable, "-m", "tinyr1.run", *words]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """(environment, result) of a complete smoke run in folders of its own."""
+    folder = tmp_path_factory.mktemp("smoke")
+    env = os.environ | {"TINYR1_HOME": str(folder / "runs"), "TINYR1_REPORTS": str(folder / "reports")}
+    saved = {key: os.environ.get(key) for key in ("TINYR1_HOME", "TINYR1_REPORTS")}
+    os.environ.update({key: env[key] for key in saved})
+    result = run_kit("smoke", env=env)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
+    yield env, result
+    for key, value in saved.items():
+        os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+
+
+def test_every_stage_leaves_a_record_and_a_page(smoke):
+    cfg = config.load("smoke")
+    for stage in STAGES:
+        assert record.require(cfg, stage)["stage"] == stage
+        assert (cfg.reports / f"{stage}.html").stat().st_size > 10_000
+
+
+def test_pages_load_nothing_from_the_network(smoke):
+    for page in config.load("smoke").reports.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert 'src="http' not in text
+        assert "<script src" not in text
+        assert '<link rel="stylesheet" href="http' not in text
+        assert str(ROOT) not in text
+
+
+def test_scores_cover_every_model_and_benchmark_once(smoke):
+    cfg = config.load("smoke")
+    table = pd.read_csv(cfg.reports / "scores.csv")
+    assert tuple(table.columns) == SCORE_COLUMNS
+    pairs = {(m, b) for m in cfg.models for b in cfg.params.evaluate.benchmarks}
+    assert len(table) == len(pairs)
+    assert set(zip(table.model, table.benchmark, strict=True)) == pairs
+    assert table.pass_at_1.between(0, 1).all()
+    assert table.paper.isna().all(), "the paper has no score on the miniature's benchmarks"
+
+
+def test_figures_stand_beside_the_pages(smoke):
+    names = {p.stem for p in config.load("smoke").reports.glob("*.png")}
+    assert {"curation_funnel", "training_loss", "selected_share", "outcomes", "figure_1", "gains"} <= names
+
+
+def test_checkpoints_hold_one_copy_of_each_tensor_and_load(smoke):
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
+
+    cfg = config.load("smoke")
+    names = {m: set(safe_open(cfg.model(m) / "model.safetensors", "pt").keys()) for m in cfg.models}
+    assert all(keys == names["backbone"] for keys in names.values())
+    assert "lm_head.weight" not in names["math"], "the tied output head was stored twice"
+    for model in ("math", "math-science-code"):
+        loaded, info = AutoModelForCausalLM.from_pretrained(cfg.model(model), output_loading_info=True)
+        assert not info["missing_keys"]
+        assert loaded.num_parameters() > 0
+
+
+def test_the_terminal_tells_what_was_made(smoke):
+    out = smoke[1].stdout
+    for word in (*STAGES, "mini-math", "index.html", "steps, loss"):
+        assert word in out
+
+
+def test_a_second_run_keeps_everything_and_is_quick(smoke):
+    before = {p: p.stat().st_mtime_ns for p in config.load("smoke").home.rglob("*.safetensors")}
+    started = time.monotonic()
+    result = run_kit("smoke", env=smoke[0])
+    assert result.returncode == 0
+    assert result.stdout.count(": kept") == len(STAGES)
+    assert time.monotonic() - started < 30
+    assert before == {p: p.stat().st_mtime_ns for p in config.load("smoke").home.rglob("*.safetensors")}
+
+
+def test_a_deleted_merge_is_made_again_and_nothing_else(smoke):
+    cfg = config.load("smoke")
+    trained = {m: cfg.model(m).joinpath("model.safetensors").stat().st_mtime_ns for m in cfg.branches}
+    subprocess.run(["rm", "-r", cfg.model("math-science-code")], check=True)
+    result = run_kit("smoke", env=smoke[0])
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "02_branch_sft: kept" in result.stdout
+    assert "04_evaluation: kept" in result.stdout, "the same merge must not be sampled again"
+    assert trained == {m: cfg.model(m).joinpath("model.safetensors").stat().st_mtime_ns for m in cfg.branches}
+
+
+def test_a_checkpoint_cut_short_is_refused_by_name_with_the_remedy(smoke):
+    cfg = config.load("smoke")
+    weights = cfg.model("math") / "model.safetensors"
+    whole = weights.read_bytes()
+    times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+    weights.write_bytes(whole[:1000])
+    result = run_kit("smoke", "--stage", "03_fusion_merge", env=smoke[0])
+    weights.write_bytes(whole)
+    os.utime(weights, ns=times)
+    assert result.returncode == 2
+    assert str(weights) in result.stderr
+    assert "02_branch_sft RUN=smoke" in result.stderr
+
+
+def test_a_failing_stage_shows_in_the_index_with_a_link_to_its_cell(smoke, tmp_path):
+    cfg = config.load("smoke")
+    text = (ROOT / "params" / "smoke.yaml").read_text(encoding="utf-8")
+    (tmp_path / "smoke.yaml").write_text(text.replace("temperature: 0.6", "temperature: 0.7"), encoding="utf-8")
+    graded = cfg.home / "generate.json"
+    graded.unlink()
+    graded.mkdir()  # sampling cannot write its plan
+    result = run_kit("smoke", env=smoke[0] | {"TINYR1_PARAMS": str(tmp_path)})
+    graded.rmdir()
+    assert result.returncode == 1
+    assert "papermill-error-cell" in result.stderr
+    index = (cfg.reports / "index.html").read_text(encoding="utf-8")
+    assert "04_evaluation.html#papermill-error-cell" in index
+    assert 'id="papermill-error-cell"' in (cfg.reports / "04_evaluation.html").read_text(encoding="utf-8")
+    assert not record.record_path(cfg, "04_evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["smolll"], "there is no params/smolll.yaml"),
+        (["r1-1.5b", "--stage", "02_branch_sft"], "run `make 01_data_curation RUN=r1-1.5b` first"),
+    ],
+)
+def test_bad_requests_end_in_one_clear_error(smoke, words, message):
+    result = run_kit(*words, env=smoke[0])
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_records_are_plain_json_with_machine_and_code(smoke):
+    entry = json.loads(record.record_path(config.load("smoke"), "01_data_curation").read_text(encoding="utf-8"))
+    assert entry["machine"]["cores"] >= 1
+    assert entry["code"]["commit"]

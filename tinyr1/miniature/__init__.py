@@ -1,0 +1,1 @@
+"""The offline world of the miniature: verifiable tasks with worked solutions."""

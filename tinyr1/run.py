@@ -1,0 +1,201 @@
+"""Runs the notebooks of a run in order, headlessly.
+
+    python -m tinyr1.run smol                     all five stages
+    python -m tinyr1.run smol --stage 03_fusion_merge
+
+A stage whose record fits its parameters, its notebook and what the stages before it made is kept. Success is a
+notebook whose every cell ran *and* a fresh record; papermill's word alone is not enough (a kernel that dies or
+calls sys.exit leaves exit status 0).
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tinyr1 import config, progress, record
+from tinyr1.config import ROOT, STAGES, Config, ConfigError
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def is_fresh(cfg: Config, stage: str) -> bool:
+    """Whether a stage's results are there, whole, and made from the present parameters and notebook."""
+    try:
+        entry = record.require(cfg, stage)
+    except (record.StageError, FileNotFoundError):
+        return False
+    page = cfg.reports / f"{stage}.html"
+    return page.is_file() and entry["notebook"] == record.file_hash(NOTEBOOKS / f"{stage}.ipynb")
+
+
+def check_before(cfg: Config, stage: str) -> None:
+    """The stages before this one are finished and intact; StageError names the first that is not."""
+    for earlier in STAGES[: STAGES.index(stage)]:
+        record.require(cfg, earlier)
+
+
+class Terminal:
+    """Shows what the kernel reports: finished lines stay, bars are redrawn in place."""
+
+    def __init__(self, events: Path) -> None:
+        self.events, self.live = events, sys.stdout.isatty()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "Terminal":
+        self.events.parent.mkdir(parents=True, exist_ok=True)
+        self.events.write_text("", encoding="utf-8")
+        os.environ[progress.EVENTS] = str(self.events)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        del os.environ[progress.EVENTS]
+
+    def _follow(self) -> None:
+        last_bar = 0.0
+        with self.events.open(encoding="utf-8", newline="") as file:
+            while True:
+                stopping = self.stop.is_set()
+                for piece in file.read().splitlines(keepends=True):
+                    text = piece.rstrip("\r\n")
+                    if piece.endswith("\n"):
+                        print(f"\r{text:<{progress.WIDTH}}" if self.live else text, flush=True)
+                    elif self.live:
+                        print(f"\r{text:<{progress.WIDTH}}", end="", flush=True)
+                    elif time.monotonic() - last_bar > 30:  # a log file gets a picture now and then
+                        last_bar = time.monotonic()
+                        print(text, flush=True)
+                if stopping:
+                    return
+                time.sleep(0.2)
+
+
+def execute(cfg: Config, stage: str) -> str | None:
+    """Run one notebook; returns the first line of its error, or None. The page is rendered either way."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from tinyr1 import report
+
+    executed = cfg.home / "executed" / f"{stage}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    record.record_path(cfg, stage).unlink(missing_ok=True)
+    failure = None
+    with Terminal(cfg.home / "logs" / "events.txt"):
+        try:
+            papermill.execute_notebook(
+                NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
+                cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of its own transport otherwise
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            failure = f"{error.ename}: {error.evalue}"
+    failure = failure or report.failing_cell(executed)
+    if failure is None and not record.record_path(cfg, stage).is_file():
+        failure = f"the notebook ran to its end without writing {stage}.json"
+    report.render(executed, cfg.reports / f"{stage}.html")
+    return failure
+
+
+def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
+    """Keep or run a stage and tell the terminal; False when it failed."""
+    from tinyr1 import report
+
+    if is_fresh(cfg, stage):
+        print(f"{stage}: kept", flush=True)
+        return True
+    print(f"\n== {stage}", flush=True)
+    report.index(cfg, running=stage)
+    started = time.monotonic()
+    failure = execute(cfg, stage)
+    if failure:
+        failures[stage] = failure
+        page = report.index(cfg, failures=failures)
+        print(f"\n{stage} failed after {time.monotonic() - started:.0f} s:\n{failure}\n", file=sys.stderr)
+        print(f"The failing cell: {page.parent / stage}.html#papermill-error-cell", file=sys.stderr)
+        print(f"Once it is mended, go on with: make reproduce RUN={cfg.run}", file=sys.stderr)
+        return False
+    report.index(cfg)
+    print(f"   {stage} finished in {time.monotonic() - started:.0f} s", flush=True)
+    return True
+
+
+def headline(cfg: Config) -> str:
+    """The score table for the terminal: percent with 95 % intervals."""
+    import pandas as pd
+
+    table = pd.read_csv(cfg.reports / "scores.csv")
+    table["score"] = [
+        f"{100 * r.pass_at_1:5.1f} [{100 * r.ci_low:.0f}, {100 * r.ci_high:.0f}]" for r in table.itertuples()
+    ]
+    order = list(dict.fromkeys(table.model))
+    wide = table.pivot(index="model", columns="benchmark", values="score").loc[order]
+    return wide[list(dict.fromkeys(table.benchmark))].to_string()
+
+
+def lock(cfg: Config) -> object:
+    """Hold the run for this process; the lock goes with the process, however it ends."""
+    cfg.home.mkdir(parents=True, exist_ok=True)
+    handle = (cfg.home / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"run {cfg.run}: another process is working on it; wait for it or stop it first") from None
+    return handle
+
+
+def check_disk(cfg: Config) -> None:
+    """The disk has room for the run's checkpoints; StageError says how much is missing."""
+    known = [p for p in (cfg.home / "base", cfg.backbone) if record.manifest_path(p).is_file()]
+    if not known:
+        need = 2e9
+    else:
+        files = json.loads(record.manifest_path(known[0]).read_text(encoding="utf-8"))["files"].values()
+        absent = [m for m in cfg.models if not record.manifest_path(cfg.model(m)).is_file()]
+        need = 1e9 + (len(absent) + 1 if absent else 0) * sum(f["bytes"] for f in files)
+    free = shutil.disk_usage(cfg.home).free
+    if free < need:
+        raise record.StageError(
+            f"{cfg.home}: {free / 1e9:.1f} GB free, the run needs about {need / 1e9:.1f} GB more; free some space, "
+            "or set TINYR1_HOME to a folder on a larger disk"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="name of a file in params/, without .yaml")
+    parser.add_argument("--stage", choices=STAGES, help="only this stage; the ones before it must be finished")
+    arguments = parser.parse_args()
+    failures: dict[str, str] = {}
+    try:
+        cfg = config.load(arguments.run)
+        held = lock(cfg)
+        check_disk(cfg)
+        if arguments.stage:
+            check_before(cfg, arguments.stage)
+        for stage in [arguments.stage] if arguments.stage else STAGES:
+            if not run_stage(cfg, stage, failures):
+                return 1
+    except (ConfigError, record.StageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from here: make reproduce RUN={arguments.run}", file=sys.stderr)
+        return 130
+    if not arguments.stage or arguments.stage == STAGES[-1]:
+        print(f"\n{headline(cfg)}\n\npass@1 in percent, with 95 % intervals. Report: {cfg.reports / 'index.html'}")
+    del held
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
