@@ -13,6 +13,7 @@ import os
 import time
 from pathlib import Path
 
+import deepspeed.ops
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -190,9 +191,19 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
     )
 
 
+def without_compiled_communication() -> None:
+    """Keep DeepSpeed from compiling its shared-memory collectives on a CPU; gloo does the same work.
+
+    The build takes 40 s and a compiler, and one killed half-way leaves a lock in the user's cache on which every
+    later run would wait forever.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def train(plan: dict) -> None:
     """Fine-tune as planned and leave a checkpoint in the plan's output folder."""
     out = Path(plan["out"])
+    without_compiled_communication()
     args = training_arguments(plan, out)  # first: under ZeRO-3 the model is sharded while it loads
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
