@@ -1,6 +1,7 @@
 """Reports open from a file, offline, and say what happened."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -232,7 +233,7 @@ def test_the_index_tells_the_state_of_every_stage(cfg):
     page = index_of(cfg, running=STAGES[3], failures={STAGES[2]: "ValueError: a <b>\nmore"})
     states = [re.search(r'class="status [\w ]+">([\w ]+)<', row_of(page, s))[1] for s in STAGES]
     assert states == ["finished", "finished", "failed", "running", "not run"]
-    assert "2 of 5 stages finished, 5 min 9 s in all" in page
+    assert "2 of 5 stages finished, 5 min 9 s of work" in page
     assert "2025-03-07 10:11:12 UTC" in row_of(page, STAGES[0])
     assert "ValueError: a &lt;b&gt;" in page
     assert "more" not in page[page.index("ValueError") : page.index("</tr>", page.index("ValueError"))]
@@ -322,9 +323,17 @@ def test_figures_and_files_are_linked_by_name_and_notebooks_are_not(cfg):
     (cfg.reports / "01_data_curation.ipynb").write_text("{}")
     page = index_of(cfg)
     assert '<img src="loss%20%26%20lr%231.png"' in page
-    assert "<figcaption>loss &amp; lr#1.png</figcaption>" in page
+    assert "<figcaption>loss &amp; lr#1</figcaption>" in page
     assert '<a href="table.csv">' in page
     assert ".ipynb" not in page
+
+
+def test_figures_come_in_the_order_of_the_stages_with_a_sentence_each(cfg):
+    for name in ("gains", "curation_funnel", "figure_1"):
+        record.write_atomic(cfg.reports / f"{name}.png", "")
+    page = index_of(cfg)
+    shown = [html.unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", page)]
+    assert shown == [report.CAPTIONS[name] for name in ("curation_funnel", "figure_1", "gains")]
 
 
 def test_everything_in_the_index_is_escaped_and_nothing_is_fetched(cfg):

@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import pandas as pd
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DOMAINS = ("math", "science", "code")
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
@@ -324,8 +326,9 @@ class Config(Block):
         return ("backbone", *self.branches, *self.params.merge.models)
 
 
-def table(cfg: Config) -> pd.DataFrame:
+def table(cfg: Config) -> "pd.DataFrame":
     """Every parameter with its path in the params file, for the first cell of a notebook."""
+    import pandas as pd  # only notebooks need it; a second `make reproduce` should not wait for it
 
     def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):

@@ -32,7 +32,7 @@ def funnel(ledger: pd.DataFrame) -> Figure:
         ax.barh(shares.index, shares[reason], left=left, label=reason, color=shade)
         left += shares[reason].to_numpy()
     for y, (kept, total) in enumerate(zip(ledger["kept"], ledger.sum(axis=1), strict=True)):
-        ax.text(0.01, y, f"{kept} of {total} rows", va="center", color="white")
+        ax.text(0.99, y, f"{kept} of {total} rows kept", va="center", ha="right", color="white")
     ax.set(xlim=(0, 1), xlabel="share of raw rows")
     ax.invert_yaxis()
     ax.legend(ncols=4, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.28), frameon=False)
@@ -108,9 +108,8 @@ def gains(differences: pd.DataFrame) -> Figure:
     return fig
 
 
-def outcomes(graded: pd.DataFrame, order: tuple[str, ...]) -> Figure:
-    """Share of each outcome by model and benchmark. graded: model, benchmark, outcome."""
-    benchmarks, models = list(dict.fromkeys(graded.benchmark)), list(dict.fromkeys(graded.model))
+def outcomes(graded: pd.DataFrame, order: tuple[str, ...], models: list[str], benchmarks: list[str]) -> Figure:
+    """Share of each outcome, models down and benchmarks across as listed. graded: model, benchmark, outcome."""
     shades = dict(zip(order, ("#55a868", "#c44e52", "#8c8c8c", "#dd8452", "#8172b3"), strict=False))
     fig, axes = plt.subplots(1, len(benchmarks), figsize=(3 * len(benchmarks), 2.8), sharey=True, layout="constrained")
     for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):

@@ -16,11 +16,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-
-from IPython.display import Image
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from tinyr1.config import ROOT, STAGES, Config
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+    from matplotlib.figure import Figure
 
 MANIFEST = "artifact.json"
 
@@ -193,8 +195,10 @@ class Stopwatch:
         self.last = now
 
 
-def save_figure(cfg: Config, name: str, figure: Figure) -> Image:
+def save_figure(cfg: Config, name: str, figure: "Figure") -> "Image":
     """A figure as reports/<run>/<name>.png, the same bytes each time; returned as a picture for the notebook."""
+    from IPython.display import Image  # half a second, and only notebooks draw
+
     cfg.reports.mkdir(parents=True, exist_ok=True)
     path = cfg.reports / f"{name}.png"
     figure.savefig(path, dpi=120, metadata={"Software": None})

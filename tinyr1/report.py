@@ -180,7 +180,7 @@ def index(cfg: Config, running: str | None = None, failures: dict[str, str] | No
         machines=_distinct(records, lambda r: _machine(r["machine"])),
         ours=ours,
         paper=paper,
-        figures=sorted(p.name for p in cfg.reports.glob("*.png")),
+        figures=_figures(cfg.reports),
         params=_without_paths(_yaml(cfg)),
         files=_files(cfg.reports),
         anchor=ANCHOR,
@@ -279,6 +279,25 @@ def _our_cell(row: dict) -> dict | None:
 def _paper_cell(row: dict) -> dict:
     """The paper prints no intervals."""
     return {"value": f"{100 * float(row['paper']):.1f} %", "interval": None}
+
+
+# In the order of the stages; a figure that is not listed comes last, under its own name.
+CAPTIONS = {
+    "curation_funnel": "Where the raw rows of each domain went.",
+    "row_lengths": "Tokens in a training row, prompt and response.",
+    "training_loss": "Training loss of the backbone, the branches and the data mixture.",
+    "selected_share": "Share of the differing weights that a fusion step took, layer by kind of tensor.",
+    "outcomes": "What became of the answers of each model.",
+    "figure_1": "pass@1 of every model with its 95 % interval, the counterpart of the paper's Figure 1.",
+    "gains": "Paired gains over the backbone in points, with 95 % intervals.",
+}
+
+
+def _figures(folder: Path) -> list[tuple[str, str]]:
+    """(file name, caption) of the figures of a run, in the order of CAPTIONS."""
+    names = {p.stem for p in folder.glob("*.png")}
+    order = [n for n in CAPTIONS if n in names] + sorted(names - set(CAPTIONS))
+    return [(f"{name}.png", CAPTIONS.get(name, name.replace("_", " "))) for name in order]
 
 
 def _duration(seconds: float) -> str:
