@@ -240,3 +240,13 @@ def test_every_model_has_a_folder_of_its_own_under_the_home(home):
 def test_the_leaves_of_a_recipe_are_read_base_first(params_text):
     models = config.parse(params_text, FILE).merge.models
     assert models["math-science-code"].leaves == ("code", "science", "math")
+
+
+def test_the_distillation_leaves_rows_of_every_domain_for_the_branches(params_text):
+    text = change(params_text, "curate.limit.math", 100)
+    rows = yaml.safe_load(text)["backbone"]["distill"]["rows"]
+    found = problems(change(change(text, "backbone.distill.rows.math", 100), "backbone.distill.rows.code"))
+    assert f"{FILE}: backbone.distill.rows.code: missing; a number of rows" in found
+    assert any(line.startswith(f"{FILE}: curate.limit.math: 100 rows, but") for line in found)
+    assert len(found) == 2
+    assert set(rows) == set(config.DOMAINS)

@@ -30,29 +30,40 @@ CPU_ENVIRONMENT = {
 class Job:
     """One model to fine-tune: start checkpoint, rows, schedule.
 
-    Where the backbone is distilled, the first `reserved` rows of each domain went into it and the branches
-    train on the others, as the paper's branches saw other data than DeepSeek's distillation.
+    Where the backbone is distilled, the first `reserved` rows of each file went into it and the branches train on
+    the others, as the paper's branches saw other data than DeepSeek's distillation.
     """
 
     name: str
     start: Path
     files: tuple[Path, ...]
     sft: Sft
-    reserved: int
+    reserved: tuple[int, ...]
     distills: bool = False
 
     def rows(self) -> list[dict]:
-        part = slice(self.reserved) if self.distills else slice(self.reserved, None)
-        return [row for path in self.files for row in record.read_lines(path)[part]]
+        found = []
+        for path, reserved in zip(self.files, self.reserved, strict=True):
+            found += record.read_lines(path)[slice(reserved) if self.distills else slice(reserved, None)]
+        return found
 
 
 def jobs(cfg: Config) -> list[Job]:
     """The three experts and the data-mixture baseline, which sees all rows (paper Table 2)."""
-    reserved = cfg.params.backbone.distill.rows_per_domain if cfg.params.backbone.distill else 0
-    files = {name: (cfg.rows(name),) for name in DOMAINS} | {"mixture": tuple(map(cfg.rows, DOMAINS))}
+    reserved = _reserved(cfg)
+    domains = {name: (name,) for name in DOMAINS} | {"mixture": DOMAINS}
     return [
-        Job(name, cfg.backbone, files[name], getattr(cfg.params.branch, name), reserved) for name in cfg.branches
-    ]
+        Job(
+            name, cfg.backbone, tuple(cfg.rows(d) for d in domains[name]), getattr(cfg.params.branch, name),
+            tuple(reserved[d] for d in domains[name]),
+        )
+        for name in cfg.branches
+    ]  # fmt: skip
+
+
+def _reserved(cfg: Config) -> dict[str, int]:
+    distill = cfg.params.backbone.distill
+    return distill.rows if distill else dict.fromkeys(DOMAINS, 0)
 
 
 def distill_job(cfg: Config, base: Path) -> Job | None:
@@ -60,7 +71,8 @@ def distill_job(cfg: Config, base: Path) -> Job | None:
     distill = cfg.params.backbone.distill
     if distill is None:
         return None
-    return Job("backbone", base, tuple(map(cfg.rows, DOMAINS)), distill.sft, distill.rows_per_domain, True)
+    reserved = tuple(distill.rows[d] for d in DOMAINS)
+    return Job("backbone", base, tuple(map(cfg.rows, DOMAINS)), distill.sft, reserved, True)
 
 
 def world_size(cfg: Config) -> int:

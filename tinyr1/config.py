@@ -41,6 +41,7 @@ Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveFloat = Annotated[Float, Field(gt=0)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Domain = Literal["math", "science", "code"]
 
 
 class Block(BaseModel):
@@ -62,7 +63,7 @@ class Sft(Block):
 class Distill(Block):
     """The small mixture that makes a pretrained model a reasoning backbone."""
 
-    rows_per_domain: Count
+    rows: dict[Domain, Count]  # the first so many curated rows of each domain; the branches train on the others
     sft: Sft
 
 
@@ -116,11 +117,11 @@ class Curate(Block):
     """From raw rows to training rows."""
 
     # Difficulty of the miniature's tasks, by domain; null where a run makes none.
-    levels: dict[Literal["math", "science", "code"], list[Annotated[int, Field(ge=1, le=3)]]] | None
+    levels: dict[Domain, list[Annotated[int, Field(ge=1, le=3)]]] | None
     max_tokens: Count  # prompt + response; longer rows are dropped and counted
     generations_per_question: Count
     decontaminate: Decontaminate
-    limit: dict[Literal["math", "science", "code"], Count | None]
+    limit: dict[Domain, Count | None]
 
 
 class Trainer(Block):
@@ -226,7 +227,7 @@ class Params(Block):
     description: str
     seed: Annotated[int, Field(ge=0)]
     backbone: Backbone
-    sources: dict[Literal["math", "science", "code"], list[Source]]
+    sources: dict[Domain, list[Source]]
     curate: Curate
     trainer: Trainer
     branch: Branches
@@ -238,6 +239,7 @@ class Params(Block):
         problems = [
             *[f"sources.{d}: missing; give at least one source" for d in DOMAINS if not self.sources.get(d)],
             *[f"curate.limit.{d}: missing; a number or null" for d in DOMAINS if d not in self.curate.limit],
+            *self._distill_problems(),
             *self._unknown_models(),
         ]
         if self.uses_miniature and not all((self.curate.levels or {}).get(d) for d in DOMAINS):
@@ -256,6 +258,21 @@ class Params(Block):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _distill_problems(self) -> list[str]:
+        """Every domain takes part in the distillation, and leaves rows for its branch."""
+        if self.backbone.distill is None:
+            return []
+        rows, limit = self.backbone.distill.rows, self.curate.limit
+        return [
+            *[f"backbone.distill.rows.{d}: missing; a number of rows" for d in DOMAINS if d not in rows],
+            *[
+                f"curate.limit.{d}: {limit[d]} rows, but backbone.distill.rows.{d} takes {rows[d]} of them and the "
+                "branch is left with none; raise the limit"
+                for d in DOMAINS
+                if d in rows and (limit.get(d) or rows[d] + 1) <= rows[d]
+            ],
+        ]
 
     def _unknown_models(self) -> list[str]:
         """Merge recipes may name the branches; two models of one name would share an output folder."""
