@@ -64,7 +64,7 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
     length = cfg.params.trainer.sequence_length
     rates: dict[str, list[float]] = {"tinyr1.train": [], "TRL SFTTrainer": []}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name)  # the peer's script must not be called trl.py: it would import itself
         packing.write(folder / "packed.safetensors", [chat.encode(tokenizer, r) for r in rows], length, 0)
         plan = {
             "model": str(cfg.backbone), "packed": str(folder / "packed.safetensors"), "seed": 0,
@@ -77,7 +77,7 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
             for r in rows
         ]  # fmt: skip
         (folder / "rows.json").write_text(json.dumps(texts), encoding="utf-8")
-        (folder / "trl.py").write_text(TRL, encoding="utf-8")
+        (folder / "peer.py").write_text(TRL, encoding="utf-8")
         for i in range(repeats):
             out = folder / f"out{i}"
             out.mkdir()
@@ -87,8 +87,8 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
             log = record.read_lines(out / "log.jsonl")
             took = log[-1]["seconds"] - log[0]["seconds"]
             rates["tinyr1.train"].append((log[-1]["tokens"] - log[0]["tokens"]) / took)
-            command = [peer_python(), folder / "trl.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
-            result = subprocess.run(command, check=True, capture_output=True, text=True)
+            command = [peer_python(), folder / "peer.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
+            result = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
             rates["TRL SFTTrainer"].append(float(result.stdout.rpartition("RESULT")[2]))
     return {name: statistics.median(values) for name, values in rates.items()}
 
