@@ -31,9 +31,10 @@ def family(home: Path) -> list[tuple[int, str]]:
     return found
 
 
-def start(env: dict) -> subprocess.Popen:
+def start(env: dict, log: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "tinyr1.run", "smoke"]
-    return subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with log.open("a") as file:
+        return subprocess.Popen(command, env=env, cwd=ROOT, stdout=file, stderr=file)
 
 
 def finished(home: Path) -> dict[Path, int]:
@@ -43,11 +44,11 @@ def finished(home: Path) -> dict[Path, int]:
 
 
 def test_a_run_survives_kills_at_random_moments(tmp_path):
-    home = tmp_path / "runs"
+    home, log = tmp_path / "runs", tmp_path / "terminal.txt"
     env = os.environ | {"TINYR1_HOME": str(home), "TINYR1_REPORTS": str(tmp_path / "reports")}
     rng, killed = random.Random(3), []
     for _ in range(5):
-        process = start(env)
+        process = start(env, log)
         deadline = time.monotonic() + rng.uniform(15, 45)
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.2)
@@ -67,7 +68,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
         after = finished(home)
         assert before.items() <= after.items(), f"finished work was touched after killing {command}"
     kept = finished(home)
-    last = start(env)
-    assert last.wait(timeout=600) == 0, f"killed {killed}"
+    last = start(env, log)
+    assert last.wait(timeout=600) == 0, f"killed {killed}\n{log.read_text()[-3000:]}"
     assert kept.items() <= finished(home).items(), "finished work was repeated"
     assert (tmp_path / "reports" / "smoke" / "scores.csv").is_file()

@@ -10,6 +10,7 @@ optimizer step logged to `log.jsonl`. With `save_steps` set, a killed run contin
 import argparse
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -147,8 +148,19 @@ class StepLog(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / CHECKPOINT_DONE).touch()
+            keep_only(Path(args.output_dir), f"checkpoint-{state.global_step}")
+
+
+def keep_only(folder: Path, name: str) -> None:
+    """Mark a checkpoint as complete, then delete the older ones, their marks first.
+
+    The Trainer's own rotation may be killed half-way through a folder, which would then still be marked as complete.
+    """
+    (folder / name / CHECKPOINT_DONE).touch()
+    for other in folder.glob("checkpoint-*"):
+        if other.name != name:
+            (other / CHECKPOINT_DONE).unlink(missing_ok=True)
+            shutil.rmtree(other)
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -181,7 +193,6 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         average_tokens_across_devices=True,
         save_strategy="steps" if trainer["save_steps"] else "no",
         save_steps=trainer["save_steps"] or 500,
-        save_total_limit=1,
         logging_steps=1,
         report_to="none",
         disable_tqdm=True,
