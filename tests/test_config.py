@@ -181,7 +181,7 @@ def test_a_merge_recipe_may_only_name_models_of_the_run(params_text):
 
 @pytest.mark.parametrize("name", ["math", "backbone", "mixture"])
 def test_a_merge_may_not_share_the_output_folder_of_another_model(params_text, name):
-    lines = problems(change(params_text, f"merge.models.{name}", {"base": "code", "right": "math"}))
+    lines = problems(change(params_text, f"merge.models.{name}", {"method": "fusion", "base": "code", "right": "math"}))
     assert len(lines) == 1
     assert lines[0].startswith(f"{FILE}: merge.models.{name}: the name is taken")
 
@@ -189,7 +189,7 @@ def test_a_merge_may_not_share_the_output_folder_of_another_model(params_text, n
 def test_a_merge_name_that_is_no_folder_name_is_refused(params_text):
     assert (
         "should match pattern"
-        in problems(change(params_text, "merge.models.A/b", {"base": "code", "right": "math"}))[0]
+        in problems(change(params_text, "merge.models.A/b", {"method": "fusion", "base": "code", "right": "math"}))[0]
     )
 
 

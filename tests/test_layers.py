@@ -44,24 +44,23 @@ def test_most_stages_exist_so_that_the_test_above_looks_at_something():
     assert len([s for s in STAGES if (ROOT / "tinyr1" / f"{s}.py").exists()]) >= 4
 
 
-def reads_params(path):
-    """Whether a file of the package loads YAML or knows where params files are."""
+def words(path):
+    """Names, attributes and imported names of a file of the package."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        words = {getattr(node, "attr", ""), getattr(node, "id", ""), str(getattr(node, "value", ""))}
+        found |= {getattr(node, "attr", ""), getattr(node, "id", ""), str(getattr(node, "value", ""))}
         if isinstance(node, ast.ImportFrom):
-            words |= {name.name for name in node.names}
-        loads = (
-            isinstance(node, ast.Attribute)
-            and getattr(node.value, "id", "") == "yaml"
-            and "load" in node.attr
-        )
-        if loads or words & {"params_folder", "safe_load", "TINYR1_PARAMS"}:
-            return True
-    return False
+            found |= {name.name for name in node.names}
+    return found
 
 
-def test_only_config_reads_params_files():
-    assert [p.stem for p in FILES if reads_params(p)] == ["config"]
+def test_only_config_knows_where_params_files_are():
+    assert [p.stem for p in FILES if words(p) & {"params_folder", "TINYR1_PARAMS"}] == ["config"]
+
+
+def test_yaml_is_read_by_config_and_for_merge_recipes_only():
+    loaders = {"safe_load", "safe_load_all", "load_all", "SafeLoader"}
+    assert [p.stem for p in FILES if words(p) & loaders] == ["config", "recipe"]
 
 
 def test_the_sandboxed_interpreter_needs_the_standard_library_only():

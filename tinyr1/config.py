@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tinyr1.recipe import Recipe
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -149,23 +151,10 @@ class Branches(Block):
     mixture: Sft | None
 
 
-class Recipe(Block):
-    """One fusion step: entries of `right` replace those of `base` where they matter (ledger §3.1)."""
-
-    base: "str | Recipe"
-    right: "str | Recipe"
-
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        """Model names in reading order: base, then right; nested recipes are opened."""
-        parts = (self.base, self.right)
-        return tuple(n for part in parts for n in (part.leaves if isinstance(part, Recipe) else (part,)))
-
-
 class Merge(Block):
-    """Arcee Fusion: reading of the method, threshold, and the models to make."""
+    """The models to make, and what their fusion steps use: reading of the method, λ of the threshold."""
 
-    reading: Literal["exact", "released"]
+    reading: Literal["exact", "released", "paper"]
     iqr_multiplier: Annotated[Float, Field(ge=0)]
     models: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Recipe]
 

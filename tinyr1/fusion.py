@@ -1,35 +1,60 @@
-"""Arcee Fusion on tensors: importance, threshold, selection (paper §2.2, ledger §3.2). Pure functions.
+"""Arcee Fusion on tensors: importance, threshold, selection (paper §2.2, ledger §3). Pure functions.
 
     importance = |right - left| · KL(softmax(right row) ‖ softmax(left row))
     threshold  = median + λ (Q75 - Q25) of the tensor's importance
     merged     = right where importance >= threshold, else left
 
-Two readings. `exact` computes the definition in float64 by a form of the divergence that cannot go negative;
-`released` does what the released code does, in bf16, where rounding decides many of the selections. Both take
-exact quantiles, where the released code draws a random subsample from tensors above a million entries.
+left is the base, kept where the mask is 0. Three readings of one definition:
+
+exact     the definition of the released code, computed soundly: the divergence in float64 by a form that cannot go
+          negative, exact quantiles, and merged entries that are copies of one of the two inputs.
+released  what the released code computes, in the dtype of its inputs (bfloat16 for the published model, or float32),
+          where rounding decides many selections (ledger §3.4). Quantiles are exact, where the released code draws a
+          random subsample from tensors above a million entries; below that the result is the same to the bit.
+paper     equations (1) to (4) as printed: one divergence for the tensor, from softmax(left) to softmax(right); a
+          signed difference left - right; and left + (right - left) · ⌈max(0, importance - threshold)⌉ (C12 to C14).
+
+Ties: entries whose importance equals the threshold are taken (`>=`), under `paper` they are not. Where fewer than a
+quarter of the entries differ, all three quartiles are 0, so is the threshold, and `>=` takes everything: merged is
+right. `exact` and `released` keep that rule, and the statistics name it. Importance is held in float32; what is
+below 1e-45 is 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 import torch
 
-QUANTILES = (0.25, 0.5, 0.75)
-BLOCK = 2**17  # entries worked on at a time: their float64 intermediates stay in a core's cache
-RELEASED_EPSILON = 1e-8  # added after softmax in the released code; lost in bf16
+from tinyr1 import kernels, quantiles
+from tinyr1.blocks import Block, Method, Scan, merge_tensors
+from tinyr1.quantiles import BINS
+
+READINGS = ("exact", "released", "paper")
+COUNTS = ("differing", "selected", "distance", "taken")  # entries, entries, squared, squared
+RELEASED_EPSILON = 1e-8  # added after softmax in the released code; lost in bfloat16
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What one fusion step did to one tensor; shares are of its entries that differ."""
+    """What one fusion step did to one tensor; `selected` counts entries that differ and were taken from the right."""
 
     entries: int
     differing: int
     selected: int
     threshold: float
-    distance_share: float  # of the squared distance between left and right
+    distance_share: float  # of the squared distance between left and right, what the taken entries hold
     negative_rows: int  # rows whose computed divergence is below zero; none under `exact`
+    nonpositive_rows: int  # those, and the rows where it is zero
     rows: int
+    regime: str  # identical, everything (all that differs was taken), nothing, or part
+
+
+@dataclass(frozen=True)
+class _State:
+    divergence: np.ndarray  # (rows,) float64, in nats
+    threshold: float
+    entries: int
 
 
 def row_divergence(right: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -42,7 +67,13 @@ def row_divergence(right: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
     delta = right - left
     p = right.softmax(-1)
     z = delta - (p * delta).sum(-1, keepdim=True)
-    return torch.log1p((p * (torch.expm1(-z) + z)).sum(-1).clamp_min(0))
+    return torch.log1p((p * _excess(z)).sum(-1))
+
+
+def _excess(z: torch.Tensor) -> torch.Tensor:
+    """e^(-z) - 1 + z without cancellation: its series for small z."""
+    series = z.square() * (1 / 2 - z / 6 + z.square() / 24 - z**3 / 120)
+    return torch.where(z.abs() < 1e-3, series, torch.expm1(-z) + z)
 
 
 def released_divergence(right: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -52,57 +83,205 @@ def released_divergence(right: torch.Tensor, left: torch.Tensor) -> torch.Tensor
     return (p * torch.log(p / q)).sum(-1)
 
 
-def importance(left: torch.Tensor, right: torch.Tensor, reading: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(importance in the tensor's shape, divergence of each row); 0-d and 1-d tensors are one row."""
+def importance(left: torch.Tensor, right: torch.Tensor, divergence: torch.Tensor, reading: str) -> torch.Tensor:
+    """Float32 importance of every entry (rows, n); divergence: (rows,) as one of the functions above gives it."""
     if reading == "released":
-        divergence = released_divergence(right, left)
-        return (right - left).abs() * divergence.unsqueeze(-1), divergence
-    divergence = row_divergence(right, left)
-    return (right.double() - left.double()).abs() * divergence.unsqueeze(-1), divergence
+        return ((right - left).abs() * divergence.to(right.dtype).unsqueeze(-1)).float()
+    moved = (right.double() - left.double()).abs() if reading == "exact" else left.double() - right.double()
+    return (moved * divergence.double().unsqueeze(-1)).float()
 
 
-def threshold(scores: torch.Tensor, iqr_multiplier: float) -> torch.Tensor:
-    """median + λ · interquartile range, at the nearest lower index of the sorted entries (ledger §3.2)."""
-    flat = scores.flatten()
-    at = [int(q * (flat.numel() - 1)) for q in QUANTILES]
-    exact = flat if flat.dtype == torch.float64 else flat.float()  # NumPy has no bfloat16
-    low, median, high = torch.from_numpy(np.partition(exact.numpy(force=True), at)[at]).to(flat)
-    return median + iqr_multiplier * (high - low)
+def combine(
+    left: torch.Tensor, right: torch.Tensor, scores: torch.Tensor, threshold: float, reading: str
+) -> torch.Tensor:
+    """The merged rows, in the dtype of left."""
+    if reading == "exact":
+        return torch.where(scores >= threshold, right, left)
+    if reading == "released":
+        return (left + (right - left) * (scores >= threshold).float()).to(left.dtype)
+    factor = (scores - threshold).clamp_min(0).ceil()
+    return (left.float() + (right.float() - left.float()) * factor).to(left.dtype)
+
+
+def threshold(quartiles: list[float], iqr_multiplier: float, dtype: torch.dtype) -> float:
+    """median + λ · interquartile range, rounded after each operation as `dtype` does."""
+    low, median, high = torch.tensor(quartiles, dtype=dtype)
+    return float(median + iqr_multiplier * (high - low))
+
+
+def quartile_ranks(entries: int) -> list[int]:
+    """0-based ranks of the three quartiles: the nearest lower entry, as in the released code (ledger §3.2)."""
+    return [k * (entries - 1) // 4 for k in (1, 2, 3)]
+
+
+@dataclass(frozen=True)
+class Fusion(Method):
+    """One fusion step; blocks hold (left, right)."""
+
+    reading: str = "exact"
+    iqr_multiplier: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.reading not in READINGS:
+            raise ValueError(f"reading {self.reading!r}: must be one of {', '.join(READINGS)}")
+        if not 0 <= self.iqr_multiplier < float("inf"):
+            raise ValueError(f"iqr_multiplier {self.iqr_multiplier}: must be a number of at least 0, as 1.5")
+
+    def prepare(self, scan: Scan, shape: tuple[int, int]) -> _State:
+        entries, ranks = shape[0] * shape[1], quartile_ranks(shape[0] * shape[1])
+        fixed = _tensor_divergence(scan) if self.reading == "paper" else None
+        parts, high, dtype = [], 0, None
+        for divergence, counts, dtype in scan(lambda block: self._measure(block, fixed)):  # noqa: B007
+            parts.append(divergence)
+            high = high + counts
+        divergence = np.concatenate(parts)
+        bins = [quantiles.locate(high, rank) for rank in ranks]
+        highs = [b for b, _ in bins]
+        low = sum(scan(lambda block: self._refine(block, divergence, highs)))
+        values = [
+            quantiles.value_of(((h - BINS // 2) << 16) + quantiles.locate(low[highs.index(h)], rest)[0])
+            for h, rest in bins
+        ]
+        exact = dtype if self.reading == "released" else torch.float64
+        return _State(divergence, threshold(values, self.iqr_multiplier, exact), entries)
+
+    def apply(self, state: _State, block: Block) -> tuple[torch.Tensor, np.ndarray]:
+        left, right = block.tensors
+        divergence = state.divergence[block.start : block.start + len(left)]
+        if not _compiled(left):
+            return _apply_tensors(self.reading, left, right, divergence, state.threshold)
+        out, tally = torch.empty_like(_loose(left)), np.zeros(len(COUNTS))
+        limit = np.float32(state.threshold)
+        if self.reading != "paper" and limit < state.threshold:
+            limit = np.nextafter(limit, np.float32(np.inf))  # the smallest float32 that is not below the threshold
+        mode = _mode(self.reading, left.dtype)
+        kernels.select(mode, _array(right), _array(left), divergence, limit, _array(out), tally)
+        return out.to(left.dtype), tally
+
+    def statistics(self, state: _State, counts: np.ndarray) -> dict:
+        differing, selected, distance, taken = counts.tolist()
+        return asdict(Selection(
+            entries=state.entries, differing=int(differing), selected=int(selected), threshold=state.threshold,
+            distance_share=taken / distance if distance else 0.0, rows=len(state.divergence),
+            negative_rows=int((state.divergence < 0).sum()),
+            nonpositive_rows=int((state.divergence <= 0).sum()), regime=_regime(int(differing), int(selected)),
+        ))  # fmt: skip
+
+    def _measure(self, block: Block, fixed: float | None) -> tuple[np.ndarray, torch.Tensor, torch.dtype]:
+        """(divergence of each row, counts of the upper halves of the scores, dtype) of a block."""
+        left, right = block.tensors
+        if not _compiled(left):
+            divergence = _divergence(self.reading, left, right, fixed)
+            scores = importance(left, right, divergence, self.reading)
+            counts = quantiles.histogram(quantiles.ordered(scores)).cpu()
+            return divergence.double().cpu().numpy(), counts, left.dtype
+        counts = np.zeros(BINS, np.uint32)
+        if self.reading == "exact":
+            divergence = np.empty(len(left))
+            kernels.exact_divergence(_array(right), _array(left), divergence, counts)
+        else:
+            divergence = _divergence(self.reading, left, right, fixed).double().numpy()
+            mode = _mode(self.reading, left.dtype)
+            kernels.count_high(mode, _array(right), _array(left), divergence, counts)
+        return divergence, torch.from_numpy(counts.astype(np.int64)), left.dtype
+
+    def _refine(self, block: Block, divergence: np.ndarray, highs: list[int]) -> torch.Tensor:
+        """Counts (3, 65536) of the lower halves of the scores whose upper half is wanted."""
+        left, right = block.tensors
+        rows = divergence[block.start : block.start + len(left)]
+        if not _compiled(left):
+            scores = importance(left, right, torch.from_numpy(rows).to(left.device), self.reading)
+            keys = quantiles.ordered(scores)
+            return torch.stack([quantiles.histogram(keys, h) for h in highs]).cpu()
+        counts = np.zeros((len(highs) + 1, BINS), np.uint32)
+        mode = _mode(self.reading, left.dtype)
+        kernels.count_low(mode, _array(right), _array(left), rows, np.array(highs, np.uint32), counts)
+        return torch.from_numpy(counts[:-1].astype(np.int64))
 
 
 def fuse(
     left: torch.Tensor, right: torch.Tensor, iqr_multiplier: float = 1.5, reading: str = "exact"
 ) -> tuple[torch.Tensor, Selection]:
-    """(merged tensor in left's dtype, what was selected).
+    """(merged tensor in left's dtype, what was selected) of two tensors of equal shape and dtype."""
+    merged, statistics = merge_tensors(Fusion(reading, iqr_multiplier), (left, right))
+    return merged, Selection(**statistics) if statistics else Selection(0, 0, 0, 0.0, 0.0, 0, 0, 0, "identical")
 
-    left: the base, kept where the mask is 0; right: copied where it is 1 (ledger §3.1). Where the threshold is 0,
-    which happens when fewer than a quarter of the entries differ, `>=` selects everything: merged equals right.
-    """
-    if left.shape != right.shape:
-        raise ValueError(f"tensors of shapes {tuple(left.shape)} and {tuple(right.shape)} cannot be fused")
-    if reading == "released":
-        left, right = left.bfloat16(), right.bfloat16()
-    if left.numel() == 0 or torch.equal(left, right):
-        return left.clone(), Selection(left.numel(), 0, 0, 0.0, 0.0, 0, 0)
-    width = left.shape[-1] if left.dim() else 1
-    rows = max(1, BLOCK // width)
-    blocks = list(zip(left.reshape(-1, width).split(rows), right.reshape(-1, width).split(rows), strict=True))
-    scored = [importance(*block, reading) for block in blocks]
-    limit = threshold(torch.cat([scores for scores, _ in scored]), iqr_multiplier)
-    parts, counts = [], []
-    for (ours, theirs), (scores, divergence) in zip(blocks, scored, strict=True):
-        mask, squared = scores >= limit, (theirs.double() - ours.double()).square()
-        parts.append(torch.where(mask, theirs, ours))
-        differs = ours != theirs
-        sums = (differs, mask & differs, squared, squared * mask, divergence < 0)
-        counts.append([float(values.sum()) for values in sums])
-    differing, selected, distance, taken, negative = torch.tensor(counts, dtype=torch.float64).sum(0).tolist()
-    return torch.cat(parts).view_as(left), Selection(
-        entries=left.numel(),
-        differing=int(differing),
-        selected=int(selected),
-        threshold=float(limit),
-        distance_share=taken / distance if distance else 0.0,
-        negative_rows=int(negative),
-        rows=left.numel() // width,
-    )
+
+def _compiled(tensor: torch.Tensor) -> bool:
+    """Whether `tinyr1.kernels` does the work; elsewhere the tensor operations above do."""
+    return tensor.device.type == "cpu"
+
+
+def _regime(differing: int, selected: int) -> str:
+    if differing == 0:
+        return "identical"
+    return {0: "nothing", differing: "everything"}.get(selected, "part")
+
+
+def _mode(reading: str, dtype: torch.dtype) -> int:
+    if reading != "released":
+        return kernels.EXACT if reading == "exact" else kernels.PAPER
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"reading 'released' computes in bfloat16 or float32, not {dtype}; give one as dtype")
+    return kernels.RELEASED_BF16 if dtype == torch.bfloat16 else kernels.RELEASED_FP32
+
+
+def _loose(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a dtype that the kernels read: float16, which NumPy's compilers lack, becomes float32."""
+    return tensor if tensor.dtype in (torch.bfloat16, torch.float32) else tensor.float()
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    tensor = _loose(tensor)
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+@cache
+def _logarithms() -> np.ndarray:
+    """Bits of the logarithm of every bfloat16 number, as torch rounds it."""
+    numbers = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)
+    return numbers.log().view(torch.uint16).numpy()
+
+
+def _divergence(reading: str, left: torch.Tensor, right: torch.Tensor, fixed: float | None) -> torch.Tensor:
+    if reading == "exact":
+        return row_divergence(right, left)
+    if reading == "paper":
+        return torch.full((len(left),), fixed, dtype=torch.float64, device=left.device)
+    if not _compiled(left) or left.dtype != torch.bfloat16:
+        return released_divergence(right, left)
+    terms = torch.empty_like(right)
+    p, q = right.softmax(-1), left.softmax(-1)
+    kernels.terms(_array(p), _array(q), _logarithms(), _array(terms))  # released_divergence, four times as fast
+    return terms.sum(-1)
+
+
+def _tensor_divergence(scan: Scan) -> float:
+    """KL(softmax(left) ‖ softmax(right)) with one softmax over all entries of the tensor (paper eq. 1)."""
+    top = max(scan(lambda b: float(b.tensors[0].max())))
+
+    def moments(block: Block) -> np.ndarray:
+        left, right = (t.double() for t in block.tensors)
+        p = (left - top).exp()
+        return np.array([float(p.sum()), float((p * (left - right)).sum())])
+
+    total, moment = sum(scan(moments))
+    mean = moment / total
+
+    def excess(block: Block) -> float:
+        left, right = (t.double() for t in block.tensors)
+        return float(((left - top).exp() * _excess(left - right - mean)).sum())
+
+    return float(np.log1p(sum(scan(excess)) / total))
+
+
+def _apply_tensors(
+    reading: str, left: torch.Tensor, right: torch.Tensor, divergence: np.ndarray, limit: float
+) -> tuple[torch.Tensor, np.ndarray]:
+    """`Fusion.apply` in tensor operations, for a GPU."""
+    scores = importance(left, right, torch.from_numpy(divergence).to(left.device), reading)
+    mask = scores > limit if reading == "paper" else scores.double() >= limit
+    squared, differs = (right.double() - left.double()).square(), right != left
+    sums = [differs.sum(), (differs & mask).sum(), squared.sum(), (squared * mask).sum()]
+    merged = combine(left, right, scores, limit, reading)
+    return merged, np.array([float(value) for value in sums])

@@ -1,261 +1,244 @@
-"""Checkpoints in, checkpoint out: Arcee Fusion over whole models, one tensor at a time.
+"""Checkpoints in, checkpoint out: checks before, weights by `tinyr1.streaming`, and everything that goes with them.
 
-    python -m tinyr1.merge --math A --science B --code C --out D
-
-A recipe such as ((science <- math), then code <- that) runs in one pass: no intermediate checkpoint is written.
+    python -m tinyr1.merge --math A --science B --code C --out D      the released order: (math & science) & code
+    python -m tinyr1.merge --recipe recipe.yaml --out D               any recipe; ours or mergekit's YAML
+    python -m tinyr1.merge --verify D                                 hash the files again
 """
 
 import argparse
 import json
+import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from tinyr1 import fusion, record
-from tinyr1.config import Config, Recipe
-from tinyr1.progress import Bar, say
+from tinyr1 import fusion, modelcard, preflight, recipe, record
+from tinyr1.blocks import BLOCK, as_rows, borders
+from tinyr1.checkpoint import Checkpoint, CheckpointError, Stored, read_json
+from tinyr1.preflight import MergeError
+from tinyr1.recipe import Recipe, RecipeError, build, describe
+from tinyr1.streaming import DTYPES, Options, shared_tensors, step_of, stored_dtype, write
 
-SHARD_BYTES = 5 * 10**9
 STATISTICS = "merge.jsonl"
-COPIED = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
-    "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt",
-)  # fmt: skip
+MERGEKIT_FILE = "mergekit_config.yml"
 
 
-class MergeError(ValueError):
-    """Checkpoints that cannot be merged; the message names every mismatch."""
+def merge(
+    steps: Recipe, folders: dict[str, Path], out: Path, options: Options, title: str, parents: dict | None = None
+) -> dict:
+    """A complete merged checkpoint in the folder `out`, whose earlier content goes; returns a summary.
 
-
-class Checkpoint:
-    """Tensors of a safetensors checkpoint, mapped into memory and read one at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        files = sorted(folder.glob("*.safetensors"))
-        if not files or not (folder / "config.json").is_file():
-            raise MergeError(f"{folder}: not a checkpoint; it needs config.json and .safetensors files")
-        self.handles = [safe_open(file, "pt") for file in files]
-        self.where = {name: handle for handle in self.handles for name in handle.keys()}  # noqa: SIM118
-
-    def shapes(self) -> dict[str, tuple]:
-        return {name: tuple(handle.get_slice(name).get_shape()) for name, handle in self.where.items()}
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.where[name].get_tensor(name)
-
-
-def check_alike(models: dict[str, Checkpoint]) -> None:
-    """All models have the same architecture, tensors and tokenizer; read from headers, before any weight."""
-    (first_name, first), *others = models.items()
-    problems = []
-    for name, model in others:
-        ours, theirs = first.shapes(), model.shapes()
-        for tensor in sorted(ours.keys() ^ theirs.keys()):
-            owner = first_name if tensor in ours else name
-            problems.append(f"{tensor}: only {owner} has it")
-        for tensor in sorted(ours.keys() & theirs.keys()):
-            if ours[tensor] != theirs[tensor]:
-                problems.append(f"{tensor}: {ours[tensor]} in {first_name}, {theirs[tensor]} in {name}")
-        for file in ("tokenizer.json", "config.json"):
-            texts = [_comparable(m.folder / file) for m in (first, model)]
-            if texts[0] != texts[1]:
-                problems.append(f"{file}: {name} and {first_name} differ")
-    if problems:
-        more = f"\n… and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise MergeError("these models cannot be merged:\n" + "\n".join(problems[:20]) + more)
-
-
-def _comparable(path: Path) -> object:
-    """Content of a JSON file that must agree; a config's provenance may differ."""
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if path.name == "config.json":
-        ignored = ("_name_or_path", "transformers_version", "use_cache")
-        content = {key: value for key, value in content.items() if key not in ignored}
-    return content
-
-
-Fused = tuple[torch.Tensor, list[dict]]
-
-
-def fuse_tensor(recipe: Recipe | str, read: Callable[[str], torch.Tensor], options: dict) -> Fused:
-    """(merged tensor, one statistics row for each fusion step) by a recipe; inner recipes first."""
-    if isinstance(recipe, str):
-        return read(recipe), []
-    (left, left_rows), (right, right_rows) = (fuse_tensor(r, read, options) for r in (recipe.base, recipe.right))
-    merged, selection = fusion.fuse(left, right, **options)
-    step = {"base": describe(recipe.base), "right": describe(recipe.right), **asdict(selection)}
-    return merged, [*left_rows, *right_rows, step]
-
-
-def describe(recipe: Recipe | str) -> str:
-    """A recipe in the paper's notation: (math & science) & code, base last."""
-    if isinstance(recipe, str):
-        return recipe
-    parts = [f"({describe(r)})" if isinstance(r, Recipe) else r for r in (recipe.right, recipe.base)]
-    return " & ".join(parts)
-
-
-def base_leaf(recipe: Recipe | str) -> str:
-    """The model whose config and tokenizer the result takes: the base of the last step (ledger §3.1)."""
-    return recipe if isinstance(recipe, str) else base_leaf(recipe.base)
-
-
-def merge(recipe: Recipe, folders: dict[str, Path], out: Path, options: dict, title: str) -> dict:
-    """Write the merged checkpoint into `out`, which exists and is empty; returns a summary.
-
-    MergeError when the models do not fit together or an input holds a value that is not finite.
+    Everything that can be known from headers is checked before a weight is read. parents: SHA-256 of the weight files
+    by model, where they are known already. MergeError or CheckpointError when the models do not fit together.
     """
-    models = {name: Checkpoint(folders[name]) for name in dict.fromkeys(recipe.leaves)}
-    check_alike(models)
-    base = models[base_leaf(recipe)]
-    rows, started, parameters = [], time.perf_counter(), 0
-
-    def merged() -> Iterator[tuple[str, torch.Tensor]]:
-        nonlocal parameters
-        bar = Bar(title, "tensor")
-        for done, tensor_name in enumerate(sorted(base.where), 1):
-
-            def read(model: str, tensor_name: str = tensor_name) -> torch.Tensor:
-                tensor = models[model][tensor_name]
-                if tensor.is_floating_point() and not tensor.isfinite().all():
-                    raise MergeError(f"{models[model].folder}: {tensor_name} holds values that are not finite")
-                return tensor
-
-            tensor, steps = fuse_tensor(recipe, read, options)
-            rows.extend({"tensor": tensor_name, **step} for step in steps)
-            parameters += tensor.numel()
-            rate = parameters / (time.perf_counter() - started) / 1e6
-            bar.update(done, len(base.where), f"{rate:.0f} M parameters/s")
-            yield tensor_name, tensor
-        bar.close()
-
-    write_shards(out, merged())
-    for name in COPIED:
-        if (base.folder / name).exists():
-            shutil.copyfile(base.folder / name, out / name)
+    started = time.perf_counter()
+    models = load(steps, folders, options)
+    preflight.check_disk(out, output_bytes(models, steps, options))
+    for leftover in out.glob("*"):  # of a run that was killed
+        leftover.unlink()
+    parents = parents or {name: hashes(folders[name]) for name in models}
+    rows = write(steps, models, out, options, title)
+    main, tokenizer = folders[steps.main_leaf], folders[options.tokenizer or steps.main_leaf]
+    _write_config(main, tokenizer, out, options)
+    for name in (*preflight.TOKENIZER_FILES, "generation_config.json"):
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, out / name)
     record.write_lines(out / STATISTICS, rows)
-    seconds = time.perf_counter() - started
-    return {"order": describe(recipe), "parameters": parameters, "seconds": round(seconds, 2), **options}
+    names = {name: str(folder) for name, folder in folders.items()}
+    settings = options.results()
+    text = recipe.to_mergekit(steps, names, settings["dtype"], settings["out_dtype"])
+    (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
+    (out / "README.md").write_text(modelcard.card(steps, parents, settings, rows, text), encoding="utf-8")
+    parameters = sum(t.entries for t in shared_tensors(models, models[steps.main_leaf]).values())
+    seconds = round(time.perf_counter() - started, 2)
+    return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings}
 
 
-def write_shards(out: Path, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
-    """Tensors as safetensors files of at most SHARD_BYTES, with an index when there are several."""
-    shards: list[list[str]] = []  # tensor names of each file
-    held: dict[str, torch.Tensor] = {}
-    held_bytes = total_bytes = 0
-
-    def flush() -> None:
-        save_file(held, out / f"shard-{len(shards)}.safetensors", metadata={"format": "pt"})
-        shards.append(list(held))
-        held.clear()
-
-    for name, tensor in tensors:
-        size = tensor.numel() * tensor.element_size()
-        if held and held_bytes + size > SHARD_BYTES:
-            flush()
-            held_bytes = 0
-        held[name] = tensor.contiguous()
-        held_bytes, total_bytes = held_bytes + size, total_bytes + size
-    flush()
-    if len(shards) == 1:
-        (out / "shard-0.safetensors").replace(out / "model.safetensors")
-        return
-    weight_map = {}
-    for i, names in enumerate(shards):
-        final = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        (out / f"shard-{i}.safetensors").replace(out / final)
-        weight_map |= dict.fromkeys(names, final)
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    record.write_atomic(out / "model.safetensors.index.json", json.dumps(index, indent=1))
+def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str, Checkpoint]:
+    """The checkpoints that a recipe names, checked against each other from their headers."""
+    if unknown := sorted(set(steps.leaves) - set(folders)):
+        raise MergeError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
+    build(steps, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
+    models = {name: Checkpoint(folders[name]) for name in dict.fromkeys(steps.leaves)}
+    preflight.check(models, options.tokenizer)
+    return models
 
 
-def merge_run(cfg: Config, name: str) -> dict:
-    """The merged checkpoint of a run's recipe; kept if it was made from the same branches and settings."""
-    recipe, settings = cfg.params.merge.models[name], cfg.params.merge
-    folders = {leaf: cfg.model(leaf) for leaf in recipe.leaves}
-    remedy = f"run `make 02_branch_sft RUN={cfg.run}` first"
-    options = {"iqr_multiplier": settings.iqr_multiplier, "reading": settings.reading}
-    inputs = {
-        "recipe": recipe.model_dump(), **options,
-        "models": {leaf: record.check(path, remedy)["content"] for leaf, path in folders.items()},
-    }  # fmt: skip
-
-    def build(out: Path) -> dict:
-        return merge(recipe, folders, out, options, name)
-
-    again = f"run `make 03_fusion_merge RUN={cfg.run}` again"
-    manifest, built = record.make(cfg.model(name), inputs, build, again)
-    facts = manifest["facts"]
-    state = f"merged in {facts['seconds']:.0f} s" if built else "kept"
-    say(f"  {name:18s} {facts['order']}, {state}")
-    return facts | {"model": name, "merged_now": built}
+def output_bytes(models: dict[str, Checkpoint], steps: Recipe, options: Options) -> int:
+    """Size of the merged weights."""
+    tensors = shared_tensors(models, models[steps.main_leaf]).values()
+    return sum(t.entries * stored_dtype(t, options).itemsize for t in tensors)
 
 
-def statistics(folder: Path) -> pd.DataFrame:
-    """Per-tensor statistics of a merged checkpoint: tensor, base, right, and the fields of fusion.Selection."""
-    return pd.DataFrame(record.read_lines(folder / STATISTICS))
+def _write_config(main: Path, tokenizer: Path, out: Path, options: Options) -> None:
+    """The main model's config, with the dtype of the result and the special tokens of the tokenizer that is kept."""
+    content = dict(read_json(main / "config.json"))
+    other = read_json(tokenizer / "config.json")
+    content |= {key: other[key] for key in preflight.SPECIAL if key in other}
+    wanted = options.results()["out_dtype"] or options.results()["dtype"]
+    if wanted:
+        key = "dtype" if "dtype" in content else "torch_dtype"
+        content[key] = wanted
+    (out / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def facts_table(facts: list[dict]) -> pd.DataFrame:
-    """One row for each merged model: order (base last), reading, λ, parameters, seconds."""
-    columns = ["model", "order", "reading", "iqr_multiplier", "parameters", "seconds"]
-    return pd.DataFrame(facts)[columns].set_index("model")
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weight files; those of a checkpoint this kit made are in its manifest."""
+    files = Checkpoint(folder).files
+    if record.manifest_path(folder).is_file():
+        made = record.check(folder, "make it again")["files"]
+        return {file.name: made[file.name]["sha256"] for file in files}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return {file.name: digest for file, digest in zip(files, pool.map(record.file_hash, files), strict=True)}
 
 
-def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Each fusion step over all tensors, weighted by entries; shares are fractions."""
-    rows = []
-    for name, table in tables.items():
-        for (right, base), step in table.groupby(["right", "base"], sort=False):
-            differing = step.differing.sum()
-            rows.append({
-                "model": name, "right": right, "base": base,
-                "weights that differ": differing / step.entries.sum(),
-                "taken, of those": step.selected.sum() / max(1, differing),
-                "tensors with threshold 0": step.threshold.le(0).mean(),
-                "rows with KL < 0": step.negative_rows.sum() / max(1, step.rows.sum()),
-            })  # fmt: skip
-    return pd.DataFrame(rows).set_index("model").round(3)
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a merged checkpoint: files that are missing, changed or new. Hashes every file."""
+    manifest = record.manifest_path(folder)
+    if not manifest.is_file():
+        raise MergeError(f"{folder}: no {manifest.name}; not a checkpoint that this program finished")
+    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    problems = []
+    for name, entry in listed.items():
+        if not (folder / name).is_file():
+            problems.append(f"{name}: missing")
+        elif record.file_hash(folder / name) != entry["sha256"]:
+            problems.append(f"{name}: not the bytes that were written")
+    here = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {manifest.name}
+    return problems + [f"{name}: added later" for name in sorted(here - set(listed))]
 
 
-def all_finite(folder: Path) -> bool:
-    """Whether every floating-point tensor of a checkpoint is finite."""
-    checkpoint = Checkpoint(folder)
-    tensors = (checkpoint[name] for name in checkpoint.where)
-    return all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
+# --- command line -------------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Merge three experts by Arcee Fusion: (math & science) & code.")
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Merge checkpoints: Arcee Fusion and other methods, in any nesting.")
     for name in ("math", "science", "code"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=f"checkpoint folder of the {name} expert")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the merged checkpoint")
-    parser.add_argument("--reading", choices=("exact", "released"), default="exact", help="see tinyr1.fusion")
-    parser.add_argument("--iqr-multiplier", type=float, default=1.5, help="λ of the threshold")
-    a = parser.parse_args()
-    recipe = Recipe(base="code", right=Recipe(base="science", right="math"))
-    folders = {"math": a.math, "science": a.science, "code": a.code}
-    options = {"iqr_multiplier": a.iqr_multiplier, "reading": a.reading}
-    hashes = {name: [record.file_hash(f) for f in sorted(path.glob("*.safetensors"))] for name, path in folders.items()}
-    inputs = {"recipe": recipe.model_dump(), **options, "models": hashes}
+        parser.add_argument(f"--{name}", type=Path, help=f"{name} expert; the order is (math & science) & code")
+    parser.add_argument("--recipe", type=Path, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
+    parser.add_argument("--out", type=Path, help="folder for the merged checkpoint")
+    parser.add_argument("--reading", choices=fusion.READINGS, help="of Arcee Fusion, see tinyr1.fusion; default: exact")
+    parser.add_argument("--iqr-multiplier", type=float, help="λ of fusion's threshold; default: 1.5")
+    parser.add_argument("--dtype", choices=DTYPES, help="convert inputs to it first; default: as stored")
+    parser.add_argument("--out-dtype", choices=DTYPES, help="of the result; default: dtype")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="keep this model's tokenizer where they differ")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
+    parser.add_argument("--verify", type=Path, metavar="FOLDER", help="hash a merged checkpoint's files again")
+    return parser
+
+
+def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], Options]:
+    """Recipe, folders and options from the command line and the recipe file; the command line wins."""
+    settings: dict = {}
+    experts = {name: getattr(a, name) for name in ("math", "science", "code")}
+    if a.recipe is not None:
+        if any(experts.values()):
+            raise MergeError("--recipe names its own models; leave out --math, --science and --code")
+        steps, folders, settings = recipe.read(a.recipe)
+    else:
+        if absent := [f"--{name}" for name, folder in experts.items() if folder is None]:
+            raise MergeError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
+        steps, folders = Recipe(method="fusion", base="code",
+                                right=Recipe(method="fusion", base="science", right="math")), experts  # fmt: skip
+    own = {k: getattr(a, k) for k in recipe.FILE_KEYS}
+    settings |= {k: v for k, v in own.items() if v is not None}
+    for key in ("dtype", "out_dtype"):
+        if settings.get(key) is not None:
+            if settings[key] not in DTYPES:
+                raise MergeError(f"{key}: {settings[key]!r} is not one of {', '.join(DTYPES)}")
+            settings[key] = DTYPES[settings[key]]
+    settings = {k: v for k, v in settings.items() if v is not None}
+    return steps, folders, Options(**settings, device=a.device, threads=a.threads)
+
+
+def plan(steps: Recipe, models: dict[str, Checkpoint], out: Path | None, options: Options) -> str:
+    """What a merge will read, compute and write, with an estimate from a trial on two blocks of real weights."""
+    size = output_bytes(models, steps, options)
+    tensors = shared_tensors(models, models[steps.main_leaf])
+    entries = sum(t.entries for t in tensors.values())
+    widest = max((as_rows(t.shape)[1] for t in tensors.values()), default=0)
+    block = max(BLOCK, widest) * (len(models) + 8) * 4 * options.threads
+    rate = _trial(steps, models, tensors, options)
+    lines = [
+        f"recipe     {describe(steps)} ({options.reading}, λ = {options.iqr_multiplier})",
+        *(f"{name:10s} {m.folder}: {len(m.tensors)} tensors, {m.bytes / 1e9:.2f} GB" for name, m in models.items()),
+        f"result     {len(tensors)} tensors, {entries / 1e6:.1f} M parameters, {size / 1e9:.2f} GB in "
+        f"{-(-size // options.shard_bytes)} file(s)" + (f" in {out}" if out else ""),
+        f"memory     about {0.5 + block / 1e9:.1f} GB",
+        f"time       about {entries / rate:.1f} s on {options.threads} threads, without waiting for the disk",
+    ]
+    return "\n".join(lines)
+
+
+def _trial(steps: Recipe, models: dict[str, Checkpoint], tensors: dict[str, Stored], options: Options) -> float:
+    """Parameters/s of merging the first rows of the largest tensor, times the threads."""
+    name, stored = max(tensors.items(), key=lambda item: item[1].entries)
+    rows, width = as_rows(stored.shape)
+    rows = min(rows, max(1, 2 * BLOCK // width))
+    root = step_of(steps, name, models, options)
+    for model in models.values():
+        model.open()
     try:
-        manifest, built = record.make(
-            a.out, inputs, lambda out: merge(recipe, folders, out, options, "merge"), "run the command again"
-        )
-    except (MergeError, record.StageError) as error:
-        raise SystemExit(f"error: {error}") from error
-    print(f"{'merged' if built else 'already there'}: {a.out} ({manifest['facts']['order']})")
+        for _ in range(2):  # the first time compiles
+            started = time.perf_counter()
+            root.prepare((rows, width), map)
+            for place in borders((rows, width)):
+                root.rows(*place)
+            seconds = time.perf_counter() - started
+    finally:
+        for model in models.values():
+            model.close()
+    return rows * width / seconds * options.threads
+
+
+def _check_output(out: Path, inputs: dict) -> None:
+    """The output folder is free, or holds the finished result of this very merge."""
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not record.manifest_path(out).is_file()):
+        raise MergeError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
+    if record.manifest_path(out).is_file():
+        key = json.loads(record.manifest_path(out).read_text(encoding="utf-8"))["key"]
+        if key != record.digest(inputs):
+            raise MergeError(f"{out}: holds the result of another recipe or other models; choose another --out")
+
+
+def _run(a: argparse.Namespace) -> int:
+    if a.verify is not None:
+        problems = verify(a.verify)
+        print("\n".join(problems) or f"{a.verify}: every file is as it was written")
+        return 1 if problems else 0
+    steps, folders, options = _job(a)
+    models = load(steps, folders, options)
+    if a.dry_run:
+        print(plan(steps, models, a.out, options))
+        return 0
+    if a.out is None:
+        raise MergeError("--out: missing; name the folder for the merged checkpoint")
+    parents = {name: hashes(folders[name]) for name in models}
+    inputs = {"recipe": steps.model_dump(by_alias=True), **options.results(), "models": parents}
+    _check_output(a.out, inputs)
+    manifest, built = record.make(
+        a.out, inputs, lambda out: merge(steps, folders, out, options, "merge", parents), "run the command again"
+    )
+    facts = manifest["facts"]
+    print(f"{'merged in ' + str(facts['seconds']) + ' s' if built else 'already there'}: {a.out} ({facts['order']})")
+    return 0
+
+
+def main() -> int:
+    try:
+        return _run(_arguments().parse_args())
+    except (MergeError, CheckpointError, RecipeError, record.StageError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

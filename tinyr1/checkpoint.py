@@ -1,0 +1,215 @@
+"""Safetensors checkpoints, read and written block by block, without mapping them into memory.
+
+Reading: `Checkpoint` knows every tensor from the headers alone and reads rows of one with a positioned read, so that
+what is resident is what is worked on. Writing: `Writer` lays out all files before the first weight is there, and
+takes blocks in any order.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from tinyr1.blocks import as_rows
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+SHARD_BYTES = 50 * 10**9  # transformers' own limit for a file
+ALIGNMENT = 8  # of the first tensor in a file, in bytes
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor is: file, first byte, shape, dtype."""
+
+    file: Path
+    begin: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def entries(self) -> int:
+        rows, width = as_rows(self.shape)
+        return rows * width
+
+    @property
+    def bytes(self) -> int:
+        return self.entries * self.dtype.itemsize
+
+
+class Checkpoint:
+    """Tensors, config and tokenizer files of a folder. CheckpointError when a file is missing or damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise CheckpointError(f"{folder}: no such folder; give the folder of a checkpoint on this machine")
+        self.config = read_json(self.folder / "config.json")
+        if not isinstance(self.config, dict):
+            raise CheckpointError(f"{folder}: not a checkpoint, it has no config.json")
+        self.files = _weight_files(self.folder)
+        self.tensors: dict[str, Stored] = {}
+        for file, tensors in ((file, _header(file)) for file in self.files):
+            for name, stored in tensors.items():
+                if name in self.tensors:
+                    raise CheckpointError(f"{file}: {name} is also in {self.tensors[name].file.name}")
+                self.tensors[name] = stored
+        _check_index(self.folder, self.tensors)
+        self._handles: dict[Path, int] = {}
+
+    @property
+    def bytes(self) -> int:
+        return sum(stored.bytes for stored in self.tensors.values())
+
+    def open(self) -> "Checkpoint":
+        self._handles = {file: os.open(file, os.O_RDONLY) for file in self.files}
+        return self
+
+    def close(self) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles = {}
+
+    def rows(self, name: str, first: int, last: int) -> torch.Tensor:
+        """Rows first to last - 1 of a tensor as (rows, width), in memory of their own; the checkpoint is open."""
+        stored = self.tensors[name]
+        width = as_rows(stored.shape)[1]
+        out = torch.empty((last - first, width), dtype=stored.dtype)
+        view = memoryview(out.view(torch.uint8).reshape(-1).numpy())
+        at = stored.begin + first * width * stored.dtype.itemsize
+        done = 0
+        while done < len(view):
+            n = os.preadv(self._handles[stored.file], [view[done:]], at + done)
+            if n == 0:
+                raise CheckpointError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
+            done += n
+        return out
+
+
+def read_json(path: Path) -> object:
+    """Content of a JSON file, None where there is none. CheckpointError when it is not JSON."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those its index lists, or all there are."""
+    index = read_json(folder / "model.safetensors.index.json")
+    if index is None:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise CheckpointError(f"{folder}: no .safetensors file; convert the weights with transformers first")
+        return files
+    try:
+        files = sorted({folder / name for name in index["weight_map"].values()})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder}/model.safetensors.index.json: has no weight_map of names to files") from error
+    if absent := [f.name for f in files if not f.is_file()]:
+        raise CheckpointError(f"{folder}: the index lists files that are not there: {', '.join(absent)}")
+    return files
+
+
+def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
+    """Every tensor that the index lists is in the file it names."""
+    index = read_json(folder / "model.safetensors.index.json")
+    for name, file in index["weight_map"].items() if index else ():
+        if name not in tensors or tensors[name].file.name != file:
+            raise CheckpointError(f"{folder}: the index puts {name} into {file}, where it is not")
+
+
+def _header(file: Path) -> dict[str, Stored]:
+    """Tensors of one file. The library checks the header (lengths, offsets, gaps, file size); offsets come from it."""
+    try:
+        with safe_open(file, "pt"):
+            pass
+        with file.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            header = json.loads(handle.read(length))
+    except (SafetensorError, OSError, ValueError, struct.error) as error:
+        raise CheckpointError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            raise CheckpointError(f"{file}: {name} is stored as {entry['dtype']}; dequantize the model first")
+        begin = 8 + length + entry["data_offsets"][0]
+        found[name] = Stored(file, begin, tuple(entry["shape"]), DTYPES[entry["dtype"]])
+    return found
+
+
+class Writer:
+    """Safetensors files of at most `limit` bytes each, with an index where there are several."""
+
+    def __init__(self, folder: Path, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]], limit: int) -> None:
+        self.folder = folder
+        layout = list(_shards({n: Stored(folder, 0, *t) for n, t in tensors.items()}, limit))
+        names = ["model.safetensors"]
+        if len(layout) > 1:
+            names = [f"model-{i:05d}-of-{len(layout):05d}.safetensors" for i in range(1, len(layout) + 1)]
+        self.places: dict[str, tuple[int, int]] = {}  # tensor -> (file descriptor, first byte)
+        self.handles = []
+        for file, shard in zip(names, layout, strict=True):
+            self._start(folder / file, shard)
+        if len(layout) > 1:
+            weight_map = {name: file for file, shard in zip(names, layout, strict=True) for name in shard}
+            total = sum(stored.bytes for shard in layout for stored in shard.values())
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+    def _start(self, path: Path, shard: dict[str, Stored]) -> None:
+        """Create a file of full size with its header."""
+        header, at = {"__metadata__": {"format": "pt"}}, 0
+        for name, stored in shard.items():
+            header[name] = {
+                "dtype": NAMES[stored.dtype], "shape": list(stored.shape), "data_offsets": [at, at + stored.bytes]
+            }  # fmt: skip
+            at += stored.bytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % ALIGNMENT)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.handles.append(handle)
+        os.pwrite(handle, struct.pack("<Q", len(text)) + text, 0)
+        os.ftruncate(handle, 8 + len(text) + at)
+        for name in shard:
+            self.places[name] = (handle, 8 + len(text) + header[name]["data_offsets"][0])
+
+    def write(self, name: str, offset: int, data: torch.Tensor) -> None:
+        """Bytes of a contiguous tensor at a byte offset of the named one."""
+        handle, begin = self.places[name]
+        view = memoryview(data.contiguous().view(torch.uint8).reshape(-1).numpy())
+        done = 0
+        while done < len(view):
+            done += os.pwrite(handle, view[done:], begin + offset + done)
+
+    def close(self) -> None:
+        """Flush everything to the disk."""
+        for handle in self.handles:
+            os.fsync(handle)
+            os.close(handle)
+
+
+def _shards(tensors: dict[str, Stored], limit: int) -> Iterator[dict[str, Stored]]:
+    """Tensors in order, wide dtypes first so that every one is aligned, cut before a file grows beyond the limit."""
+    shard: dict[str, Stored] = {}
+    for name, stored in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        if shard and sum(s.bytes for s in shard.values()) + stored.bytes > limit:
+            yield shard
+            shard = {}
+        shard[name] = stored
+    yield shard

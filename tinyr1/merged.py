@@ -1,0 +1,101 @@
+"""The merges of a run: its recipes to checkpoints, and tables of what they did."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from tinyr1 import merge, record
+from tinyr1.checkpoint import Checkpoint
+from tinyr1.config import Config
+from tinyr1.progress import say
+from tinyr1.streaming import Options
+
+
+def options(cfg: Config) -> Options:
+    """The run's settings; merging uses a GPU where there is one."""
+    settings = cfg.params.merge
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Options(reading=settings.reading, iqr_multiplier=settings.iqr_multiplier, device=device)
+
+
+def make(cfg: Config, name: str) -> dict:
+    """The merged checkpoint of a run's recipe; kept if it was made from the same branches and settings."""
+    recipe, chosen = cfg.params.merge.models[name], options(cfg)
+    folders = {leaf: cfg.model(leaf) for leaf in recipe.leaves}
+    remedy = f"run `make 02_branch_sft RUN={cfg.run}` first"
+    inputs = {
+        "recipe": recipe.model_dump(by_alias=True), **chosen.results(),
+        "models": {leaf: record.check(path, remedy)["content"] for leaf, path in folders.items()},
+    }  # fmt: skip
+
+    def build(out: Path) -> dict:
+        return merge.merge(recipe, folders, out, chosen, name)
+
+    again = f"run `make 03_fusion_merge RUN={cfg.run}` again"
+    manifest, built = record.make(cfg.model(name), inputs, build, again)
+    facts = manifest["facts"]
+    state = f"merged in {facts['seconds']:.0f} s" if built else "kept"
+    say(f"  {name:18s} {facts['order']}, {state}")
+    return facts | {"model": name, "merged_now": built}
+
+
+def statistics(folder: Path) -> pd.DataFrame:
+    """Per-tensor statistics of a merged checkpoint: tensor, method, base, right, and those of the method."""
+    return pd.DataFrame(record.read_lines(folder / merge.STATISTICS))
+
+
+def facts_table(facts: list[dict]) -> pd.DataFrame:
+    """One row for each merged model: order (base last), reading, λ, parameters, seconds."""
+    columns = ["model", "order", "reading", "iqr_multiplier", "parameters", "seconds"]
+    return pd.DataFrame(facts)[columns].set_index("model")
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each fusion step over all tensors, weighted by entries; shares are fractions."""
+    rows = []
+    for name, table in tables.items():
+        for (right, base), step in table.groupby(["right", "base"], sort=False):
+            differing = step.differing.sum()
+            rows.append({
+                "model": name, "right": right, "base": base,
+                "weights that differ": differing / step.entries.sum(),
+                "taken, of those": step.selected.sum() / max(1, differing),
+                "tensors with threshold 0": step.threshold.le(0).mean(),
+                "rows with KL < 0": step.negative_rows.sum() / max(1, step.rows.sum()),
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index("model").round(3)
+
+
+def regimes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tensors by what fusion did to them, for each step; `everything` and `nothing` are the degenerate regimes."""
+    joined = pd.concat([table.assign(model=name) for name, table in tables.items()])
+    return joined.pivot_table(
+        index=["model", "right", "base"], columns="regime", values="tensor", aggfunc="count", fill_value=0, sort=False
+    )
+
+
+def degenerate(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tensors of which fusion took everything or nothing, named: model, right, base, tensor, regime, threshold."""
+    joined = pd.concat([table.assign(model=name) for name, table in tables.items()])
+    columns = ["model", "right", "base", "tensor", "regime", "threshold", "differing", "entries"]
+    return joined[joined.regime.isin(["everything", "nothing"])][columns].reset_index(drop=True)
+
+
+def all_finite(folder: Path) -> bool:
+    """Whether every floating-point tensor of a checkpoint is finite."""
+    checkpoint = Checkpoint(folder).open()
+    try:
+        return all(
+            bool(checkpoint.rows(name, 0, _rows(stored.shape)).isfinite().all())
+            for name, stored in checkpoint.tensors.items()
+            if stored.dtype.is_floating_point
+        )
+    finally:
+        checkpoint.close()
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    from tinyr1.blocks import as_rows
+
+    return as_rows(shape)[0]
