@@ -77,6 +77,38 @@ def selected_share(table: pd.DataFrame, title: str) -> Figure:
     return fig
 
 
+def winners(shares: pd.DataFrame, title: str) -> Figure:
+    """Whose weights a merged model has, by kind of tensor. shares: index kind, one column a model, rows sum to 1."""
+    fig, ax = plt.subplots(figsize=(8, 0.24 * len(shares) + 1.2), layout="constrained")
+    left, extra = np.zeros(len(shares)), {"shared": "#d9d9d9", "none": "#937860"}
+    for name in shares.columns:
+        shade = COLOURS.get(name) or extra[name]
+        ax.barh(shares.index, shares[name].fillna(0), left=left, label=name, color=shade)
+        left += shares[name].fillna(0).to_numpy()
+    ax.set(xlim=(0, 1), xlabel="share of the entries on which the experts disagree", title=title)
+    ax.invert_yaxis()
+    fig.legend(loc="outside lower center", ncols=len(shares.columns), frameon=False, fontsize=8)
+    return fig
+
+
+def importance(table: pd.DataFrame) -> Figure:
+    """Distribution of importance with its threshold. table: kind, reading, scores (array), threshold, zero_share."""
+    kinds, readings = list(dict.fromkeys(table.kind)), list(dict.fromkeys(table.reading))
+    size = (2.3 * len(readings), 1.7 * len(kinds) + 0.4)
+    fig, axes = plt.subplots(len(kinds), len(readings), figsize=size, squeeze=False, layout="constrained")
+    for row in table.itertuples():
+        ax = axes[kinds.index(row.kind), readings.index(row.reading)]
+        if len(row.scores):
+            ax.hist(np.log10(row.scores), bins=60, color="#8c8c8c")
+        if row.threshold > 0:
+            ax.axvline(np.log10(row.threshold), color="#c44e52", lw=1.2)
+        ax.set_title(f"{row.reading}\n{row.kind}, {row.zero_share:.0%} are 0 or below", fontsize=7)
+        ax.set_yticks([])
+    for ax in axes[-1]:
+        ax.set_xlabel("log10 importance", fontsize=8)
+    return fig
+
+
 def score_bars(scores: pd.DataFrame) -> Figure:
     """pass@1 with 95 % question-clustered intervals, the counterpart of the paper's Figure 1."""
     models, benchmarks = list(dict.fromkeys(scores.model)), list(dict.fromkeys(scores.benchmark))

@@ -287,6 +287,8 @@ CAPTIONS = {
     "row_lengths": "Tokens in a training row, prompt and response.",
     "training_loss": "Training loss of the backbone, the branches and the data mixture.",
     "selected_share": "Share of the differing weights that a fusion step took, layer by kind of tensor.",
+    "winners": "Whose weights the merged model has, where the experts disagree.",
+    "importance": "Importance in the middle layer under each reading of fusion, with its threshold.",
     "outcomes": "What became of the answers of each model.",
     "figure_1": "pass@1 of every model with its 95 % interval, the counterpart of the paper's Figure 1.",
     "gains": "Paired gains over the backbone in points, with 95 % intervals.",
