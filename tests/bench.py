@@ -1,7 +1,6 @@
 """`make bench`: training against TRL and generation against transformers, in one sitting, on the run's own rows.
 
-The peers live in an environment of their own (.venv-bench), so that they never decide the kit's versions. Needs a
-finished run: `make reproduce` first.
+The peers live in an environment of their own (tests/peers.py). Needs a finished run: `make reproduce` first.
 """
 
 import argparse
@@ -14,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tinyr1 import backbone, branch, chat, config, evaluate, packing, record
-from tinyr1.config import ROOT, Config
+import peers  # beside this file
 
-PEER = ROOT / ".venv-bench"
-PEER_PINS = ("trl==1.16.0",)
+from tinyr1 import backbone, branch, chat, config, evaluate, packing, record
+from tinyr1.config import Config
+
 ROWS, BATCH = 120, 64
 
 TRL = """
@@ -42,19 +41,6 @@ tokens = sum(len(r["input_ids"]) for r in data) / len(data)
 steps = len(Clock.times) - 1
 print("RESULT", tokens * steps / (Clock.times[-1] - Clock.times[0]))
 """
-
-
-def peer_python() -> str:
-    """The peers' interpreter; its environment sees the kit's packages and adds its own."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", PEER], check=True)
-        site = Path(record.__file__).parents[1]
-        kit = next(p for p in sys.path if p.endswith("site-packages"))
-        folder = next((PEER / "lib").glob("python3*")) / "site-packages"
-        (folder / "kit.pth").write_text(f"{kit}\n{site}\n", encoding="utf-8")
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *PEER_PINS], check=True)
-    return str(python)
 
 
 def training(cfg: Config, repeats: int) -> dict[str, float]:
@@ -87,8 +73,8 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
             log = record.read_lines(out / "log.jsonl")
             took = log[-1]["seconds"] - log[0]["seconds"]
             rates["tinyr1.train"].append((log[-1]["tokens"] - log[0]["tokens"]) / took)
-            command = [peer_python(), folder / "peer.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
-            result = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+            words = [folder / "peer.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
+            result = subprocess.run([peers.python(), *words], stdout=subprocess.PIPE, check=True, text=True)
             rates["TRL SFTTrainer"].append(float(result.stdout.rpartition("RESULT")[2]))
     return {name: statistics.median(values) for name, values in rates.items()}
 
