@@ -243,8 +243,9 @@ def test_density_0_gives_the_base_and_density_1_everything(cls):
         assert torch.equal(merge_tensors(cls(weight=(1, 2), density=1), tensors)[0], merge_tensors(plain, tensors)[0])
 
 
-def test_weights_that_sum_to_0_do_not_divide_differences():
-    tensors = models(3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_sum_to_0_do_not_divide_differences(dtype):
+    tensors = models(3, dtype=dtype)
     faded = TaskArithmetic(weight=(0, 0), normalize=True)
     assert torch.equal(merge_tensors(faded, tensors)[0], tensors[0])
     a, b = deltas_of(tensors)

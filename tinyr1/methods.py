@@ -13,7 +13,7 @@ import torch
 
 from tinyr1.blocks import Block, Method, Scan
 from tinyr1.sparse import Breadcrumbs, BreadcrumbsTies, DareLinear, DareTies, Della, DellaLinear, Ties
-from tinyr1.task_vectors import TaskArithmetic, added, check_weights, require, tensors_of, wide
+from tinyr1.task_vectors import TaskArithmetic, check_weights, require, tensors_of, wide
 
 SLERP_LINEAR = 0.9995  # |cosine| above which spherical interpolation is replaced by linear (mergekit's value)
 TINY_NORM = 1e-8  # a norm up to this is no direction (mergekit's value)
@@ -57,7 +57,7 @@ class Linear(Method):
         total = torch.zeros_like(first, dtype=weights.dtype)
         for tensor, weight in zip(block.tensors, weights, strict=True):
             total.addcmul_(tensor, weight)
-        return (total / added(list(weights)) if self.normalize else total).to(first.dtype), None
+        return (total / weights.sum(0) if self.normalize else total).to(first.dtype), None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,8 +113,8 @@ def added(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 def _plain(deltas: list[torch.Tensor], weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(sum of the weighted differences, sum of the weights)."""
-    divisor = added(list(weights))
-    return added(deltas), torch.where(divisor.abs() < TINY_WEIGHT, 1, divisor)
+    divisor = weights.sum(0)
+    return added(deltas), torch.where(divisor.double().abs() < TINY_WEIGHT, 1, divisor)  # float16 has no 1e-8
 
 
 def _elected(deltas: list[torch.Tensor], weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
