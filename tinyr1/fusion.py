@@ -22,6 +22,7 @@ below 1e-45 is 0.
 
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -120,6 +121,7 @@ class Fusion(Method):
 
     reading: str = "exact"
     iqr_multiplier: float = 1.5
+    inputs: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.reading not in READINGS:
