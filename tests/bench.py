@@ -99,7 +99,8 @@ def sampling(cfg: Config) -> dict[str, float]:
     tokenizer = backbone.tokenizer(cfg)
     tokenizer.padding_side = "left"
     model = AutoModelForCausalLM.from_pretrained(cfg.backbone, dtype=torch.bfloat16).eval()
-    users = [q["user"] for questions in asked.values() for q in questions]
+    asks = [r for job in plan["models"][0]["jobs"] for r in job["requests"] if r["sample"] == 0]
+    users = [r["messages"][-1]["content"] for r in asks]
     texts = [chat.render_prompt(tokenizer, user) for user in users[:: max(1, len(users) // BATCH)][:BATCH]]
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     most = max(b.max_tokens for b in cfg.params.evaluate.benchmarks.values())

@@ -1,18 +1,25 @@
 import base64
 import csv
+import hashlib
+import http.server
 import json
 import pickle
+import subprocess
+import threading
 import zlib
 
+import pyarrow
 import pytest
+from huggingface_hub import constants
+from pyarrow import parquet
 
-from tinyr1 import benchmarks
+from tinyr1 import benchmarks, questionfiles
 from tinyr1.config import Benchmark, ConfigError
 
 EVERY_DAY = ("2020-01-01", "2030-12-31")
 
 
-def load(kind, path, seed=0, window=None, questions=None):
+def load_all(kind, path, seed=0, window=None, questions=None, **pins):
     spec = Benchmark(
         kind=kind,
         path=str(path) if path else None,
@@ -20,8 +27,13 @@ def load(kind, path, seed=0, window=None, questions=None):
         samples=1,
         max_tokens=10,
         window=window,
+        **pins,
     )
     return benchmarks.load("mini-math" if kind == "miniature" else kind, spec, "test", {"math": [1, 2]}, seed)
+
+
+def load(*arguments, **more):
+    return load_all(*arguments, **more).questions
 
 
 def write(path, rows):
@@ -51,8 +63,8 @@ def test_real_aime_2024_questions_load_with_their_leading_zeros_read_as_numbers(
     assert [int(q["answer"]) for q in questions] == [int(answer) for answer in raw]
     assert questions[raw.index("025")]["answer"] == "25"
     assert {(q["domain"], q["kind"]) for q in questions} == {("math", "integer")}
-    assert questions[0]["user"].startswith("Every morning Aya")
-    assert questions[0]["user"].endswith("put your final answer within \\boxed{}.")
+    assert questions[0]["question"].startswith("Every morning Aya")
+    assert not questions[0]["private"]
 
 
 def test_real_aime_2025_questions_load_with_their_source_as_id(shared_data):
@@ -150,36 +162,27 @@ def gpqa(tmp_path, shared_data):
     return tmp_path / "gpqa_diamond.csv"
 
 
-def test_the_letter_of_a_gpqa_question_points_at_its_right_option(gpqa):
+def test_a_gpqa_question_keeps_its_options_in_the_order_of_the_file_and_is_private(gpqa):
     questions = load("gpqa", gpqa)
     assert [q["id"] for q in questions] == [f"rec{i}" for i in range(40)]
     for i, question in enumerate(questions):
-        head, *options = question["question"].rsplit("\n", 4)
-        assert head == f'Which\n"one" of {i}?'
-        assert [line[:3] for line in options] == ["A) ", "B) ", "C) ", "D) "]
-        texts = {line[0]: line[3:] for line in options}
-        assert texts[question["answer"]] == f"right {i}"
-        assert sorted(texts.values()) == sorted([f"right {i}", *(f"wrong-{n} {i}" for n in (1, 2, 3))])
-        assert question["family"] == "Physics"
+        assert question["question"] == f'Which\n"one" of {i}? '
+        assert question["options"] == [f"right {i}\n", *(f"wrong-{n} {i}" for n in (1, 2, 3))]
+        assert (question["answer"], question["family"], question["private"]) == ("0", "Physics", True)
 
 
-def test_the_order_of_gpqa_options_follows_the_seed_and_uses_all_letters(gpqa):
-    first = load("gpqa", gpqa, seed=1)
-    assert load("gpqa", gpqa, seed=1) == first
-    assert [q["answer"] for q in load("gpqa", gpqa, seed=2)] != [q["answer"] for q in first]
-    assert {q["answer"] for q in first} == set("ABCD")
+@pytest.mark.parametrize("old", ["wrong-2 7", "wrong-1 7"])
+@pytest.mark.parametrize("new", ["right 7", " "])
+def test_an_option_that_is_empty_or_right_as_well_is_refused(gpqa, old, new):
+    gpqa.write_text(gpqa.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match="question rec7: an option is empty, or is also the right answer"):
+        load("gpqa", gpqa)
 
 
-def test_the_order_of_a_question_does_not_depend_on_the_questions_around_it(gpqa):
-    lines = gpqa.read_text(encoding="utf-8")
-    every = {q["id"]: q for q in load("gpqa", gpqa)}
-    start = lines.index("\n") + 1
-    gpqa.write_text(
-        lines[:start] + lines[start:].partition("Physics")[2].partition("\n")[2], encoding="utf-8"
-    )
-    fewer = load("gpqa", gpqa)
-    assert len(fewer) == 39
-    assert all(every[q["id"]] == q for q in fewer)
+def test_a_gpqa_row_without_all_fields_is_named_by_its_line(gpqa):
+    gpqa.write_text(gpqa.read_text(encoding="utf-8").rstrip().rpartition(",")[0] + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"gpqa_diamond\.csv:121: a row without the 78 fields of the header"):
+        load("gpqa", gpqa)
 
 
 def test_the_date_window_includes_its_first_and_last_day(tmp_path):
@@ -197,7 +200,7 @@ def test_the_date_window_includes_its_first_and_last_day(tmp_path):
 
 def test_a_window_without_questions_is_an_error(tmp_path):
     path = write(tmp_path / "a.jsonl", [lcb_row()])
-    with pytest.raises(ConfigError, match="holds no question"):
+    with pytest.raises(ConfigError, match="holds no question from 2030-01-01 to 2030-01-02; it has 1 rows"):
         load("livecodebench", path, window=("2030-01-01", "2030-01-02"))
 
 
@@ -214,7 +217,7 @@ def test_a_missing_column_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.jsonl", ""])
 def test_a_path_without_questions_is_named(tmp_path, name):
-    with pytest.raises(ConfigError, match=r"does not exist or holds no \.jsonl or \.csv file"):
+    with pytest.raises(ConfigError, match=r"does not exist or holds no \.jsonl, \.csv or \.parquet file"):
         load("aime", tmp_path / name if name else tmp_path)
 
 
@@ -236,6 +239,225 @@ def test_a_miniature_benchmark_says_its_domain_in_its_name():
     spec = Benchmark(kind="miniature", path=None, questions=2, samples=1, max_tokens=9, window=None)
     with pytest.raises(ConfigError, match="mini-history: call it mini-math, mini-science or mini-code"):
         benchmarks.load("mini-history", spec, "test", {"code": [1]}, 0)
-    (question, _) = benchmarks.load("mini-code", spec, "test", {"code": [1]}, 0)
+    (question, _) = benchmarks.load("mini-code", spec, "test", {"code": [1]}, 0).questions
     assert question["kind"] == "program"
     assert len(question["tests"]) > 2
+
+
+def aime(*answers):
+    return [{"id": i, "question": f"q{i}", "answer": a} for i, a in enumerate(answers)]
+
+
+def test_a_malformed_line_is_named_with_its_file(tmp_path):
+    path = write(tmp_path / "a.jsonl", aime(1, 2))
+    path.write_text(path.read_text() + "\n" + '{"id": 3, "quest', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"evaluate\.benchmarks\.aime: .*a\.jsonl:4: not valid JSON"):
+        load("aime", path)
+    path.write_text("[1]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a\.jsonl:1: expected a JSON object, found list"):
+        load("aime", path)
+    path.write_bytes(b'{"id": "\xff"}\n')
+    with pytest.raises(ConfigError, match=r"a\.jsonl:1: not valid JSON"):
+        load("aime", path)
+
+
+@pytest.mark.parametrize("answer", ["1000", "-1", "1/2", "", "33 or 34", None])
+def test_an_answer_that_no_aime_question_can_have_is_refused(tmp_path, answer):
+    with pytest.raises(ConfigError, match="is no AIME answer|has no column 'answer'"):
+        load("aime", write(tmp_path / "a.jsonl", aime(5, answer)))
+
+
+def test_published_sets_of_aime_name_their_columns_differently(tmp_path):
+    rows = [{"ID": "2024-I-1", "Problem": "p", "Solution": "s", "Answer": 204}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    write(tmp_path / "b.jsonl", [{"question": "q", "answer": "336^\\circ"}, {"question": "r", "answer": "007"}])
+    found = [(q["id"], q["question"], q["answer"]) for q in load("aime", tmp_path)]
+    assert found == [("2024-I-1", "p", "204"), ("b-1", "q", "336"), ("b-2", "r", "7")]
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR0")
+    with pytest.raises(ConfigError, match=r"a\.parquet: not a parquet file"):
+        load("aime", tmp_path / "a.parquet")
+
+
+def test_source_counts_and_checksum_go_into_the_record(tmp_path):
+    dates = ["2024-08-01T00:00:00", "2024-08-02T00:00:00", "2024-08-02T18:00:00", "2024-08-03T00:00:00"]
+    rows = [lcb_row(name=n, date=d) for n, d in zip(("abc311_c", "x", "y", "z"), dates, strict=True)]
+    path = write(tmp_path / "a.jsonl", rows)
+    loaded = load_all("livecodebench", path, window=("2024-08-01", "2024-08-02"), questions=2)
+    assert loaded.record() == {
+        "benchmark": "livecodebench", "path": str(path), "revision": None, "release": None,
+        "window": ("2024-08-01", "2024-08-02"), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "rows": 4, "questions": 2, "errata": 1, "late_on_last_day": 1,
+    }  # fmt: skip
+
+
+def test_problems_of_the_errata_are_marked_by_id_or_title(tmp_path):
+    rows = [
+        lcb_row(name="abc337_e"), lcb_row(name="3285", question_title="Find the Peaks"), lcb_row(name="7"),
+        lcb_row(name="3039", question_title="apply-operations-to-make-string-empty"),
+    ]  # fmt: skip
+    questions = load("livecodebench", write(tmp_path / "a.jsonl", rows), window=EVERY_DAY)
+    assert [q["erratum"] for q in questions] == ["interactive", "several right answers", "", "wrong tests"]
+    assert [len(problems) for problems in benchmarks.ERRATA.values()] == [11, 2, 4]
+
+
+def test_an_altered_file_is_refused_with_both_checksums(tmp_path):
+    path = write(tmp_path / "a.jsonl", aime(1, 2))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(load("aime", path, sha256=sha256)) == 2
+    write(path, aime(1, 3))
+    other = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(ConfigError, match=f"has sha256 {other}, the params pin {sha256}"):
+        load("aime", path, sha256=sha256)
+
+
+def test_the_checksum_of_several_files_is_that_of_their_sha256sum(tmp_path):
+    paths = [write(tmp_path / name, aime(i)) for i, name in enumerate(("test.jsonl", "test2.jsonl"))]
+    shell = subprocess.run(
+        "sha256sum test.jsonl test2.jsonl | sha256sum", shell=True, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert questionfiles.checksum(paths) == shell.stdout.split()[0]
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """A folder of the second release, which has three problems here, and the file of a later one."""
+    monkeypatch.setattr(benchmarks, "RELEASES", {"release_v2": 3})
+    for name, problems in {"test": "ab", "test2": "c", "test3": "d"}.items():
+        write(tmp_path / f"{name}.jsonl", [lcb_row(name=p) for p in problems])
+    return tmp_path
+
+
+def test_a_release_is_the_files_up_to_its_own(release):
+    found = load_all("livecodebench", release, window=EVERY_DAY, release="release_v2")
+    assert [q["id"] for q in found.questions] == ["a", "b", "c"]
+    assert found.source.release == "release_v2"
+    assert questionfiles.release_files("release_v1") == ["test.jsonl"]
+    assert questionfiles.release_files("release_v6")[1:] == [f"test{i}.jsonl" for i in range(2, 7)]
+
+
+def test_a_release_with_a_file_missing_or_cut_off_is_refused(release):
+    write(release / "test.jsonl", [lcb_row(name="a")])
+    with pytest.raises(ConfigError, match="holds 2 problems, release_v2 has 3"):
+        load("livecodebench", release, window=EVERY_DAY, release="release_v2")
+    (release / "test2.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"release_v2 needs test2\.jsonl in "):
+        load("livecodebench", release, window=EVERY_DAY, release="release_v2")
+
+
+@pytest.mark.parametrize(
+    ("private", "message"),
+    [
+        ("!!", "problem a: private_test_cases: "), ("[1]", "not a list of objects with input and output"),
+        ('[{"input": "1"}]', "not a list of objects with input and output"), ("[{", "private_test_cases: "),
+        (base64.b64encode(b"no zlib").decode(), "private_test_cases: "),
+        (base64.b64encode(zlib.compress(pickle.dumps("[]" * 999))[:-9]).decode(), "test cases are cut off"),
+        (base64.b64encode(zlib.compress(b"no pickle")).decode(), "private_test_cases: "),
+    ],
+)  # fmt: skip
+def test_malformed_test_cases_are_named_by_problem(tmp_path, private, message):
+    path = write(tmp_path / "a.jsonl", [lcb_row(private=private)])
+    with pytest.raises(ConfigError, match=message):
+        load("livecodebench", path, window=EVERY_DAY)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as a download needs; datasets/gated/* is gated."""
+
+    files: dict[str, bytes] = {}
+
+    def do_HEAD(self):
+        body = self.files.get(self.path, b"")
+        self.send_response(401 if "/gated/" in self.path else 200 if body else 404)
+        if "/gated/" in self.path:
+            self.send_header("X-Error-Code", "GatedRepo")
+        elif body:
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        else:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return body
+
+    def do_GET(self):
+        self.wfile.write(self.do_HEAD())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's client against a server of this process, with a cache of its own."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(Hub, "files", {})
+
+    def put(path, rows):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        Hub.files[f"/datasets/{path.replace('//', f'/resolve/{COMMIT}/')}"] = text.encode()
+
+    yield put
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_of_the_hub_is_read_at_its_commit(hub):
+    hub("some/aime//data/test.jsonl", aime(5))
+    loaded = load_all("aime", "hf://some/aime/data/test.jsonl", revision=COMMIT)
+    assert [q["answer"] for q in loaded.questions] == ["5"]
+    assert loaded.source.revision == COMMIT
+    Hub.files.clear()  # a commit never changes: what was fetched once serves without a network
+    assert load("aime", "hf://some/aime/data/test.jsonl", revision=COMMIT) == loaded.questions
+
+
+def test_the_files_of_a_release_are_fetched_and_nothing_else(hub, monkeypatch):
+    monkeypatch.setattr(benchmarks, "RELEASES", {"release_v2": 2})
+    hub("some/lcb//test.jsonl", [lcb_row(name="a")])
+    hub("some/lcb//test2.jsonl", [lcb_row(name="b")])
+    pins = {"revision": COMMIT, "release": "release_v2", "window": EVERY_DAY}
+    assert [q["id"] for q in load("livecodebench", "hf://some/lcb", **pins)] == ["a", "b"]
+
+
+def test_a_gated_dataset_says_how_to_get_it(hub):
+    remedy = r"gpqa: gated/gpqa is gated.*Accept its licence at .*datasets/gated/gpqa.*hf auth login"
+    with pytest.raises(ConfigError, match=remedy):
+        load("gpqa", "hf://gated/gpqa/gpqa_diamond.csv", revision=COMMIT)
+
+
+def test_a_file_that_the_hub_lacks_is_named(hub):
+    with pytest.raises(ConfigError, match=r"nowhere\.jsonl of some/aime at 0123456789abcdef.* could not be fetched"):
+        load("aime", "hf://some/aime/nowhere.jsonl", revision=COMMIT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "message"),
+    [
+        ("aime", {"path": "hf://some/aime/a.jsonl"}, "revision: goes with hf://"),
+        ("aime", {"revision": COMMIT}, "revision: goes with hf://"),
+        ("aime", {"path": "hf://some/aime", "revision": COMMIT}, "should read hf://owner/dataset/file"),
+        ("aime", {"path": "hf://some/aime/load.py", "revision": COMMIT}, "should read hf://owner/dataset/file"),
+        ("aime", {"path": "hf://a/b/../c.jsonl", "revision": "main"}, "String should match pattern"),
+        ("aime", {"release": "release_v5"}, "release: goes with kind: livecodebench only"),
+        ("livecodebench", {"path": "hf://some/lcb", "revision": COMMIT, "window": EVERY_DAY}, "paths need one of"),
+        ("livecodebench", {"release": "release_latest", "window": EVERY_DAY}, "release"),
+        ("miniature", {"path": None, "questions": 3, "sha256": "0" * 64}, "the miniature has no file"),
+    ],
+)  # fmt: skip
+def test_params_that_do_not_pin_a_source_are_refused(kind, changed, message):
+    given = {"path": "a.jsonl", "questions": None, "samples": 1, "max_tokens": 9, "window": None}
+    with pytest.raises(ValueError, match=message):
+        Benchmark(kind=kind, **given | changed)

@@ -1,25 +1,75 @@
 """Benchmark questions as one shape: AIME, GPQA-Diamond, LiveCodeBench and the miniature's three.
 
-A question is a dict: id, domain, kind ("integer", "option" or "program"), question, user (the whole user turn),
-and answer, or starter_code, func_name and tests.
+A question is a dict: id, benchmark (its name), domain, kind ("integer", "option" or "program"), question, family,
+private (True: its text must not reach a report), and
+
+    integer   answer: decimal digits without leading zeros
+    option    answer: a letter, the options being part of the question (miniature); or, with options (four texts),
+              the id of the right one, its index as text: "0"
+    program   starter_code, func_name ("": standard input and output), tests, erratum ("" or what is wrong with it)
+
+What a model is asked is made from it by `tinyr1.protocol`.
 """
 
 import base64
-import csv
+import binascii
 import io
 import json
 import pickle
 import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
 
-from tinyr1 import chat
-from tinyr1.config import ROOT, Benchmark, ConfigError
+from tinyr1 import questionfiles
+from tinyr1.answers import integer
+from tinyr1.config import RELEASES, Benchmark, ConfigError
+from tinyr1.questionfiles import column
 
 Question = dict
 DOMAIN = {"aime": "math", "gpqa": "science", "livecodebench": "code"}
 KIND = {"math": "integer", "science": "option", "code": "program"}
 DECODED_LIMIT = 512 << 20  # bytes; the largest LiveCodeBench problem unpacks to far less
+PRIVATE = ("gpqa",)  # its authors ask that no question appears in plain text
+
+# LiveCodeBench's ERRATA.md: AtCoder problems by id, LeetCode's by the words of their title (evaluation.md §1.1)
+ERRATA = {
+    "several right answers": (
+        "abc311_c", "abc326_d", "abc327_b", "abc333_e", "abc343_e", "abc362_c", "arc185_c", "abc343_a",
+        "find-words-containing-character", "find-the-peaks", "generate-binary-strings-without-adjacent-zeros",
+    ),
+    "interactive": ("abc337_e", "abc355_e"),
+    "wrong tests": (
+        "abc350_c", "arc189_a", "apply-operations-to-make-string-empty", "most-frequent-ids",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the questions came from; goes into the record, beside the scores."""
+
+    benchmark: str
+    path: str | None  # null: made by tinyr1.miniature
+    revision: str | None
+    release: str | None
+    window: tuple[str, str] | None
+    sha256: str | None
+    rows: int  # in the files
+    questions: int  # in the window, at most as many as params ask for
+    errata: int  # of these, with a known fault
+    late_on_last_day: int  # contests later than 00:00 of the window's last day: in here, out in the official filter
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The questions of a benchmark, in a fixed order, and their source."""
+
+    questions: list[Question]
+    source: Source
+
+    def record(self) -> dict:
+        """The source as plain values."""
+        return asdict(self.source)
 
 
 def domain_of(name: str, benchmark: Benchmark) -> str:
@@ -32,79 +82,121 @@ def domain_of(name: str, benchmark: Benchmark) -> str:
     return domain
 
 
-def load(name: str, benchmark: Benchmark, split: str, levels: dict[str, list[int]], seed: int) -> list[Question]:
-    """The questions of a benchmark, in a fixed order. ConfigError when a file or a column is missing."""
-    domain = domain_of(name, benchmark)
-    if benchmark.kind == "miniature":
-        rows = _miniature(domain, split, levels[domain], seed, benchmark.questions)
-    else:
-        rows = _read(ROOT / benchmark.path, name)
-    build = {"math": _integer, "science": _option, "code": _program}[domain]
+def load(name: str, benchmark: Benchmark, split: str, levels: dict[str, list[int]], seed: int) -> Loaded:
+    """The questions of a benchmark and what they were read from.
+
+    split, levels and seed are the miniature's. ConfigError when a file, a column or a day is missing, a line is
+    malformed, an id occurs twice, or a file is not the one that params pin.
+    """
+    domain, where = domain_of(name, benchmark), f"evaluate.benchmarks.{name}"
+    files = None if benchmark.kind == "miniature" else questionfiles.find(name, benchmark)
     try:
-        questions = [build(row, seed) for row in rows if _in_window(row, benchmark.window)]
-    except KeyError as error:
-        raise ConfigError(f"evaluate.benchmarks.{name}: {benchmark.path} has no column {error}") from error
-    questions = questions[: benchmark.questions]
-    ids = [q["id"] for q in questions]
-    if twice := {i for i in ids if ids.count(i) > 1}:
-        raise ConfigError(f"evaluate.benchmarks.{name}: question ids occur twice: {', '.join(sorted(twice)[:5])}")
+        if files is None:
+            questions, rows, late = _miniature(domain, split, levels, seed, benchmark.questions), benchmark.questions, 0
+        else:
+            questions, rows, late = _read(files.paths, domain, benchmark)
+        _check(questions, rows, benchmark)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    common = {"benchmark": name, "domain": domain, "kind": KIND[domain], "private": benchmark.kind in PRIVATE}
+    questions = [q | common for q in questions[: benchmark.questions]]
+    source = Source(
+        benchmark=name, path=benchmark.path, revision=benchmark.revision, release=benchmark.release,
+        window=benchmark.window, sha256=files and files.sha256, rows=rows, questions=len(questions),
+        errata=sum(bool(q.get("erratum")) for q in questions), late_on_last_day=late,
+    )  # fmt: skip
+    return Loaded(questions, source)
+
+
+def _check(questions: list[Question], rows: int, benchmark: Benchmark) -> None:
+    expected = RELEASES.get(benchmark.release, rows)
+    if rows != expected:
+        raise ConfigError(
+            f"{benchmark.path} holds {rows} problems, {benchmark.release} has {expected}; a file is cut off, or is "
+            "of another release"
+        )
     if not questions:
-        raise ConfigError(f"evaluate.benchmarks.{name}: {benchmark.path} holds no question (in the date window)")
-    return [q | {"domain": domain, "kind": KIND[domain], "user": _user(domain, q)} for q in questions]
+        window = f" from {benchmark.window[0]} to {benchmark.window[1]}" if benchmark.window else ""
+        raise ConfigError(f"{benchmark.path} holds no question{window}; it has {rows} rows")
+    seen: set[str] = set()
+    if twice := sorted({q["id"] for q in questions if q["id"] in seen or seen.add(q["id"])}):
+        raise ConfigError(f"question ids occur twice: {', '.join(twice[:5])}; give each question one id")
 
 
-def _user(domain: str, question: Question) -> str:
-    return chat.user_turn(domain, question["question"], question.get("starter_code", ""))
-
-
-def _miniature(domain: str, split: str, levels: list[int], seed: int, n: int) -> list[dict]:
+def _miniature(domain: str, split: str, levels: dict[str, list[int]], seed: int, n: int) -> list[Question]:
     from tinyr1.miniature import raw  # the real runs need none of it
 
-    return [raw.question_row(task, i) for i, task in enumerate(raw.take(domain, split, levels, seed, n))]
+    rows = [raw.question_row(task, i) for i, task in enumerate(raw.take(domain, split, levels[domain], seed, n))]
+    build = {"math": _integer, "science": _lettered, "code": _program}[domain]
+    return [build(row, Path("the miniature"), i) for i, row in enumerate(rows)]
 
 
-def _read(path: Path, name: str) -> list[dict]:
-    """Rows of a JSONL or CSV file, or of all of them in a folder."""
-    files = sorted(p for p in path.glob("*") if p.suffix in (".jsonl", ".csv")) if path.is_dir() else [path]
-    if not files or not all(p.is_file() for p in files):
-        raise ConfigError(f"evaluate.benchmarks.{name}.path: {path} does not exist or holds no .jsonl or .csv file")
-    rows: list[dict] = []
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        lines = filter(str.strip, text.split("\n"))  # not splitlines: JSON may hold other line separators
-        rows.extend(csv.DictReader(io.StringIO(text)) if file.suffix == ".csv" else map(json.loads, lines))
-    return rows
+def _read(paths: tuple[Path, ...], domain: str, benchmark: Benchmark) -> tuple[list[Question], int, int]:
+    """(questions, rows in the files, contests late on the last day); rows outside the window are not decoded."""
+    build = {"aime": _competition, "gpqa": _options, "livecodebench": _program}[benchmark.kind]
+    questions, total, late = [], 0, 0
+    for path in paths:
+        for i, row in enumerate(questionfiles.rows(path)):
+            total += 1
+            if benchmark.window is not None:
+                day, _, clock = str(column(row, path, "contest_date")).partition("T")
+                if not benchmark.window[0] <= day <= benchmark.window[1]:
+                    continue
+                late += day == benchmark.window[1] and clock.strip("0:.Z+") != ""
+            questions.append(build(row, path, i))
+    return questions, total, late
 
 
-def _in_window(row: dict, window: tuple[str, str] | None) -> bool:
-    """Contest dates from first to last day, both inclusive, compared as days (ledger §4.4)."""
-    return window is None or window[0] <= row["contest_date"][:10] <= window[1]
-
-
-def _integer(row: dict, seed: int) -> Question:
-    name = row.get("id", row.get("source"))
-    return {"id": str(name), "question": row["question"], "answer": str(int(row["answer"])),
+def _integer(row: dict, path: Path, i: int) -> Question:
+    return {"id": str(row["id"]), "question": row["question"], "answer": str(int(row["answer"])),
             "family": row.get("family", "")}  # fmt: skip
 
 
-def _option(row: dict, seed: int) -> Question:
-    """GPQA rows get their options in a seeded order that is the same for all models."""
-    if "Correct Answer" not in row:
-        return {"id": str(row["id"]), "question": row["question"], "answer": row["answer"],
-                "family": row.get("family", "")}  # fmt: skip
-    options = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
-    order = Random(f"{seed}/{row['Record ID']}").sample(range(4), 4)
-    lines = [f"{letter}) {options[i].strip()}" for letter, i in zip("ABCD", order, strict=True)]
-    return {"id": row["Record ID"], "question": "\n".join([row["Question"].strip(), *lines]),
-            "answer": "ABCD"[order.index(0)], "family": row["High-level domain"]}  # fmt: skip
+def _lettered(row: dict, path: Path, i: int) -> Question:
+    return {"id": row["id"], "question": row["question"], "answer": row["answer"], "family": row["family"]}
 
 
-def _program(row: dict, seed: int) -> Question:
+def _competition(row: dict, path: Path, i: int) -> Question:
+    """An AIME row; published sets call their columns differently, and some have no id."""
+    named = {"id", "source"} & {key.lower() for key in row}
+    name = str(column(row, path, "id", "source")) if named else f"{path.stem}-{i + 1}"
+    answer = column(row, path, "answer")
+    value = integer(str(answer))
+    if value is None or not 0 <= value <= 999:
+        raise ConfigError(f"{path}: question {name}: {answer!r} is no AIME answer, an integer from 0 to 999")
+    return {"id": name, "question": column(row, path, "question", "problem"), "answer": str(value), "family": ""}
+
+
+def _options(row: dict, path: Path, i: int) -> Question:
+    """A GPQA row; its options keep the order of the file, the right one first. `tinyr1.protocol` orders them."""
+    wrong = [column(row, path, f"Incorrect Answer {n}") for n in (1, 2, 3)]
+    options = [str(column(row, path, "Correct Answer")), *map(str, wrong)]
+    name = str(column(row, path, "Record ID"))
+    if not all(map(str.strip, options)) or options[0].strip() in map(str.strip, options[1:]):
+        raise ConfigError(f"{path}: question {name}: an option is empty, or is also the right answer")
+    return {"id": name, "question": column(row, path, "Question"), "options": options, "answer": "0",
+            "family": column(row, path, "High-level domain")}  # fmt: skip
+
+
+def _program(row: dict, path: Path, i: int) -> Question:
+    name, title = str(column(row, path, "question_id")), str(row.get("question_title", ""))
+    fields = {key: column(row, path, key) for key in ("public_test_cases", "private_test_cases")}
+    tests = []
+    for key, field in fields.items():
+        try:
+            tests += _tests(field)
+        except (ValueError, RecursionError, zlib.error, binascii.Error, pickle.UnpicklingError, EOFError) as error:
+            raise ConfigError(f"{path}: problem {name}: {key}: {error}") from error
     metadata = json.loads(row.get("metadata") or "{}")
-    tests = _tests(row["public_test_cases"]) + _tests(row["private_test_cases"])
-    return {"id": row["question_id"], "question": row["question_content"], "family": row["difficulty"],
-            "starter_code": row["starter_code"], "func_name": metadata.get("func_name", ""),
-            "tests": tests}  # fmt: skip
+    return {"id": name, "question": column(row, path, "question_content"), "family": column(row, path, "difficulty"),
+            "starter_code": row.get("starter_code") or "", "func_name": metadata.get("func_name") or "",
+            "tests": tests, "erratum": erratum(name, title)}  # fmt: skip
+
+
+def erratum(question_id: str, title: str) -> str:
+    """What LiveCodeBench's errata say of a problem, or "". Such problems stay in the headline score."""
+    names = {question_id, questionfiles.slug(title)}
+    return next((what for what, problems in ERRATA.items() if names & set(problems)), "")
 
 
 class _TextOnly(pickle.Unpickler):
@@ -116,15 +208,22 @@ class _TextOnly(pickle.Unpickler):
 
 def _tests(field: str | list) -> list[dict]:
     """Test cases of LiveCodeBench: JSON, or base64 of zlib of a pickled JSON string (evaluation.md §1.1)."""
-    if isinstance(field, list):
-        return field
-    if field.lstrip().startswith("["):
-        return json.loads(field)
+    if isinstance(field, str):
+        field = json.loads(field if field.lstrip().startswith("[") else _unpacked(field))
+    if not isinstance(field, list) or not all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in field):
+        raise ValueError("test cases are not a list of objects with input and output")
+    return field
+
+
+def _unpacked(field: str) -> str:
+    """The text in an encoded field; nothing but a string is unpickled, and no more than DECODED_LIMIT bytes."""
     unpacked = zlib.decompressobj()
-    data = unpacked.decompress(base64.b64decode(field), DECODED_LIMIT)
+    data = unpacked.decompress(base64.b64decode(field, validate=True), DECODED_LIMIT)
     if unpacked.unconsumed_tail:
         raise ValueError(f"test cases unpack to more than {DECODED_LIMIT} bytes")
+    if not unpacked.eof:
+        raise ValueError("test cases are cut off")
     text = _TextOnly(io.BytesIO(data)).load()
     if type(text) is not str:
         raise ValueError(f"test cases unpack to {type(text).__name__}, expected the text of a JSON list")
-    return json.loads(text)
+    return text

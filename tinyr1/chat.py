@@ -45,10 +45,14 @@ def user_turn(domain: str, question: str, starter_code: str = "") -> str:
 
 def render_prompt(tokenizer: Any, user: str) -> str:
     """Everything a model is given before its first own token, the opening think tag included."""
-    turns = [{"role": "user", "content": user}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return render_messages(tokenizer, [{"role": "user", "content": user}], open_think=True)
+
+
+def render_messages(tokenizer: Any, messages: list[dict], open_think: bool) -> str:
+    """Messages in the model's chat template; with `open_think` the text ends in the opened think tag."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     # DeepSeek's template has opened the think tag since 9 February 2025, earlier revisions do not.
-    return text if text.endswith(f"{THINK_OPEN}\n") else f"{text}{THINK_OPEN}\n"
+    return text if not open_think or text.endswith(f"{THINK_OPEN}\n") else f"{text}{THINK_OPEN}\n"
 
 
 def render_target(thinking: str, response: str) -> str:

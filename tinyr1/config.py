@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 DOMAINS = ("math", "science", "code")
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
 ROOT = Path(__file__).resolve().parent.parent
+HUB = "hf://"
+# Problems of each LiveCodeBench release (its README; ledger §1.4)
+RELEASES = {"release_v1": 400, "release_v2": 511, "release_v3": 612, "release_v4": 713, "release_v5": 880,
+            "release_v6": 1055}  # fmt: skip
 SCORE_COLUMNS = (
     "run", "model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high",
     "mean_tokens", "truncated", "no_answer", "paper",
@@ -159,27 +163,59 @@ class Merge(Block):
     models: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Recipe]
 
 
-class Engine(Block):
-    """vLLM settings."""
+class VllmEngine(Block):
+    """vLLM settings. A model spans tensor_parallel_size x pipeline_parallel_size GPUs, on one node or, with `ray`, on
+    several; data_parallel_size engines of that size share the questions of a run on one machine."""
 
+    kind: Literal["vllm"]
     max_model_len: Count
     max_num_seqs: Count
     max_num_batched_tokens: Count | None
     tensor_parallel_size: Count
+    pipeline_parallel_size: Count
+    data_parallel_size: Count
+    distributed_executor_backend: Literal["mp", "ray"] | None  # null: vLLM chooses
     gpu_memory_utilization: Annotated[Share, Field(gt=0)]
     cpu_kv_cache_gb: Count
     enforce_eager: bool
+
+    @model_validator(mode="after")
+    def _one_machine_for_data_parallel(self) -> "VllmEngine":
+        if self.data_parallel_size > 1 and self.distributed_executor_backend == "ray":
+            raise ValueError(
+                f"data_parallel_size: {self.data_parallel_size} engines share one machine and do not go with "
+                "distributed_executor_backend: ray; use mp or null, or data_parallel_size: 1"
+            )
+        return self
+
+
+class EndpointEngine(Block):
+    """A served model behind an OpenAI-compatible API; one model, so a run of one model."""
+
+    kind: Literal["endpoint"]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")]  # up to and with /v1; no user name or password in it
+    model: str  # as the endpoint calls it
+    api_key_variable: str | None  # environment variable that holds the key; null: the endpoint asks for none
+    concurrency: Count  # requests in flight
+    timeout_seconds: PositiveFloat  # without an answer to one request
+    retries: Annotated[int, Field(ge=0)]  # after time-outs, lost connections and HTTP 408, 409, 429, 5xx
+
+
+Engine = Annotated[VllmEngine | EndpointEngine, Field(discriminator="kind")]
 
 
 class Benchmark(Block):
     """One benchmark: which questions, and how many samples of each (paper §3.1.2)."""
 
     kind: Literal["miniature", "aime", "gpqa", "livecodebench"]
-    path: str | None  # folder or JSONL/CSV file with the questions; null for the miniature
+    path: str | None  # file or folder with the questions, or hf://owner/dataset/file; null for the miniature
     questions: Count | None  # null: all
     samples: Count
     max_tokens: Count
     window: tuple[str, str] | None  # LiveCodeBench: first and last contest date, inclusive
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None  # commit of a hf:// dataset
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the files; other files are refused
+    release: Literal[tuple(RELEASES)] | None = None  # LiveCodeBench: which of its files, and how many problems
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "Benchmark":
@@ -189,20 +225,42 @@ class Benchmark(Block):
             raise ValueError(f"window: goes with kind: livecodebench only, this benchmark is {self.kind}")
         if self.kind == "miniature" and self.questions is None:
             raise ValueError("questions: a miniature benchmark needs the number of questions to make")
+        if problems := list(self._source_problems()):
+            raise ValueError("\n".join(problems))
         return self
+
+    def _source_problems(self) -> Iterator[str]:
+        """A hub dataset is read at one commit, file by file; LiveCodeBench's files follow from its release."""
+        path, is_lcb = self.path or "", self.kind == "livecodebench"
+        hub = path.startswith(HUB)
+        if hub != (self.revision is not None):
+            yield f"revision: goes with {HUB} paths, which need the full commit of the dataset; path is {path!r}"
+        pattern = r"[\w.-]+/[\w.-]+" + ("" if is_lcb else r"(/[\w.-]+)+\.(jsonl|csv|parquet)")
+        if hub and not re.fullmatch(pattern, path.removeprefix(HUB)):
+            shape = f"{HUB}owner/dataset" + ("" if is_lcb else "/file.jsonl (or .csv, .parquet)")
+            yield f"path: {path!r} should read {shape}"
+        if self.release is not None and not is_lcb:
+            yield f"release: goes with kind: livecodebench only, this benchmark is {self.kind}"
+        if hub and is_lcb and self.release is None:
+            yield f"release: {HUB} paths need one of {', '.join(RELEASES)}"
+        if self.sha256 is not None and self.path is None:
+            yield "sha256: the miniature has no file"
 
 
 class Sandbox(Block):
-    """Limits on each test of a generated program."""
+    """How generated programs run: limits on each test, semantics, isolation (evaluation.md §3)."""
 
     cpu_seconds: Count
     memory_mb: Count
+    semantics: Literal["real", "lcb-compat"]  # a process for each test; LiveCodeBench's runner with its quirks
+    isolation: Literal["auto", "bubblewrap", "landlock", "none"]  # auto: the strongest that works here
 
 
 class Evaluate(Block):
     """Sampling and benchmarks."""
 
     split: Literal["test", "validation"]
+    protocol: Literal["released", "sound"]  # prompts, seeds, stop rules, extraction, grading: tinyr1.protocol
     temperature: Annotated[Float, Field(ge=0)]
     top_p: Annotated[Share, Field(gt=0)]
     engine: Engine
@@ -238,11 +296,17 @@ class Params(Block):
                 f"curate.max_tokens: {self.curate.max_tokens} is above trainer.sequence_length "
                 f"({self.trainer.sequence_length}); a row must fit into one packed sequence"
             )
+        engine = self.evaluate.engine
         for name, benchmark in self.evaluate.benchmarks.items():
-            if benchmark.max_tokens >= self.evaluate.engine.max_model_len:
+            if engine.kind == "vllm" and benchmark.max_tokens >= engine.max_model_len:
                 problems.append(
                     f"evaluate.benchmarks.{name}.max_tokens: {benchmark.max_tokens} leaves no room for the "
-                    f"prompt in engine.max_model_len ({self.evaluate.engine.max_model_len})"
+                    f"prompt in engine.max_model_len ({engine.max_model_len})"
+                )
+            if self.evaluate.protocol == "released" and benchmark.kind == "miniature":
+                problems.append(
+                    f"evaluate.benchmarks.{name}: the released protocol knows aime, gpqa and livecodebench only; "
+                    "set evaluate.protocol: sound"
                 )
         if problems:
             raise ValueError("\n".join(problems))
@@ -425,12 +489,13 @@ _RULES = {
     "dict_type": "is not a mapping",
     "list_type": "is not a list",
     "model_type": "is not a mapping of parameters",
+    "union_tag_not_found": "needs the key kind: vllm or endpoint",
 }
 
 
 def _explain(item: dict) -> list[str]:
     """One pydantic error as lines `path: value rule`."""
-    parts = [str(p) for p in item["loc"] if p not in ("str", "Recipe", "[key]")]
+    parts = [str(p) for p in item["loc"] if p not in ("str", "Recipe", "[key]", "vllm", "endpoint")]
     path, value, kind = ".".join(parts), item["input"], item["type"]
     if kind == "extra_forbidden":
         close = difflib.get_close_matches(parts[-1], _known_keys(), n=1, cutoff=0.75)

@@ -15,15 +15,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1 import benchmarks, grade, launch, record, stats
-from tinyr1.config import SCORE_COLUMNS, Config
+from tinyr1 import benchmarks, grade, launch, record, responses, stats
+from tinyr1 import protocol as protocols
+from tinyr1.config import SCORE_COLUMNS, Config, Engine
 from tinyr1.generate import CPU_ENVIRONMENT
+from tinyr1.mathgrade import Verifier
 from tinyr1.progress import say
 from tinyr1.sandbox import Runner
 
 
 def questions(cfg: Config) -> dict[str, list[dict]]:
     """Questions of every benchmark of the run, by benchmark name."""
+    return {name: loaded.questions for name, loaded in load(cfg).items()}
+
+
+def load(cfg: Config) -> dict[str, benchmarks.Loaded]:
+    """Every benchmark of the run with the source of its questions, by benchmark name."""
     p = cfg.params
     return {
         name: benchmarks.load(name, b, p.evaluate.split, p.curate.levels or {}, p.seed)
@@ -32,19 +39,35 @@ def questions(cfg: Config) -> dict[str, list[dict]]:
 
 
 def protocol(cfg: Config, name: str, asked: list[dict]) -> dict:
-    """All that decides a score besides the model; stored with it, hashed into every response's key."""
+    """All that decides a score besides the model; stored with it."""
     e = cfg.params.evaluate
-    benchmark = e.benchmarks[name]
-    return {
-        "benchmark": name, "split": e.split, "n_problems": len(asked), "samples": benchmark.samples,
-        "temperature": e.temperature, "top_p": e.top_p, "max_tokens": benchmark.max_tokens,
-        "seed": cfg.params.seed, "questions": record.digest([[q["id"], q["user"]] for q in asked])[:16],
-        "engine": f"vLLM, max_model_len {e.engine.max_model_len}, bf16",
-    }  # fmt: skip
+    rules = protocols.of(e, name)
+    return rules.describe() | {
+        "split": e.split, "n_problems": len(asked), "seed": cfg.params.seed,
+        "responses": protocols.response_key(rules, asked)[:16],
+        "engine": engine_name(e.engine),
+    }
+
+
+def protocol_key(cfg: Config, name: str, asked: list[dict]) -> str:
+    """Hash of all that shapes the responses of a model; each response carries it."""
+    p = protocol(cfg, name, asked)
+    key = protocols.response_key(protocols.of(cfg.params.evaluate, name), asked)
+    return record.digest([key, p["split"], p["seed"], p["engine"]])
+
+
+def engine_name(engine: Engine) -> str:
+    """What decides a score of the engine's settings."""
+    if engine.kind == "endpoint":
+        return f"{engine.model} at {engine.base_url}"
+    return f"vLLM, max_model_len {engine.max_model_len}, bf16"
 
 
 def model_key(cfg: Config, model: str) -> str:
-    """Content hash of a model's checkpoint."""
+    """Content hash of a model's checkpoint; of a served model, whose weights are out of sight, its address and name."""
+    engine = cfg.params.evaluate.engine
+    if engine.kind == "endpoint":
+        return record.digest([engine.base_url, engine.model])
     return record.check(cfg.model(model), f"run `make 02_branch_sft 03_fusion_merge RUN={cfg.run}` first")["content"]
 
 
@@ -53,12 +76,11 @@ def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]
     e = cfg.params.evaluate
 
     def job(model: str, name: str) -> dict:
-        benchmark = e.benchmarks[name]
+        rules = protocols.of(e, name)
         return {
-            "benchmark": name, "out": str(cfg.responses(model, name)), "samples": benchmark.samples,
-            "max_tokens": benchmark.max_tokens, "temperature": e.temperature, "top_p": e.top_p,
-            "protocol_key": record.digest(protocol(cfg, name, asked[name])),
-            "questions": [{"id": q["id"], "user": q["user"]} for q in asked[name]],
+            "benchmark": name, "out": str(cfg.responses(model, name)), "sampling": rules.sampling(),
+            "protocol_key": protocol_key(cfg, name, asked[name]),
+            "requests": protocols.requests(rules, asked[name]),
         }  # fmt: skip
 
     return {
@@ -70,20 +92,19 @@ def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]
     }  # fmt: skip
 
 
-def missing(cfg: Config, plan: dict) -> list[str]:
+def missing(plan: dict) -> list[str]:
     """Models of a plan that lack responses; those of other checkpoints or protocols do not count."""
+    return [m["name"] for m in plan["models"] if any(responses.missing(job, m["key"]) for job in m["jobs"])]
+
+
+def notes(plan: dict) -> list[str]:
+    """What else the files of responses hold and no score uses, one line for each model and benchmark."""
     return [
-        model["name"]
+        f"{model['name']}, {job['benchmark']}: {note}"
         for model in plan["models"]
         for job in model["jobs"]
-        if len(stored(job, model["key"])) < len(job["questions"]) * job["samples"]
+        for note in responses.of_job(job, model["key"]).notes()
     ]
-
-
-def stored(job: dict, key: str) -> list[dict]:
-    """Responses on disk that belong to this checkpoint and this protocol."""
-    lines = record.read_lines(Path(job["out"]))
-    return [r for r in lines if (r["model_key"], r["protocol_key"]) == (key, job["protocol_key"])]
 
 
 def cpu_environment(cfg: Config) -> dict[str, str]:
@@ -97,7 +118,9 @@ def cpu_environment(cfg: Config) -> dict[str, str]:
 def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
     """Sample what is missing; returns tokens and seconds of this call (zero when nothing was)."""
     plan = generation_plan(cfg, list(cfg.models), asked)
-    names = set(missing(cfg, plan))
+    for note in notes(plan):
+        say(f"  {note}")
+    names = set(missing(plan))
     todo = plan | {"models": [m for m in plan["models"] if m["name"] in names]}
     if not todo["models"]:
         say("  responses kept: every model has answered every question")
@@ -113,13 +136,14 @@ def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
         p = json.loads(progress.read_text(encoding="utf-8"))
         return p["done"], p["of"], f"{p['model']}, {p['tokens'] / max(p['seconds'], 0.1):.0f} tokens/s"
 
-    environment = {} if has_gpu else cpu_environment(cfg)
+    environment = {} if has_gpu or plan["engine"]["kind"] == "endpoint" else cpu_environment(cfg)
     words = [sys.executable, "-m", "tinyr1.generate", str(path)]
     launch.follow(words, environment, cfg.home / "logs" / "generate.log", "sampling", poll, "answer")
-    if left := missing(cfg, plan):
+    if left := missing(plan):
         raise record.StageError(f"sampling ended, but answers of {', '.join(left)} are missing; run the stage again")
     last = json.loads(progress.read_text(encoding="utf-8"))
-    say(f"  {last['done']} answers of {len(todo['models'])} models, {last['tokens'] / last['seconds']:.0f} tokens/s")
+    rate = last["tokens"] / max(last["seconds"], 0.1)
+    say(f"  {last['done']} answers of {len(todo['models'])} models, {rate:.0f} tokens/s")
     return {"tokens": last["tokens"], "seconds": last["seconds"]}
 
 
@@ -130,23 +154,26 @@ def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
         (model["name"], job["benchmark"], response)
         for model in plan["models"]
         for job in model["jobs"]
-        for response in stored(job, model["key"])
+        for response in responses.of_job(job, model["key"]).lines
     ]
     by_id = {name: {q["id"]: q for q in qs} for name, qs in asked.items()}
+    rules = {name: protocols.of(cfg.params.evaluate, name) for name in asked}
     workers = max(1, len(os.sched_getaffinity(0)))
 
     def chunk(start: int) -> list[dict]:
         with Runner(cfg.params.evaluate.sandbox) as runner:
-            return [_graded(by_id, runner, *item) for item in work[start::workers]]
+            return [_graded(by_id, rules, runner, verifier, *item) for item in work[start::workers]]
 
-    with ThreadPoolExecutor(workers) as pool:
+    with Verifier(workers) as verifier, ThreadPoolExecutor(workers) as pool:
         rows = [row for part in pool.map(chunk, range(workers)) for row in part]
     return pd.DataFrame(rows).sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
 
 
-def _graded(by_id: dict, runner: Runner, model: str, benchmark: str, response: dict) -> dict:
+def _graded(
+    by_id: dict, rules: dict, runner: Runner, verifier: Verifier, model: str, benchmark: str, response: dict
+) -> dict:
     question = by_id[benchmark][response["question"]]
-    outcome, extracted = grade.outcome(response, question, runner)
+    outcome, extracted = grade.outcome(response, question, rules[benchmark], runner, verifier)
     return {
         "model": model, "benchmark": benchmark, "question": question["id"], "family": question["family"],
         "sample": response["sample"], "outcome": outcome, "extracted": extracted,
@@ -229,7 +256,7 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
 
 def wrong_example(cfg: Config, graded: pd.DataFrame, asked: list[dict], model: str, benchmark: str) -> str:
     """Question, answer and truth of a model's first wrong answer; gated questions are never shown."""
-    if cfg.params.evaluate.benchmarks[benchmark].kind == "gpqa":
+    if any(q["private"] for q in asked):
         return f"[{benchmark}] its questions must not be published"
     part = graded[(graded.model == model) & (graded.benchmark == benchmark) & (graded.outcome == "wrong")]
     if part.empty:

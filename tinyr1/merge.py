@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from tinyr1 import fusion, modelcard, preflight, recipe, record
+from tinyr1 import fusion, merge_checks, modelcard, recipe, record
 from tinyr1.blocks import BLOCK, as_rows, borders
 from tinyr1.checkpoint import Checkpoint, CheckpointError, Stored, read_json
-from tinyr1.preflight import MergeError
+from tinyr1.merge_checks import MergeError
 from tinyr1.recipe import Recipe, RecipeError, build, describe
 from tinyr1.streaming import DTYPES, Options, shared_tensors, step_of, stored_dtype, write
 
@@ -37,14 +37,14 @@ def merge(
     """
     started = time.perf_counter()
     models = load(steps, folders, options)
-    preflight.check_disk(out, output_bytes(models, steps, options))
+    merge_checks.check_disk(out, output_bytes(models, steps, options))
     for leftover in out.glob("*"):  # of a run that was killed
         leftover.unlink()
     parents = parents or {name: hashes(folders[name]) for name in models}
     rows = write(steps, models, out, options, title)
     main, tokenizer = folders[steps.main_leaf], folders[options.tokenizer or steps.main_leaf]
     _write_config(main, tokenizer, out, options)
-    for name in (*preflight.TOKENIZER_FILES, "generation_config.json"):
+    for name in (*merge_checks.TOKENIZER_FILES, "generation_config.json"):
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
     record.write_lines(out / STATISTICS, rows)
@@ -64,7 +64,7 @@ def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str,
         raise MergeError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
     build(steps, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
     models = {name: Checkpoint(folders[name]) for name in dict.fromkeys(steps.leaves)}
-    preflight.check(models, options.tokenizer)
+    merge_checks.check(models, options.tokenizer)
     return models
 
 
@@ -78,7 +78,7 @@ def _write_config(main: Path, tokenizer: Path, out: Path, options: Options) -> N
     """The main model's config, with the dtype of the result and the special tokens of the tokenizer that is kept."""
     content = dict(read_json(main / "config.json"))
     other = read_json(tokenizer / "config.json")
-    content |= {key: other[key] for key in preflight.SPECIAL if key in other}
+    content |= {key: other[key] for key in merge_checks.SPECIAL if key in other}
     wanted = options.results()["out_dtype"] or options.results()["dtype"]
     if wanted:
         key = "dtype" if "dtype" in content else "torch_dtype"

@@ -1,103 +1,242 @@
-"""What must hold before a byte of weights is read: checks of a merge's inputs and output from headers alone."""
+"""What is checked before an engine starts: checkpoints, chat templates, context lengths; and prompts as token ids.
 
-import shutil
+A run that cannot finish must fail here, in seconds, and not after hours of sampling.
+"""
+
+import importlib.util
+import json
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+from jinja2 import TemplateError
+from safetensors import safe_open
 
-from tinyr1.checkpoint import Checkpoint, read_json
+from tinyr1 import chat
+from tinyr1.record import StageError, digest
 
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "merges.txt", "tokenizer.model",
-)  # fmt: skip
-SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Provenance and switches of a config that say nothing about the weights.
-IRRELEVANT = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
-SHOWN = 20  # problems listed before the rest is only counted
-RESERVE = 100 * 10**6  # bytes of the output disk that stay free
-
-
-class MergeError(ValueError):
-    """Inputs that cannot be merged or an output that cannot be written; the message names every problem."""
+SHOWN = 5  # problems in one message
+# Keys of config.json that say where a checkpoint comes from, not what network it is. Token ids are compared by `_eos`.
+PROVENANCE = {
+    "_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "bos_token_id", "eos_token_id",
+    "pad_token_id",
+}  # fmt: skip
+# RoPE variants whose max_position_embeddings already is the scaled length.
+SCALED_ALREADY = {"su", "longrope", "llama3", "yarn", "deepseek_yarn"}
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "*.jinja", "*.model")
 
 
-def check(models: dict[str, Checkpoint], tokenizer: str | None) -> None:
-    """All models have the same architecture, tensors and tokenizer; MergeError lists every mismatch by model.
+@dataclass(frozen=True)
+class Request:
+    """One sample to draw: `job` is the index of its job in the model's plan.
 
-    tokenizer: the model whose tokenizer and special tokens are kept; None demands that all have the same.
+    prompt: token ids for an engine of our own; None where the endpoint renders `messages` or `text` itself.
     """
-    if tokenizer is not None and tokenizer not in models:
-        raise MergeError(f"tokenizer: {tokenizer!r} is not one of the models ({', '.join(models)})")
-    (first_name, first), *others = models.items()
-    problems = []
-    for name, model in others:
-        problems += _config_problems(first_name, first, name, model, tokenizer is not None)
-        problems += _tensor_problems(first_name, first, name, model)
-        if tokenizer is None:
-            problems += _tokenizer_problems(first_name, first, name, model)
-    if problems:
-        more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise MergeError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
+
+    job: int
+    question: str
+    sample: int
+    order: Any
+    sampling: dict
+    prompt: list[int] | None = None
+    messages: list[dict] | None = None
+    text: str | None = None
 
 
-def _config_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint, special: bool) -> list[str]:
-    skipped = {*IRRELEVANT, *(SPECIAL if special else ())}
-    keys = (first.config.keys() | model.config.keys()) - skipped
-    different = [k for k in sorted(keys) if first.config.get(k) != model.config.get(k)]
-    return [
-        f"config.json: {k} is {model.config.get(k)!r} in {name}, {first.config.get(k)!r} in {first_name}"
-        + ("; name the model whose tokenizer to keep" if k in SPECIAL else "")
-        for k in different
-    ]
+def requests_of(job_index: int, job: dict, wanted: list[dict], prompts: list[list[int] | None]) -> list[Request]:
+    """Requests of one job; those of a question stand together, so that they share its prefix in the engine's cache."""
+    made = [
+        Request(job_index, r["question"], r["sample"], r.get("order"), job["sampling"], ids, r.get("messages"),
+                raw_prompt(r) if "prompt" in r else None)
+        for r, ids in zip(wanted, prompts, strict=True)
+    ]  # fmt: skip
+    first = {}
+    for request in made:
+        first.setdefault(request.question, len(first))
+    return sorted(made, key=lambda r: first[r.question])
 
 
-def tied_head(model: Checkpoint) -> set[str]:
-    """The output head of a model that shares it with the embedding: some checkpoints store it, others do not."""
-    return {"lm_head.weight"} if model.config.get("tie_word_embeddings") else set()
+# --- checkpoints --------------------------------------------------------------------------------------------
 
 
-def _tensor_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint) -> list[str]:
-    problems = []
-    for tensor in sorted((first.tensors.keys() ^ model.tensors.keys()) - tied_head(first)):
-        owner, other = (first_name, name) if tensor in first.tensors else (name, first_name)
-        problems.append(f"{tensor}: only {owner} has it, {other} does not")
-    for tensor in sorted(first.tensors.keys() & model.tensors.keys()):
-        a, b = first.tensors[tensor], model.tensors[tensor]
-        if a.shape != b.shape:
-            padded = len(a.shape) == 2 and a.shape[1:] == b.shape[1:] and a.shape[0] == first.config.get("vocab_size")
-            hint = "; the vocabularies are padded differently, resize one to the other" if padded else ""
-            problems.append(f"{tensor}: shape {list(b.shape)} in {name}, {list(a.shape)} in {first_name}{hint}")
-        if a.dtype != b.dtype:
-            problems.append(f"{tensor}: {_short(b.dtype)} in {name}, {_short(a.dtype)} in {first_name}")
-    return problems
+def read_config(folder: Path) -> dict:
+    """config.json of a checkpoint folder; StageError when it is no checkpoint."""
+    if not folder.is_dir():
+        raise StageError(f"{folder}: no such folder; give a folder with config.json and .safetensors files")
+    for what, found in (("config.json", (folder / "config.json").is_file()),
+                        (".safetensors file", any(folder.glob("*.safetensors")))):  # fmt: skip
+        if not found:
+            raise StageError(f"{folder}: no {what}; a checkpoint has config.json and .safetensors files")
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def context_limit(config: dict) -> int | None:
+    """Tokens the model was made for, prompt and answer together; None where config.json does not say."""
+    config = config.get("text_config", config)
+    limit = config.get("max_position_embeddings")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    scaled = rope.get("rope_type", rope.get("type")) in SCALED_ALREADY
+    return int(limit * (1.0 if scaled else rope.get("factor") or 1.0)) if limit else None
 
 
-def _tokenizer_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint) -> list[str]:
-    return [
-        f"{file}: {name} and {first_name} differ; name the model whose tokenizer to keep"
-        for file in TOKENIZER_FILES
-        if _content(first.folder / file) != _content(model.folder / file)
-    ]
+def signature(folder: Path) -> str:
+    """Equal for checkpoints that one engine can serve in turn: same network, tensors, vocabulary and end tokens."""
+    config = {k: v for k, v in read_config(folder).items() if k not in PROVENANCE}
+    tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "numpy") as handle:
+            tensors |= {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
+    return digest([config, tensors, _vocabulary(folder), _eos(folder)])
 
 
-def _content(path: Path) -> object:
-    """What must agree: the data of a JSON file, however it is laid out; the bytes of any other."""
-    if path.suffix == ".json":
-        return read_json(path)
-    return path.read_bytes() if path.is_file() else None
+def _vocabulary(folder: Path) -> object:
+    """tokenizer.json without the state that training may have left in it; else the bytes of other vocabularies."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return digest({k: v for k, v in content.items() if k not in ("truncation", "padding")})
+    return _tokenizer_key(folder)
 
 
-def check_disk(out: Path, need: int) -> None:
-    """The disk of the output has room for `need` bytes; MergeError says how much is missing."""
-    place = next(p for p in (out, *out.resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    if free < need + RESERVE:
-        raise MergeError(
-            f"{out}: the result takes {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; free some space or choose "
-            "another disk"
+def _eos(folder: Path) -> list[int]:
+    """Token ids that end an answer: of generation_config.json, else of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        ids = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        if ids is not None:
+            return sorted(ids) if isinstance(ids, list) else [ids]
+    return []
+
+
+def _tokenizer_key(folder: Path) -> str:
+    """Hash of everything that decides how prompts become token ids."""
+    files = sorted({p for pattern in TOKENIZER_FILES for p in folder.glob(pattern) if p.is_file()})
+    return digest([[p.name, p.read_bytes().hex()] for p in files])
+
+
+# --- prompts ------------------------------------------------------------------------------------------------
+
+
+class Prompts:
+    """Token ids of requests, each distinct prompt made once for all samples and for all models of one tokenizer."""
+
+    def __init__(self) -> None:
+        self.tokenizers: dict[str, Any] = {}
+        self.made: dict[tuple[str, str], list[int]] = {}
+
+    def encode(self, folder: Path, requests: list[dict]) -> list[list[int]]:
+        """Token ids for each request of the plan, with this checkpoint's template. StageError without a template."""
+        key = _tokenizer_key(folder)
+        if key not in self.tokenizers:
+            from transformers import AutoTokenizer
+
+            self.tokenizers[key] = AutoTokenizer.from_pretrained(folder)
+        tokenizer = self.tokenizers[key]
+        if tokenizer.chat_template is None and any("messages" in r for r in requests):
+            raise StageError(
+                f"{folder}: the tokenizer has no chat template, and the protocol asks with messages; put the model's "
+                "chat_template.jinja into the folder, or use a protocol with raw prompts"
+            )
+        return [self._ids(key, tokenizer, r) for r in requests]
+
+    def _ids(self, key: str, tokenizer: Any, request: dict) -> list[int]:
+        text = json.dumps([request.get("messages"), request.get("prompt"), request["open_think"]])
+        if (key, text) not in self.made:
+            try:
+                self.made[key, text] = encode(tokenizer, request)
+            except TemplateError as error:  # a template may refuse a system turn, or turns in this order
+                raise StageError(f"{request['question']}: the model's chat template refuses it: {error}") from error
+        return self.made[key, text]
+
+
+def encode(tokenizer: Any, request: dict) -> list[int]:
+    """Token ids of one request.
+
+    A chat template writes every special token itself. A raw prompt gets the tokenizer's own (BOS), as in an engine
+    that is given a string; a prompt that spells BOS out has it twice, as in the released AIME runs (ledger §4.2).
+    """
+    if "messages" in request:
+        text = chat.render_messages(tokenizer, request["messages"], request["open_think"])
+        return tokenizer.encode(text, add_special_tokens=False)
+    return tokenizer.encode(raw_prompt(request))
+
+
+def raw_prompt(request: dict) -> str:
+    """The text of a request without messages; with `open_think` it ends in the opened think tag."""
+    text, opened = request["prompt"], f"{chat.THINK_OPEN}\n"
+    return text if not request["open_think"] or text.endswith(opened) else text + opened
+
+
+# --- the checks ---------------------------------------------------------------------------------------------
+
+
+def check_engine(engine: dict, models: list[dict]) -> None:
+    """vLLM settings that cannot work with these checkpoints or on this machine."""
+    for model in models:
+        limit = context_limit(read_config(Path(model["path"])))
+        if limit and engine["max_model_len"] > limit:
+            raise StageError(
+                f"engine.max_model_len: {engine['max_model_len']:,} is above {limit:,}, the context that "
+                f"{model['path']} was made for (max_position_embeddings); lower it, and max_tokens with it"
+            )
+    if engine["distributed_executor_backend"] == "ray" and importlib.util.find_spec("ray") is None:
+        raise StageError(
+            "engine.distributed_executor_backend: ray needs the package ray on every node, and a running cluster "
+            "(`ray start --head` on this node, `ray start --address` on the others)"
         )
+
+
+def check_distinct(model: dict) -> None:
+    """No job asks for the same sample of a question twice."""
+    for job in model["jobs"]:
+        counts = Counter((r["question"], r["sample"]) for r in job["requests"])
+        if twice := [f"{question}, sample {i}" for (question, i), n in counts.items() if n > 1]:
+            raise StageError(
+                f"{job['benchmark']}: asked for twice: {'; '.join(twice[:SHOWN])}; a question id and a sample number "
+                "name a response, so each pair is asked for once"
+            )
+
+
+def check_lengths(engine: dict, model: dict, requests: list[Request]) -> None:
+    """Prompt and answer of every request fit into the engine's context."""
+    most, problems = engine["max_model_len"], {}
+    for r in requests:
+        n = len(r.prompt) + r.sampling["max_tokens"]
+        if n > most:
+            name = f"{model['jobs'][r.job]['benchmark']}/{r.question}"
+            problems[name] = f"{name}: {len(r.prompt):,} + {r.sampling['max_tokens']:,} = {n:,}"
+    if problems:
+        lines = list(problems.values())
+        more = f"\n… and {len(lines) - SHOWN} more questions" if len(lines) > SHOWN else ""
+        raise StageError(
+            f"prompt tokens + max_tokens exceed engine.max_model_len ({most:,}); raise it, or lower max_tokens:\n"
+            + "\n".join(lines[:SHOWN]) + more
+        )  # fmt: skip
+
+
+def prepare(engine: dict, models: list[dict]) -> dict[str, list[Request]]:
+    """Model name -> its requests, ready for the engine; StageError before any engine starts.
+
+    models: entries of the plan whose jobs hold only the requests that are to be sampled.
+    """
+    served = engine["kind"] == "endpoint"
+    if served and len(models) > 1:
+        raise StageError(
+            f"engine.kind: endpoint serves one model ({engine['model']}), but the run has {len(models)}: "
+            f"{', '.join(m['name'] for m in models)}; evaluate it alone"
+        )
+    if not served:
+        check_engine(engine, models)
+    prompts, ready = Prompts(), {}
+    for model in models:
+        check_distinct(model)
+        requests = []
+        for i, job in enumerate(model["jobs"]):
+            wanted = job["requests"]
+            ids = [None] * len(wanted) if served else prompts.encode(Path(model["path"]), wanted)
+            requests += requests_of(i, job, wanted, ids)
+        if not served:
+            check_lengths(engine, model, requests)
+        ready[model["name"]] = requests
+    return ready

@@ -1,0 +1,99 @@
+"""A small OpenAI-compatible server for tests: it answers each prompt with that prompt's own words, and misbehaves."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODEL = "parrot"
+
+
+def answer_to(prompt):
+    """What the server says; a test can tell from it which question was asked."""
+    return f"you asked: {prompt}"
+
+
+class Served:
+    """`with Served(faults) as server`: faults is a function of the attempt's number -> None or the name of a fault.
+
+    Faults: an HTTP status as text ("500", "429"), "garbage", "empty", "slow". asked: requests served, by prompt.
+    """
+
+    def __init__(self, faults=lambda n: None, delay=0.0, models=(MODEL,)):
+        self.faults, self.delay, self.models = faults, delay, models
+        self.attempts, self.asked, self.bodies, self.headers = 0, Counter(), [], []
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                outer.send(self, 200, json.dumps({"object": "list", "data": [{"id": m} for m in outer.models]}))
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.reply(self, body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def settings(self, **changes):
+        """The engine block of a plan for this server."""
+        return {
+            "kind": "endpoint", "base_url": self.url, "model": MODEL, "api_key_variable": None, "concurrency": 4,
+            "timeout_seconds": 0.5, "retries": 2,
+        } | changes  # fmt: skip
+
+    def reply(self, handler, body):
+        with self.lock:
+            self.attempts += 1
+            fault = self.faults(self.attempts)
+            self.bodies.append(body)
+            self.headers.append(handler.headers)
+        time.sleep(self.delay * random.random())
+        if fault == "slow":
+            time.sleep(1.2)  # and then nothing: the client has hung up
+            return
+        if fault and fault.isdigit():
+            self.send(handler, int(fault), json.dumps({"error": {"message": f"fault {fault}"}}))
+            return
+        if fault in ("garbage", "empty"):
+            self.send(handler, 200, {"garbage": "<html>busy</html", "empty": '{"choices": []}'}[fault])
+            return
+        chat = handler.path.endswith("/chat/completions")
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        with self.lock:
+            self.asked[prompt] += 1
+        said = {"message": {"role": "assistant", "content": answer_to(prompt)}} if chat else {"text": answer_to(prompt)}
+        choice = {"index": 0, "finish_reason": "stop", **said}
+        self.send(handler, 200, json.dumps({"choices": [choice], "usage": {"completion_tokens": 3}}))
+
+    @staticmethod
+    def send(handler, status, text):
+        data = text.encode()
+        try:
+            handler.send_response(status)
+            handler.send_header("Content-Type", "application/json")
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            handler.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client was killed or has run out of patience
