@@ -250,7 +250,7 @@ def test_weights_that_sum_to_0_do_not_divide_differences(dtype):
     assert torch.equal(merge_tensors(faded, tensors)[0], tensors[0])
     a, b = deltas_of(tensors)
     opposed = merge_tensors(TaskArithmetic(weight=(1, -1), normalize=True), tensors)[0]
-    torch.testing.assert_close(opposed, tensors[0] + a - b)
+    torch.testing.assert_close(opposed, tensors[0] + (a - b))
     assert torch.equal(merge_tensors(Ties(weight=(0, 0), density=0.5), tensors)[0], tensors[0])
 
 

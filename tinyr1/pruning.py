@@ -41,7 +41,7 @@ def heads(
     def around(block: Block) -> tuple[int, list[list[int]]]:
         seen = {i: magnitudes[i](block) for i, _ in wanted}
         pairs = [(seen[i], value) for (i, _), value in zip(wanted, values, strict=True)]
-        counts = [torch.stack([(s > value).sum(), (s == value).sum()]) for s, value in pairs]
+        counts = [torch.stack([(s > value).count_nonzero(), (s == value).count_nonzero()]) for s, value in pairs]
         return block.start, torch.stack(counts).tolist()
 
     counted = list(scan(around)) if wanted else []
@@ -65,7 +65,7 @@ def _head(value: float, size: int, blocks: list[tuple[int, int, int]]) -> Head:
 
 def first_true(mask: torch.Tensor, count: int) -> torch.Tensor:
     """The first `count` true entries of `mask` in the order of the flat index."""
-    if count >= int(mask.sum()):
+    if count >= int(mask.count_nonzero()):
         return mask
     return mask & (mask.flatten().cumsum(0).view_as(mask) <= count)
 

@@ -78,7 +78,8 @@ class _Magnitude(_Pruned):
         if self.density[model] >= 1:
             return delta
         window = state[model]
-        return torch.where(window.mask(delta.abs().float(), start), delta, 0) * window.scale
+        kept = delta * window.mask(delta.abs().float(), start)
+        return kept * window.scale if window.scale != 1 else kept
 
     def statistics(self, state: list[Window], counts: torch.Tensor) -> dict:
         """Also threshold_i, the smallest magnitude kept, for models of which a part is kept."""
@@ -152,7 +153,7 @@ class _Random(_Pruned):
             return delta * self.density[model]
         chance = self.probability(model, delta)
         kept = pruning.uniform(self.seed, model, start * state[1], delta.shape, delta.device) < chance
-        return torch.where(kept, (delta / chance).to(delta.dtype) if self.rescale else delta, 0)
+        return kept * ((delta / chance).to(delta.dtype) if self.rescale else delta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,7 @@ def _plain(deltas: list[torch.Tensor], weights: torch.Tensor) -> tuple[torch.Ten
 def _elected(deltas: list[torch.Tensor], weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same over the models whose entry has the sign of the sum of all; a sum of 0 counts as positive."""
     positive = added(deltas) >= 0
-    agrees = [torch.where(positive, delta > 0, delta < 0) for delta in deltas]
+    agrees = [(delta != 0) & ((delta > 0) == positive) for delta in deltas]
     divisor = added([weight * mask for weight, mask in zip(weights, agrees, strict=True)])
     total = added([delta * mask for delta, mask in zip(deltas, agrees, strict=True)])
     return total, torch.where(divisor == 0, 1, divisor)
