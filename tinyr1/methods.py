@@ -13,7 +13,7 @@ import torch
 
 from tinyr1.blocks import Block, Method, Scan
 from tinyr1.sparse import Breadcrumbs, BreadcrumbsTies, DareLinear, DareTies, Della, DellaLinear, Ties
-from tinyr1.task_vectors import TaskArithmetic, check_weights, require, tensors_of, wide
+from tinyr1.task_vectors import TaskArithmetic, check_weights, require, require_flags, tensors_of, wide
 
 SLERP_LINEAR = 0.9995  # |cosine| above which spherical interpolation is replaced by linear (mergekit's value)
 TINY_NORM = 1e-8  # a norm up to this is no direction (mergekit's value)
@@ -40,6 +40,7 @@ class Linear(Method):
 
     def __post_init__(self):
         check_weights(self)
+        require_flags(self, "normalize")
         if self.normalize and sum(self.weight) == 0:
             raise ValueError(f"weight = {self.weight} sums to 0 and cannot be normalized; set normalize to false")
 

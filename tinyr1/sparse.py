@@ -12,7 +12,7 @@ import torch
 
 from tinyr1 import pruning
 from tinyr1.blocks import Block, Method, Scan
-from tinyr1.task_vectors import TaskArithmetic, per_model, require, tensors_of
+from tinyr1.task_vectors import TaskArithmetic, per_model, require, require_flags, tensors_of
 
 TINY_MASS = 1e-7  # a sum of magnitudes below this is not rescaled to or from (mergekit's value)
 
@@ -26,6 +26,7 @@ class _Pruned(TaskArithmetic):
 
     def __post_init__(self):
         super().__post_init__()
+        require_flags(self, "rescale")
         per_model(self, "density", len(self.weight), "a number from 0 to 1", lambda d: 0 <= d <= 1)
 
 

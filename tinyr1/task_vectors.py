@@ -30,6 +30,7 @@ class TaskArithmetic(Method):
 
     def __post_init__(self):
         check_weights(self)
+        require_flags(self, "normalize")
         require("lambda", self.lambda_, "a finite number", math.isfinite)
 
     @property
@@ -68,6 +69,13 @@ def require(name: str, value: Any, rule: str, holds: Callable[[Any], bool]) -> N
     """ValueError unless the value is a number for which `holds` is true; rule: "a number from 0 to 1"."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
         raise ValueError(f"{name} = {value!r} is not {rule}")
+
+
+def require_flags(method: Method, *names: str) -> None:
+    """ValueError unless the fields are true or false; a text such as "false" would count as true."""
+    for name in names:
+        if not isinstance(getattr(method, name), bool):
+            raise ValueError(f"{name} = {getattr(method, name)!r} is neither true nor false")
 
 
 def check_weights(method: Method) -> None:
