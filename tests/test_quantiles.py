@@ -40,10 +40,10 @@ CASES = {
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", CASES)
-def test_every_rank_is_that_of_a_sort(name, device):
+def test_values_are_those_of_a_sort(name, device):
     values = CASES[name].to(device)
-    ranks = list(range(len(values)))
-    assert quantiles.order_statistics(scan_of(values), only, ranks) == values.float().sort().values.tolist()
+    ranks = [*range(0, len(values), 1 + len(values) // 40), len(values) - 1]
+    assert quantiles.order_statistics(scan_of(values), only, ranks) == values.float().sort().values[ranks].tolist()
 
 
 def test_zeros_of_both_signs_are_one_value():

@@ -49,7 +49,7 @@ def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
 def select(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:
     """For each function of a block (n,) its values of the given ascending ranks, from 0; two passes for all.
 
-    No value may be NaN. Works on the device of the values and is exact.
+    For a few ranks: each holds a histogram of 512 KiB. No value may be NaN. Exact, on the device of the values.
     """
 
     def upper(block: Block) -> tuple[torch.Tensor, torch.Tensor]:
