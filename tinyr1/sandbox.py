@@ -433,7 +433,7 @@ class _Zygote:
                 elif not stopped:
                     stopped = records.feed(chunk) if handle == results else ""
                     printed += chunk if handle == output else b""
-                    if len(printed) + records.size > ceilings.output_bytes + RECORD_SPARE_BYTES:
+                    if max(len(printed), records.size) > ceilings.output_bytes + RECORD_SPARE_BYTES:
                         stopped = "output_limit"
                     if stopped and answer is None:
                         self._control.send(b"stop")

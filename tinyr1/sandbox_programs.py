@@ -85,13 +85,13 @@ class Results:
     """Writes records to the judge."""
 
     def __init__(self, handle: int) -> None:
-        self.handle = handle
+        self.handle, self._write = handle, os.write  # a program may put another function in its place
 
     def send(self, record: dict) -> None:
         data = json.dumps(record).encode()
         data = struct.pack(">I", len(data)) + data
         while data:
-            data = data[os.write(self.handle, data) :]
+            data = data[self._write(self.handle, data) :]
 
 
 def run(job: dict, results: Results) -> int:

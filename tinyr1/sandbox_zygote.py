@@ -54,7 +54,7 @@ def _preload(site_packages: list[str]) -> str | None:
 
 def _fork_main(request: dict, handles: list[int], confinement: sandbox_confine.Confinement, null: int) -> None:
     """In the fork: arrange descriptors, confine, run. Never returns."""
-    code = 1
+    code, leave = 1, os._exit  # a program may put another function in its place
     try:
         job, stdin, stdout, result = handles
         with open(job, "rb") as file:
@@ -76,7 +76,7 @@ def _fork_main(request: dict, handles: list[int], confinement: sandbox_confine.C
         results.send({"ready": ""})
         code = sandbox_programs.run(work, results)
     finally:
-        os._exit(code)
+        leave(code)
 
 
 def _cpu_seconds(pid: int) -> float:
