@@ -228,7 +228,7 @@ def test_without_a_layer_programs_are_refused(monkeypatch):
     with pytest.raises(Refused, match=r"a test program could: fork, .*What is needed"), Runner(LIMITS):
         pass
     monkeypatch.setattr(sandbox, "LAYERS", ("rlimits", "seccomp"))
-    with pytest.raises(Refused, match="a test program could: read a file, read /proc, list /proc"), Runner(LIMITS):
+    with pytest.raises(Refused, match="a test program could: read a file, .*list /proc"), Runner(LIMITS):
         pass
     assert before == sandbox._SLOTS
 
@@ -303,20 +303,28 @@ def test_nothing_runs_on_when_the_judge_is_killed():
     judge.kill()
     judge.wait()
     judge.stdout.close()
-    for _ in range(100):
-        if not Path(f"/proc/{zygote}").exists() or "Z" in Path(f"/proc/{zygote}/stat").read_text().split()[2]:
-            break
-        time.sleep(0.1)
-    running = [p for p in Path("/proc").glob("[0-9]*/stat") if _parent(p) == zygote]
-    assert not running
-    assert not Path(f"/proc/{zygote}/fd/0").exists()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (_state(zygote) not in "ZX" or _children(zygote)):
+        time.sleep(0.05)
+    assert _state(zygote) in "ZX"
+    assert not _children(zygote)
 
 
-def _parent(stat):
+def _stat(pid):
+    """State and parent of a process; X, 0 where there is none."""
     try:
-        return int(stat.read_text().rpartition(")")[2].split()[1])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
+        return "X", 0
+    return fields[0], int(fields[1])
+
+
+def _state(pid):
+    return _stat(pid)[0]
+
+
+def _children(pid):
+    return [p.name for p in Path("/proc").glob("[0-9]*") if _stat(p.name)[1] == pid]
 
 
 def test_runners_in_threads_have_slots_of_their_own():
@@ -383,7 +391,8 @@ def test_numbers_of_system_calls_are_those_of_the_kernel(machine, header):
     if not Path(header).is_file():
         pytest.skip(f"{header} is not installed (linux-libc-dev)")
     words = [line.split() for line in Path(header).read_text().splitlines() if line.startswith("#define __NR")]
-    kernel = {w[1].removeprefix("__NR3264_").removeprefix("__NR_"): int(w[2]) for w in words if w[2:3] and w[2].isdigit()}
+    pairs = [(w[1].removeprefix("__NR3264_").removeprefix("__NR_"), w[2]) for w in words if len(w) == 3]
+    kernel = {name: int(number) for name, number in pairs if number.isdigit()}
     column = sandbox_syscalls.MACHINES.index(machine)
     tables = sandbox_syscalls.DENIED | sandbox_syscalls.FILTERED | sandbox_syscalls.ABSENT
     ours = {name: numbers[column] for name, numbers in tables.items() if numbers[column] is not None}
