@@ -221,6 +221,22 @@ def test_what_was_used_is_described(runner):
     assert {found["probes"][name] for name in sandbox.PROBES} == {"PermissionError"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives programs another user")
+def test_an_interpreter_in_a_private_folder_can_still_be_read(monkeypatch, tmp_path):
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    private.joinpath("late.py").write_text("x = 1")
+    private.joinpath("late.py").chmod(0o600)
+    monkeypatch.setattr(sandbox, "SYSTEM", (*sandbox.SYSTEM, str(private)))
+    with Runner(LIMITS) as running:
+        assert running.description()["identity"].startswith("private user with CAP_DAC_")
+        code = f"import sys, os\nsys.path.append({str(private)!r})\nimport late\nprint(late.x, os.getuid() > 0)"
+        assert running.run(code, "").output == "1 True\n"
+        beside = running.run(f"open({str(tmp_path / 'private' / '..' / 'beside')!r}, 'w')", "")
+        assert beside.error.startswith("PermissionError")
+        assert running.run("open('/etc/shadow').read()", "").error.startswith("PermissionError")
+
+
 def test_without_a_layer_programs_are_refused(monkeypatch):
     """The probes notice it: first the filter is left out, then Landlock."""
     before = sandbox._SLOTS.copy()

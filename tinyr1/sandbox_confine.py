@@ -12,6 +12,7 @@ import resource
 import signal
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import sandbox_syscalls
@@ -23,7 +24,7 @@ PRIVATE_TASKS, SHARED_TASKS = 64, 256  # threads of a program: of a user of its 
 WRITABLE = "/dev/null"
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 22, 38
-_CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = 0x20080522, 2
+_CAPABILITY_VERSION, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _ALL_OF_ABI_1 = 1 << 1, 1 << 2, 1 << 3, 1 << 14, (1 << 13) - 1
 _SINCE = ((2, 1 << 13), (3, _TRUNCATE), (5, 1 << 15))  # (ABI, right it added): refer, truncate, device ioctl
@@ -71,25 +72,25 @@ def _keep_capabilities(kept: int) -> None:
     _checked(_LIBC.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)), "capset")
 
 
-def _private(uid: int) -> None:
-    """Become a user that owns nothing, without capabilities."""
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    _keep_capabilities(0)
-
-
-def _private_reader(uid: int) -> None:
-    """The same, but able to reach an interpreter in a private folder; Landlock still decides what is opened."""
+def _private(capabilities: int, uid: int) -> None:
+    """Become a user that owns nothing, with these capabilities (a bit mask) and no others."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     _prctl(_PR_SET_KEEPCAPS, 1)
     os.setresuid(uid, uid, uid)
-    _keep_capabilities(1 << _CAP_DAC_READ_SEARCH)
+    _keep_capabilities(capabilities)
 
 
 def _own(_: int) -> None:
     _keep_capabilities(0)
+
+
+# By preference. The capabilities are for an interpreter in a private folder; Landlock still decides what is opened.
+IDENTITIES = {
+    "private user": partial(_private, 0),
+    "private user with CAP_DAC_READ_SEARCH": partial(_private, 1 << _CAP_DAC_READ_SEARCH),
+    "private user with CAP_DAC_OVERRIDE": partial(_private, 1 << _CAP_DAC_OVERRIDE),
+}
 
 
 def _works(become: Callable[[int], None], uid: int, paths: list[str]) -> bool:
@@ -132,8 +133,7 @@ class Confinement:
         if not self.layers:
             self.identity, self.become = "unchanged", lambda _: None
         elif uid is not None:
-            choices = {"private user": _private, "private user with CAP_DAC_READ_SEARCH": _private_reader}
-            for name, become in choices.items():
+            for name, become in IDENTITIES.items():
                 if _works(become, uid, readable):
                     self.identity, self.become = name, become
                     break
