@@ -711,7 +711,7 @@ def test_the_same_as(who):
     environment = os.environ | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT), "TINYR1_SAME_AS": who}
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 30
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= 30
 
 
 # $1: the interpreter's prefix. Its private parent becomes an open, empty folder in which only the prefix exists.

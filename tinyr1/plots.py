@@ -142,7 +142,7 @@ def gains(differences: pd.DataFrame) -> Figure:
 
 def outcomes(graded: pd.DataFrame, order: tuple[str, ...], models: list[str], benchmarks: list[str]) -> Figure:
     """Share of each outcome, models down and benchmarks across as listed. graded: model, benchmark, outcome."""
-    shades = dict(zip(order, ("#55a868", "#c44e52", "#8c8c8c", "#dd8452", "#8172b3", "#000000"), strict=False))
+    shades = dict(zip(order, ("#55a868", "#c44e52", "#8c8c8c", "#dd8452", "#8172b3", "#937860"), strict=False))
     fig, axes = plt.subplots(1, len(benchmarks), figsize=(3 * len(benchmarks), 2.8), sharey=True, layout="constrained")
     for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
         part = graded[graded.benchmark == benchmark]

@@ -38,13 +38,13 @@ PRELUDE = (
 HIDDEN = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 
 
-def _prelude_names() -> dict:
-    names = {}
-    exec(PRELUDE, names)
-    return names
+def _main_module() -> types.ModuleType:
+    module = types.ModuleType("__main__")
+    exec(PRELUDE, module.__dict__)
+    return module
 
 
-NAMES = _prelude_names()  # bound once, copied into the namespace of every program of semantics `real`
+MAIN = _main_module()  # every fork has its own copy; filling a fresh one would touch each object, and so copy its page
 
 
 class TimeoutException(Exception):  # noqa: N818 - programs may catch it by the name it has in the official runner
@@ -122,12 +122,9 @@ def _real(job: dict, results: Results) -> None:
     """The program as a script, or one call of its function."""
     call = job["func_name"]
     arguments = [json.loads(line) for line in job["inputs"][0].split("\n") if line.strip()] if call else []
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    names = module.__dict__
+    sys.modules["__main__"], names = MAIN, MAIN.__dict__
     _streams()
-    streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr", "argv")}
-    names.update(NAMES, __name__="__main__", **streams)
+    names.update((name, getattr(sys, name)) for name in ("stdin", "stdout", "stderr", "argv"))  # of `from sys import *`
     sys.setrecursionlimit(50000)
     code = compile(job["code"], "solution.py", "exec", dont_inherit=True)
     try:
