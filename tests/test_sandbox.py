@@ -298,6 +298,16 @@ def test_a_fork_server_that_dies_is_replaced_after_one_error():
         assert running.run("print(1)", "").output == "1\n"
 
 
+def test_an_interrupted_execution_does_not_answer_for_the_next():
+    def accept(i, output):
+        raise KeyboardInterrupt
+
+    with Runner(limits(semantics="lcb-compat")) as running:
+        with pytest.raises(KeyboardInterrupt):
+            running.run_all("print(1)", ["", ""], "", accept)
+        assert [r.output for r in running.run_all("print(2)", ["", ""], "", lambda *_: True)] == ["2\n", "2\n"]
+
+
 def test_a_fork_server_that_dies_does_not_decide_about_a_program():
     tests = [{"input": "", "output": "1"}]
     with Runner(LIMITS) as running:

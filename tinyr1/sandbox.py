@@ -291,6 +291,9 @@ class Runner:
             except (SandboxError, OSError) as error:
                 self._stop()
                 raise SandboxError(f"the sandbox failed: {error}") from error
+            except BaseException:  # an interrupt: the answer to this request must not be taken for that to the next
+                self._stop()
+                raise
             if result.status == "protocol":
                 self._stop()
         return result
