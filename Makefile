@@ -12,7 +12,9 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 MODEL ?= runs/$(RUN)/merged/math-science-code
-.PHONY: help setup reproduce test test-full lab chat merge bench readme clean lint $(STAGES)
+BENCHMARKS ?= aime24,gpqa,lcb
+PROTOCOL ?= sound
+.PHONY: help setup reproduce test test-full lab chat merge evaluate bench readme clean lint $(STAGES)
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 22 min on 2 CPU cores, 24 GB"
@@ -22,7 +24,8 @@ help:
 	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
 	@echo "make chat [MODEL=folder]    talk to a model, the merged one by default; any CPU or GPU"
 	@echo "make merge MATH= SCIENCE= CODE= OUT=   merge three checkpoints of your own"
-	@echo "make bench                  speed against TRL and transformers; about 15 min"
+	@echo "make evaluate MODEL= BENCHMARKS= [PROTOCOL=sound] [RUN=r1-1.5b]   any model folder or hub id; a GPU for large ones"
+	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make readme                 the result table of README.md from reports/smol/scores.csv"
 	@echo "make clean [RUN=smol]       remove a run's artifacts (runs/RUN)"
 	@echo "make setup [PYTHON=python3] the environment alone; about 4 min, once"
@@ -54,8 +57,15 @@ chat: setup
 merge: setup
 	@$(PY) -m tinyr1.merge --math "$(MATH)" --science "$(SCIENCE)" --code "$(CODE)" --out "$(OUT)"
 
+evaluate: RUN = r1-1.5b
+evaluate: setup
+	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)"
+
 bench: setup
 	@$(PY) tests/bench.py
+	@$(PY) tests/bench_merge.py
+	@$(PY) tests/bench_sandbox.py
+	@$(PY) tests/bench_generate.py "$$(mktemp -d)/bench"
 
 readme: setup
 	@$(PY) -m tinyr1.report $(RUN)

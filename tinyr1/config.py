@@ -382,6 +382,10 @@ class Config(Block):
             return self.backbone
         return self.home / ("merged" if name in self.params.merge.models else "branches") / name
 
+    def known_key(self, model: str) -> str | None:
+        """What ties responses to a model, where that is not the manifest of a checkpoint of this run."""
+        return None
+
     def responses(self, model: str, benchmark: str) -> Path:
         return self.home / "responses" / model / f"{benchmark}.jsonl"
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1 import benchmarks, grade, launch, record, responses, stats
+from tinyr1 import benchmarks, grade, launch, record, responses, selftest, stats
 from tinyr1 import protocol as protocols
+from tinyr1.chat import split_response
 from tinyr1.config import SCORE_COLUMNS, Config, Engine
 from tinyr1.generate import CPU_ENVIRONMENT
 from tinyr1.mathgrade import Verifier
@@ -65,6 +66,8 @@ def engine_name(engine: Engine) -> str:
 
 def model_key(cfg: Config, model: str) -> str:
     """Content hash of a model's checkpoint; of a served model, whose weights are out of sight, its address and name."""
+    if (known := cfg.known_key(model)) is not None:
+        return known
     engine = cfg.params.evaluate.engine
     if engine.kind == "endpoint":
         return record.digest([engine.base_url, engine.model])
@@ -254,17 +257,49 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[list(dict.fromkeys(table.model)), list(dict.fromkeys(table.benchmark))]
 
 
-def wrong_example(cfg: Config, graded: pd.DataFrame, asked: list[dict], model: str, benchmark: str) -> str:
-    """Question, answer and truth of a model's first wrong answer; gated questions are never shown."""
-    if any(q["private"] for q in asked):
-        return f"[{benchmark}] its questions must not be published"
-    part = graded[(graded.model == model) & (graded.benchmark == benchmark) & (graded.outcome == "wrong")]
-    if part.empty:
-        return f"[{benchmark}] {model} has no wrong answer"
-    row = part.iloc[0]
-    question = next(q for q in asked if q["id"] == row.question)
-    truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
-    return f"[{benchmark}] {question['question']}\n\n{row.text}{truth}"
+def examples(graded: pd.DataFrame, asked: dict[str, list[dict]], model: str) -> str:
+    """One answer of a model for each benchmark and outcome, in full; questions that are private are never shown."""
+    parts = []
+    rows = graded[graded.model == model].drop_duplicates(["benchmark", "outcome"])
+    for row in rows.sort_values(["benchmark", "outcome"]).itertuples():
+        title = f"[{row.benchmark}: {row.outcome}]"
+        if any(q["private"] for q in asked[row.benchmark]):
+            parts.append(f"{title} its questions must not be published")
+            continue
+        question = next(q for q in asked[row.benchmark] if q["id"] == row.question)
+        truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
+        parts.append(f"{title} {question['question']}\n\n{row.text}{truth}")
+    return f"\n{'-' * 60}\n".join(parts)
+
+
+def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
+    """The graders on reference answers and constants, before anything is scored; SelfTestError when one is wrong."""
+    with Runner(cfg.params.evaluate.sandbox) as runner, Verifier() as verifier:
+        rows = [
+            row
+            for name, questions in asked.items()
+            for row in selftest.run(protocols.of(cfg.params.evaluate, name), questions, runner, verifier)
+        ]
+    return pd.DataFrame(rows).set_index(["benchmark", "answer"])
+
+
+def isolation(cfg: Config) -> dict:
+    """How generated programs are confined on this machine: layers, private user, result of the escape probes."""
+    with Runner(cfg.params.evaluate.sandbox) as runner:
+        return runner.description()
+
+
+def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:
+    """Integer answers on which Math-Verify and the grader disagree; empty when they agree on all."""
+    truth = {(name, q["id"]): q["answer"] for name, qs in asked.items() for q in qs if q["kind"] == "integer"}
+    rows = [r for r in graded.to_dict("records") if (r["benchmark"], r["question"]) in truth]
+    items = [
+        {key: r[key] for key in ("question", "sample", "outcome", "extracted")}
+        | {"answer": truth[r["benchmark"], r["question"]], "text": split_response(r["text"])[1] or ""}
+        for r in rows
+    ]
+    with Verifier(max(1, len(os.sched_getaffinity(0)))) as verifier:
+        return pd.DataFrame(verifier.second_opinion(items))
 
 
 def outcome_counts(graded: pd.DataFrame) -> list[dict]:
@@ -291,3 +326,9 @@ def load_graded(cfg: Config) -> pd.DataFrame:
     """The graded samples of a finished evaluation."""
     record.check(graded_path(cfg), f"run `make 04_evaluation RUN={cfg.run}` first")
     return pd.DataFrame(record.read_lines(graded_path(cfg)))
+
+
+if __name__ == "__main__":
+    from tinyr1.standalone import main  # the command for one model; it uses the functions above
+
+    sys.exit(main())

@@ -156,3 +156,42 @@ def outcomes(graded: pd.DataFrame, order: tuple[str, ...], models: list[str], be
     handles = [plt.Rectangle((0, 0), 1, 1, color=shades[o]) for o in order]
     fig.legend(handles, order, loc="outside lower center", ncols=len(order), frameon=False, fontsize=8)
     return fig
+
+
+def comparison_matrix(table: pd.DataFrame, models: list[str]) -> Figure:
+    """Row model less column model in points, by benchmark; a star where it differs after Holm's correction.
+
+    table: `comparison.pairs`.
+    """
+    benchmarks = list(dict.fromkeys(table.benchmark))
+    size = (0.42 * len(models) * len(benchmarks) + 2, 0.42 * len(models) + 1.2)
+    fig, axes = plt.subplots(1, len(benchmarks), figsize=size, sharey=True, layout="constrained")
+    limit = max(1.0, 100 * table["mean"].abs().max())
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        grid = np.full((len(models), len(models)), np.nan)
+        for row in table[table.benchmark == benchmark].itertuples():
+            i, j = models.index(row.model), models.index(row.against)
+            grid[i, j], grid[j, i] = 100 * row.mean, -100 * row.mean
+            for y, x, sign in ((i, j, 1), (j, i, -1)):
+                text = f"{sign * 100 * row.mean:+.0f}" + ("*" if row.holm < 0.05 else "")
+                ax.text(x, y, text, ha="center", va="center", fontsize=6)
+        image = ax.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit)
+        ax.set(title=benchmark, xticks=range(len(models)), yticks=range(len(models)), yticklabels=models)
+        ax.set_xticklabels(models, rotation=60, ha="right")
+    fig.colorbar(image, ax=axes, label="points", shrink=0.8)
+    return fig
+
+
+def answer_lengths(graded: pd.DataFrame, models: list[str], benchmarks: list[str]) -> Figure:
+    """Tokens in an answer: median, quartiles and range of each model. graded: model, benchmark, n_tokens."""
+    fig, axes = plt.subplots(1, len(benchmarks), figsize=(3 * len(benchmarks), 2.6), sharey=True, layout="constrained")
+    for ax, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
+        part = graded[(graded.benchmark == benchmark) & graded.n_tokens.notna()]
+        values = [part[part.model == m].n_tokens.to_numpy() for m in models]
+        boxes = ax.boxplot(values, orientation="horizontal", tick_labels=models, whis=(0, 100), patch_artist=True,
+                           medianprops={"color": "black"})  # fmt: skip
+        for patch, model in zip(boxes["boxes"], models, strict=True):
+            patch.set_facecolor(colour(model, models))
+        ax.set(title=benchmark, xlabel="tokens in an answer")
+    np.atleast_1d(axes)[0].invert_yaxis()
+    return fig

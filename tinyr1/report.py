@@ -290,6 +290,8 @@ CAPTIONS = {
     "winners": "Whose weights the merged model has, where the experts disagree.",
     "importance": "Importance in the middle layer under each reading of fusion, with its threshold.",
     "outcomes": "What became of the answers of each model.",
+    "answer_lengths": "Tokens in an answer: median, quartiles and range.",
+    "comparison_matrix": "Row model less column model in points; a star where they differ after Holm's correction.",
     "figure_1": "pass@1 of every model with its 95 % interval, the counterpart of the paper's Figure 1.",
     "gains": "Paired gains over the backbone in points, with 95 % intervals.",
 }

@@ -1,0 +1,74 @@
+"""Models against each other on the same questions: paired differences, tests, and what the sample could have found."""
+
+from itertools import combinations
+
+import pandas as pd
+
+from tinyr1 import stats
+
+LEVEL = 0.05
+
+
+def shares(graded: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """Share of correct samples by question (index) and model (columns)."""
+    rows = graded[graded.benchmark == benchmark]
+    correct = rows.assign(score=rows.outcome.eq("correct").astype(float))
+    return correct.pivot_table(index="question", columns="model", values="score", aggfunc="mean")
+
+
+def pairs(graded: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+    """Every pair of models on every benchmark: model, against, benchmark, mean, low, high, p, holm, detectable.
+
+    mean: of model - against over the questions, with its 95 % interval, as fractions. p: two-sided sign-flip test;
+    holm: adjusted over all pairs and benchmarks of the table. detectable: smallest true difference that such a test
+    would have found in four of five repetitions.
+    """
+    rows = []
+    for benchmark in dict.fromkeys(graded.benchmark):
+        wide = shares(graded, benchmark)
+        for against, model in combinations(models, 2):
+            a, b = wide[model].to_numpy(), wide[against].to_numpy()
+            estimate = stats.paired(a, b)
+            rows.append((model, against, benchmark, estimate.mean, estimate.low, estimate.high,
+                         stats.sign_flip(a, b), stats.detectable(a - b)))  # fmt: skip
+    columns = ["model", "against", "benchmark", "mean", "low", "high", "p", "detectable"]
+    table = pd.DataFrame(rows, columns=columns)
+    adjusted = stats.holm(dict(enumerate(table.p)))
+    table.insert(7, "holm", [adjusted[i] for i in range(len(table))])
+    return table
+
+
+def differing(table: pd.DataFrame) -> pd.DataFrame:
+    """The pairs that differ after Holm's correction, largest difference first; for reading, in points."""
+    found = table[table.holm < LEVEL].sort_values("mean", key=abs, ascending=False)
+    points = [f"{100 * r.mean:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in found.itertuples()]
+    return found.assign(points=points)[["model", "against", "benchmark", "points", "holm"]].reset_index(drop=True)
+
+
+def power(table: pd.DataFrame) -> pd.DataFrame:
+    """Median and largest detectable difference of each benchmark, in points."""
+    grouped = (100 * table.detectable).groupby(table.benchmark, sort=False)
+    return pd.DataFrame({"median": grouped.median(), "largest": grouped.max()}).round(1)
+
+
+def intervals(graded: pd.DataFrame) -> pd.DataFrame:
+    """Score of every model and benchmark with both intervals of evaluation.md §6, in percent.
+
+    questions: over the questions (the population they stand for); samples: the same questions drawn again, which needs
+    two samples of each. pass@k: at least one of the k drawn samples is right.
+    """
+    rows = []
+    for (model, benchmark), part in graded.groupby(["model", "benchmark"], sort=False):
+        counts = part.outcome.eq("correct").groupby(part.question).agg(["sum", "size"])
+        k = int(counts["size"].min())
+        values = (counts["sum"] / counts["size"]).to_numpy()
+        over = stats.proportion(values)
+        again = stats.resampled(values, k) if k > 1 else None
+        at_k = stats.pass_at_k(counts["sum"].to_numpy(), k, k).mean() if (counts["size"] == k).all() else None
+        rows.append({
+            "model": model, "benchmark": benchmark, "pass@1": f"{100 * over.mean:.1f}",
+            "questions": f"[{100 * over.low:.1f}, {100 * over.high:.1f}]",
+            "samples": f"[{100 * again.low:.1f}, {100 * again.high:.1f}]" if again else "one sample each",
+            "pass@k": f"{100 * at_k:.1f} (k = {k})" if at_k is not None else "",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["model", "benchmark"])

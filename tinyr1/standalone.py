@@ -1,0 +1,256 @@
+"""The evaluation alone, for any checkpoint folder, hub id or served endpoint: `python -m tinyr1.evaluate`.
+
+    python -m tinyr1.evaluate --model FOLDER --benchmarks aime24,gpqa,lcb --protocol sound
+    python -m tinyr1.evaluate --endpoint http://localhost:8000/v1 --model NAME --benchmarks aime24
+    python -m tinyr1.evaluate --model NAME --benchmarks aime24 --responses samples.jsonl      grade, sample nothing
+
+Benchmarks, engine and sampling come from a params file; options override them. The output folder holds responses,
+graded samples, scores.csv, evaluation.json (protocol, sources, isolation, outcomes) and the files that users of
+lm-evaluation-harness know. The same command continues after an interruption.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from tinyr1 import comparison, config, evaluate, interop, paper, record
+from tinyr1 import protocol as protocols
+from tinyr1.config import Config, ConfigError
+from tinyr1.record import StageError
+from tinyr1.sandbox import SandboxError
+from tinyr1.selftest import SelfTestError
+
+TWINS = {"aime25": "aime24"}  # benchmarks that a params file need not have: their settings but for the file
+ALIASES = {"lcb": "livecodebench", "gpqa-diamond": "gpqa", "aime2024": "aime24", "aime2025": "aime25"}
+WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.model")
+
+
+class Single(Config):
+    """A run of one model: its checkpoint is anywhere, its artifacts are in one folder."""
+
+    name: str
+    checkpoint: Path
+    out: Path
+    key: str
+
+    @property
+    def home(self) -> Path:
+        return self.out
+
+    @property
+    def reports(self) -> Path:
+        return self.out
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def model(self, name: str) -> Path:
+        return self.checkpoint
+
+    def known_key(self, model: str) -> str:
+        return self.key
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tinyr1.evaluate", description=__doc__.splitlines()[0],
+        epilog="Model code runs confined; see evaluate.sandbox in the params file.",
+    )  # fmt: skip
+    parser.add_argument("--model", required=True, help="checkpoint folder or hub id; with --endpoint the served name")
+    parser.add_argument("--benchmarks", required=True, help="names from the params file, with commas: aime24,gpqa,lcb")
+    parser.add_argument("--protocol", choices=("sound", "released"), help="default: the params file's")
+    parser.add_argument("--run", default="r1-1.5b", help="params file with benchmarks, engine and sampling")
+    parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model>")
+    parser.add_argument("--samples", type=int, help="of each question")
+    parser.add_argument("--questions", type=int, help="only so many of each benchmark")
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--path", action="append", default=[], metavar="BENCHMARK=FILE", help="a local file or folder")
+    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
+    parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the server's key")
+    parser.add_argument("--responses", type=Path, help="JSONL of answers of one benchmark; nothing is sampled")
+    return parser
+
+
+def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
+    """The params file with the command line's options; ConfigError lists what does not fit."""
+    data = params.model_dump(mode="python")
+    e = data["evaluate"]
+    wanted = [ALIASES.get(name.strip(), name.strip()) for name in a.benchmarks.split(",")]
+    local = {ALIASES.get(name, name) for name in (pair.partition("=")[0] for pair in a.path)}
+    known = e["benchmarks"]
+    known |= {name: known[twin] for name, twin in TWINS.items() if name in local and twin in known}
+    if unknown := sorted(set(wanted) - set(known)):
+        raise ConfigError(
+            f"--benchmarks: {', '.join(unknown)}: not in params/{a.run}.yaml ({', '.join(known)}); {', '.join(TWINS)} "
+            "needs its file in --path"
+        )
+    e["benchmarks"] = {name: dict(known[name]) for name in wanted}
+    for pair in a.path:
+        name, _, path = pair.partition("=")
+        name = ALIASES.get(name, name)
+        if name not in wanted or not path:
+            raise ConfigError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
+        e["benchmarks"][name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
+    for key, value in (("samples", a.samples), ("max_tokens", a.max_tokens), ("questions", a.questions)):
+        if value is not None:
+            for benchmark in e["benchmarks"].values():
+                benchmark[key] = value
+    e |= {k: v for k in ("protocol", "temperature", "top_p") if (v := getattr(a, k)) is not None}
+    if a.endpoint:
+        e["engine"] = {
+            "kind": "endpoint", "base_url": a.endpoint, "model": a.model, "api_key_variable": a.api_key_variable,
+            "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
+        }  # fmt: skip
+    try:
+        return config.Params.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def checkpoint(a: argparse.Namespace) -> Path:
+    """The folder of the model, fetched from the hub where it is no folder here; not needed for an endpoint."""
+    folder = Path(a.model)
+    if a.endpoint or a.responses or folder.is_dir():
+        return folder
+    if a.model.count("/") != 1:
+        raise ConfigError(f"--model: {a.model} is no folder and no hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(a.model, allow_patterns=list(WEIGHTS)))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ConfigError(f"--model: {a.model} cannot be fetched from the hub: {error}") from error
+
+
+def identity(a: argparse.Namespace, folder: Path) -> str:
+    """What ties responses to a model: the manifest of a checkpoint this kit made, else its files' sizes and times."""
+    if a.responses:
+        return record.file_hash(a.responses) if a.responses.is_file() else ""
+    if a.endpoint:
+        return record.digest([a.endpoint, a.model])
+    if record.manifest_path(folder).is_file():
+        return record.check(folder, "make it again")["content"]
+    files = sorted(f for pattern in WEIGHTS for f in folder.glob(pattern))
+    if not files:
+        raise ConfigError(f"--model: {folder} holds no checkpoint (no .safetensors, no .json)")
+    return record.digest([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+
+
+def load(a: argparse.Namespace) -> Single:
+    base = config.load(a.run)
+    folder = checkpoint(a)
+    name = Path(a.model).name
+    out = a.out or base.home.parent / "evaluations" / name
+    key = identity(a, folder)
+    return Single(run=a.run, params=settings(a, base.params), name=name, checkpoint=folder, out=out, key=key)
+
+
+def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:
+    """Store the answers of a file as if they had been sampled under this protocol; a note for what is incomplete."""
+    if len(asked) != 1:
+        raise ConfigError("--responses: holds the answers of one benchmark; name one in --benchmarks")
+    ((name, questions),) = asked.items()
+    rules = protocols.of(cfg.params.evaluate, name)
+    shown = [q | {"question": _shown(rules, q)} for q in questions]
+    found = interop.load(path, shown)
+    keys = {"model_key": cfg.key, "protocol_key": evaluate.protocol_key(cfg, name, questions)}
+    record.write_lines(cfg.responses(cfg.name, name), [line | keys for line in found.lines])
+    print(f"{path}: {len(found.lines)} answers ({found.form})")
+    for note in found.notes:
+        print(f"  {note}")
+
+
+def _shown(rules: protocols.Protocol, question: dict) -> str:
+    """A question as other tools know it."""
+    return question["question"] if "options" not in question else protocols.requests(rules, [question], 1)[0][
+        "messages"][-1]["content"]  # fmt: skip
+
+
+def published(names: list[str]) -> pd.DataFrame:
+    """The paper's scores on these benchmarks, for its backbone and its model; apart from ours."""
+    scores = paper.scores()
+    called = {"backbone": "DeepSeek-R1-Distill-Qwen-32B", "math-science-code": "TinyR1-32B-Preview"}
+    rows = {
+        title: {b: f"{100 * scores[model, b]:.1f}" for b in names if (model, b) in scores}
+        for model, title in called.items()
+    }
+    return pd.DataFrame(rows).T.dropna(how="all")
+
+
+def run(a: argparse.Namespace) -> None:
+    cfg = load(a)
+    loaded = evaluate.load(cfg)
+    asked = {name: one.questions for name, one in loaded.items()}
+    described = [evaluate.protocol(cfg, name, questions) for name, questions in asked.items()]
+    print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
+    for name, questions in asked.items():
+        if not questions[0]["private"]:
+            request = protocols.requests(protocols.of(cfg.params.evaluate, name), questions[:1], 1)[0]
+            print(f"[{name}] {request.get('prompt') or request['messages']}\n")
+    tested = evaluate.self_test(cfg, asked)
+    print(f"{tested.samples.sum()} answers known to be right or wrong were graded so\n")
+    if a.responses:
+        adopt(cfg, a.responses, asked)
+        sampled = {"imported": str(a.responses)}
+    else:
+        sampled = evaluate.generate(cfg, asked, has_gpu=bool(record.machine()["gpus"]))
+    graded = evaluate.grade_all(cfg, asked)
+    if graded.empty:
+        raise StageError("no answer to grade")
+    store(cfg, loaded, described, graded, tested, sampled)
+    counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
+    print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded).to_string()}")
+    theirs = published(list(asked))
+    if not theirs.empty:
+        print(f"\nthe paper's own numbers, on its own runs:\n{theirs.to_string()}")
+    print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
+
+
+def store(
+    cfg: Single, loaded: dict, described: list[dict], graded: pd.DataFrame, tested: pd.DataFrame, sampled: dict
+) -> None:
+    """scores.csv, graded.jsonl, evaluation.json, and the harness's results.json and samples_*.jsonl."""
+    asked = {name: one.questions for name, one in loaded.items()}
+    evaluate.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.4f")
+    evaluate.save_graded(cfg, graded)
+    texts = {
+        name: [q | {"user": _asked(protocols.of(cfg.params.evaluate, name), q)} for q in questions]
+        for name, questions in asked.items()
+    }
+    gated = {name for name, questions in asked.items() if questions[0]["private"]}
+    interop.write(cfg.out, graded, texts, {d["benchmark"]: d for d in described}, gated)
+    facts = {
+        "model": cfg.name, "key": cfg.key, "protocols": described, "sources": [one.record() for one in loaded.values()],
+        "isolation": evaluate.isolation(cfg), "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
+        "outcomes": evaluate.outcome_counts(graded), "machine": record.machine(), "code": record.code_version(),
+        "second_opinion": evaluate.second_opinions(graded, asked).to_dict("records"),
+    }  # fmt: skip
+    text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
+    record.write_atomic(cfg.out / "evaluation.json", text)
+
+
+def _asked(rules: protocols.Protocol, question: dict) -> str:
+    """What the model was shown for sample 0."""
+    request = protocols.requests(rules, [question], 1)[0]
+    return request.get("prompt") or request["messages"][-1]["content"]
+
+
+def main() -> int:
+    try:
+        run(_arguments().parse_args())
+    except (ConfigError, StageError, SelfTestError, SandboxError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
