@@ -75,7 +75,7 @@ def traces(runner, folder):
     ipc = [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("shm", "sem", "msg")]
     shm = sorted(os.listdir("/dev/shm"))
     files = {path.name: (path.stat().st_mode, path.read_text()) for path in Path(folder).iterdir()}
-    working = sorted(os.listdir(runner._zygote._folder.name))
+    working = sorted(path.name for path in Path(runner._zygote._folder.name).glob("*"))
     return ipc, shm, files, working, INTERPRETER.stat().st_mtime_ns, INTERPRETER.stat().st_mode
 
 

@@ -320,11 +320,11 @@ def test_nothing_runs_on_when_the_judge_is_killed():
     code = (
         "import sys, threading\nfrom tinyr1.config import Sandbox\nfrom tinyr1.sandbox import Runner\n"
         "with Runner(Sandbox(cpu_seconds=600, memory_mb=512, semantics='real', isolation='landlock')) as r:\n"
-        "    print(r._zygote._process.pid, flush=True)\n    r.run('while True: pass', '')"
+        "    print(r._zygote._process.pid, r._zygote._folder.name, flush=True)\n    r.run('while True: pass', '')"
     )
     root = Path(sandbox.__file__).parents[1]
     judge = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root)
-    zygote = int(judge.stdout.readline())
+    zygote, folder = judge.stdout.readline().split()
     time.sleep(0.5)
     judge.kill()
     judge.wait()
@@ -334,6 +334,7 @@ def test_nothing_runs_on_when_the_judge_is_killed():
         time.sleep(0.05)
     assert _state(zygote) in "ZX"
     assert not _children(zygote)
+    assert not Path(folder).exists()
 
 
 def _stat(pid):
@@ -350,7 +351,7 @@ def _state(pid):
 
 
 def _children(pid):
-    return [p.name for p in Path("/proc").glob("[0-9]*") if _stat(p.name)[1] == pid]
+    return [p.name for p in Path("/proc").glob("[0-9]*") if _stat(p.name)[1] == int(pid)]
 
 
 def test_runners_in_threads_have_slots_of_their_own():

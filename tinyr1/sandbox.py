@@ -363,6 +363,8 @@ class _Zygote:
             )  # fmt: skip
         try:
             self.hello = self._receive(START_SECONDS)
+            if kind == "bubblewrap":
+                self._folder.cleanup()  # it has an empty folder of its own
             if missing := [layer for layer in layers if layer not in self.hello["layers"]]:
                 raise SandboxError(f"this kernel has no {' and no '.join(missing)}")
         except BaseException:
