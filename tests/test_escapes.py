@@ -697,7 +697,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("who", OTHERS)
-def test_the_same_as(who):
+def test_the_same_as(who, tmp_path):
     """This file and test_sandbox.py in a process that gave up root, or most of its rights."""
     if os.geteuid() != 0 or os.environ.get("TINYR1_SAME_AS"):
         pytest.skip("only root can become somebody else, once")
@@ -707,17 +707,17 @@ def test_the_same_as(who):
     words = ["setpriv", *options, "--inh-caps=-all", sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
              "-k", selection, str(Path(__file__)), str(Path(__file__).with_name("test_sandbox.py"))]  # fmt: skip
     if who == "an ordinary user" and not all(map(reachable, (Path(os.path.realpath(sys.executable)), ROOT))):
-        words = ["unshare", "--mount", "sh", "-ec", OPENED, "sh", str(Path(sys.base_prefix)), *words]
+        words = ["unshare", "--mount", "sh", "-ec", OPENED, "sh", sys.base_prefix, str(tmp_path), *words]
     environment = os.environ | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT), "TINYR1_SAME_AS": who}
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= 30
 
 
-# $1: the interpreter's prefix. Its private parent becomes an open, empty folder in which only the prefix exists.
+# $1: the interpreter's prefix, $2: a folder to keep it at meanwhile. Its private parent becomes an open, empty folder in which only the prefix exists.
 OPENED = (
-    'top=/$(echo "$1" | cut -d/ -f2); keep=$(mktemp -d); mount --bind "$1" "$keep"; '
-    'mount -t tmpfs -o mode=0755 none "$top"; mkdir -p "$1"; mount --bind "$keep" "$1"; shift; exec "$@"'
+    'top=/$(echo "$1" | cut -d/ -f2); mount --bind "$1" "$2"; '
+    'mount -t tmpfs -o mode=0755 none "$top"; mkdir -p "$1"; mount --bind "$2" "$1"; shift 2; exec "$@"'
 )
 
 
