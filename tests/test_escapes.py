@@ -714,7 +714,8 @@ def test_the_same_as(who, tmp_path):
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= 30
 
 
-# $1: the interpreter's prefix, $2: a folder to keep it at meanwhile. Its private parent becomes an open, empty folder in which only the prefix exists.
+# $1: the interpreter's prefix, $2: a folder to keep it at meanwhile. Its private parent becomes
+# an open, empty folder in which only the prefix exists.
 OPENED = (
     'top=/$(echo "$1" | cut -d/ -f2); mount --bind "$1" "$2"; '
     'mount -t tmpfs -o mode=0755 none "$top"; mkdir -p "$1"; mount --bind "$2" "$1"; shift 2; exec "$@"'
