@@ -277,3 +277,14 @@ def test_a_deleted_artifact_is_found_before_the_next_stage_starts(stage):
         StageError, match=r"math\.jsonl: deleted after it was made; run `make 01_data_curation"
     ):
         record.require(stage, STAGE)
+
+
+def test_two_processes_do_not_make_one_artifact(tmp_path):
+    def build(folder):
+        with pytest.raises(record.StageError, match="another process is making it"):
+            record.make(tmp_path / "thing", {"a": 1}, build, "wait")
+        (folder / "file").write_text("x")
+        return {}
+
+    record.make(tmp_path / "thing", {"a": 1}, build, "wait")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thing"], "no lock is left"

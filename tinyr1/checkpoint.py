@@ -22,6 +22,7 @@ DTYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 50 * 10**9  # transformers' own limit for a file
 ALIGNMENT = 8  # of the first tensor in a file, in bytes
 
@@ -110,27 +111,36 @@ def read_json(path: Path) -> object:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: those its index lists, or all there are."""
-    index = read_json(folder / "model.safetensors.index.json")
-    if index is None:
+    if not (folder / INDEX).exists():
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise CheckpointError(f"{folder}: no .safetensors file; convert the weights with transformers first")
         return files
-    try:
-        files = sorted({folder / name for name in index["weight_map"].values()})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder}/model.safetensors.index.json: has no weight_map of names to files") from error
+    files = sorted({folder / name for name in _weight_map(folder).values()})
     if absent := [f.name for f in files if not f.is_file()]:
         raise CheckpointError(f"{folder}: the index lists files that are not there: {', '.join(absent)}")
     return files
 
 
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> file of the index."""
+    index = read_json(folder / INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{folder / INDEX}: has no weight_map of names to files; fetch it again")
+    return weight_map
+
+
 def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
-    """Every tensor that the index lists is in the file it names."""
-    index = read_json(folder / "model.safetensors.index.json")
-    for name, file in index["weight_map"].items() if index else ():
+    """The index lists the tensors that the files hold, each in its file."""
+    if not (folder / INDEX).exists():
+        return
+    weight_map = _weight_map(folder)
+    for name, file in weight_map.items():
         if name not in tensors or tensors[name].file.name != file:
             raise CheckpointError(f"{folder}: the index puts {name} into {file}, where it is not")
+    if unlisted := sorted(tensors.keys() - weight_map.keys()):
+        raise CheckpointError(f"{tensors[unlisted[0]].file}: holds {unlisted[0]}, which the index does not list")
 
 
 def _header(file: Path) -> dict[str, Stored]:
@@ -140,7 +150,7 @@ def _header(file: Path) -> dict[str, Stored]:
             pass
         with file.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(length))
+            header = json.loads(handle.read(length), object_pairs_hook=_unique)
     except (SafetensorError, OSError, ValueError, struct.error) as error:
         raise CheckpointError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
     header.pop("__metadata__", None)
@@ -150,6 +160,15 @@ def _header(file: Path) -> dict[str, Stored]:
             raise CheckpointError(f"{file}: {name} is stored as {entry['dtype']}; dequantize the model first")
         begin = 8 + length + entry["data_offsets"][0]
         found[name] = Stored(file, begin, tuple(entry["shape"]), DTYPES[entry["dtype"]])
+    return found
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object; a key that comes twice would hide a tensor."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)} is listed twice")
     return found
 
 
@@ -170,7 +189,7 @@ class Writer:
             weight_map = {name: file for file, shard in zip(names, layout, strict=True) for name in shard}
             total = sum(stored.bytes for shard in layout for stored in shard.values())
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+            (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
     def _start(self, path: Path, shard: dict[str, Stored]) -> None:
         """Create a file of full size with its header."""

@@ -132,11 +132,11 @@ class Fusion(Method):
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> _State:
         entries, ranks = shape[0] * shape[1], quartile_ranks(shape[0] * shape[1])
         fixed = _tensor_divergence(scan) if self.reading == "paper" else None
-        parts, high, dtype = [], 0, None
-        for divergence, counts, dtype in scan(lambda block: self._measure(block, fixed)):  # noqa: B007
-            parts.append(divergence)
-            high = high + counts
-        divergence = np.concatenate(parts)
+        # Copied to one place: kept where the threads make them, small results would hold freed blocks apart.
+        divergence, done, high, dtype = np.empty(shape[0]), 0, 0, None
+        for rows, counts, dtype in scan(lambda block: self._measure(block, fixed)):  # noqa: B007
+            divergence[done : done + len(rows)] = rows
+            done, high = done + len(rows), high + counts
         bins = [quantiles.locate(high, rank) for rank in ranks]
         highs = [b for b, _ in bins]
         low = sum(scan(lambda block: self._refine(block, divergence, highs)))

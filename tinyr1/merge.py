@@ -7,6 +7,7 @@
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -37,13 +38,12 @@ def merge(
     """
     started = time.perf_counter()
     models = load(steps, folders, options)
-    merge_checks.check_disk(out, output_bytes(models, steps, options))
-    for leftover in out.glob("*"):  # of a run that was killed
+    for leftover in out.glob("*"):  # of a run that was killed; its room is free before room is asked for
         leftover.unlink()
+    merge_checks.check_disk(out, output_bytes(models, steps, options))
     parents = parents or {name: hashes(folders[name]) for name in models}
     rows = write(steps, models, out, options, title)
     main, tokenizer = folders[steps.main_leaf], folders[options.tokenizer or steps.main_leaf]
-    _write_config(main, tokenizer, out, options)
     for name in (*merge_checks.TOKENIZER_FILES, "generation_config.json"):
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
@@ -53,6 +53,7 @@ def merge(
     text = recipe.to_mergekit(steps, names, settings["dtype"], settings["out_dtype"])
     (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
     (out / "README.md").write_text(modelcard.card(steps, parents, settings, rows, text), encoding="utf-8")
+    _write_config(main, tokenizer, out, options)  # last: without it nothing loads the folder
     parameters = sum(t.entries for t in shared_tensors(models, models[steps.main_leaf]).values())
     seconds = round(time.perf_counter() - started, 2)
     return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings}
@@ -65,7 +66,21 @@ def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str,
     build(steps, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
     models = {name: Checkpoint(folders[name]) for name in dict.fromkeys(steps.leaves)}
     merge_checks.check(models, options.tokenizer)
+    _check_dtypes(steps, models[steps.main_leaf], options)
     return models
+
+
+def _check_dtypes(steps: Recipe, main: Checkpoint, options: Options) -> None:
+    """The dtypes that fusion is defined in, by its readings; asked before weights are read."""
+    readings = recipe.readings(steps, options.reading)
+    known = (torch.bfloat16, torch.float32) if "released" in readings else tuple(DTYPES.values())
+    for name, stored in main.tensors.items():
+        dtype = options.dtype or stored.dtype
+        if readings and dtype.is_floating_point and dtype not in known:
+            raise MergeError(
+                f"{name}: fusion ({', '.join(sorted(readings))}) takes {', '.join(map(str, known))}, not {dtype}; "
+                "give --dtype"
+            )
 
 
 def output_bytes(models: dict[str, Checkpoint], steps: Recipe, options: Options) -> int:
@@ -91,6 +106,8 @@ def hashes(folder: Path) -> dict[str, str]:
     files = Checkpoint(folder).files
     if record.manifest_path(folder).is_file():
         made = record.check(folder, "make it again")["files"]
+        if added := [file.name for file in files if file.name not in made]:
+            raise MergeError(f"{folder}: {', '.join(added)} came after the folder was finished; remove it")
         return {file.name: made[file.name]["sha256"] for file in files}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return {file.name: digest for file, digest in zip(files, pool.map(record.file_hash, files), strict=True)}
@@ -178,7 +195,10 @@ def plan(steps: Recipe, models: dict[str, Checkpoint], out: Path | None, options
 
 def _trial(steps: Recipe, models: dict[str, Checkpoint], tensors: dict[str, Stored], options: Options) -> float:
     """Parameters/s of merging the first rows of the largest tensor, times the threads."""
-    name, stored = max(tensors.items(), key=lambda item: item[1].entries)
+    floating = {n: t for n, t in tensors.items() if t.dtype.is_floating_point and t.entries}
+    if not floating:
+        return math.inf
+    name, stored = max(floating.items(), key=lambda item: item[1].entries)
     rows, width = as_rows(stored.shape)
     rows = min(rows, max(1, 2 * BLOCK // width))
     root = step_of(steps, name, models, options)
@@ -197,16 +217,39 @@ def _trial(steps: Recipe, models: dict[str, Checkpoint], tensors: dict[str, Stor
     return rows * width / seconds * options.threads
 
 
-def _check_output(out: Path, inputs: dict) -> None:
-    """The output folder is free, or holds the finished result of this very merge."""
-    if not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not record.manifest_path(out).is_file()):
+def _check_output(out: Path, need: int) -> None:
+    """Before weights are hashed: the folder is free or holds a finished merge, and the disk has room for a new one."""
+    finished = record.manifest_path(out).is_file()
+    if out.exists() and not finished and (not out.is_dir() or any(out.iterdir())):
         raise MergeError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
+    if not finished:
+        unfinished = sum(f.stat().st_size for f in record.partial_path(out).glob("*"))  # removed before writing
+        merge_checks.check_disk(out, need - unfinished)
+
+
+def _check_same(out: Path, inputs: dict) -> None:
+    """A finished merge in the output folder is this very one."""
     if record.manifest_path(out).is_file():
-        key = json.loads(record.manifest_path(out).read_text(encoding="utf-8"))["key"]
+        key = json.loads(record.manifest_path(out).read_text(encoding="utf-8")).get("key")
         if key != record.digest(inputs):
             raise MergeError(f"{out}: holds the result of another recipe or other models; choose another --out")
+
+
+def _make(steps: Recipe, folders: dict[str, Path], models: dict[str, Checkpoint], out: Path, options: Options) -> str:
+    """Merge into `out`, or find that merge there; a line about it. A merge that fails leaves nothing behind."""
+    _check_output(out, output_bytes(models, steps, options))
+    parents = {name: hashes(folders[name]) for name in models}
+    inputs = {"recipe": steps.model_dump(by_alias=True), **options.results(), "models": parents}
+    _check_same(out, inputs)
+    try:
+        manifest, built = record.make(
+            out, inputs, lambda partial: merge(steps, folders, partial, options, "merge", parents), "run it again"
+        )
+    except BaseException:  # an interrupt too: a merge starts over, and half of one is of no use to anybody
+        record.discard(out)
+        raise
+    facts = manifest["facts"]
+    return f"{'merged in ' + str(facts['seconds']) + ' s' if built else 'already there'}: {out} ({facts['order']})"
 
 
 def _run(a: argparse.Namespace) -> int:
@@ -218,26 +261,22 @@ def _run(a: argparse.Namespace) -> int:
     models = load(steps, folders, options)
     if a.dry_run:
         print(plan(steps, models, a.out, options))
-        return 0
-    if a.out is None:
+    elif a.out is None:
         raise MergeError("--out: missing; name the folder for the merged checkpoint")
-    parents = {name: hashes(folders[name]) for name in models}
-    inputs = {"recipe": steps.model_dump(by_alias=True), **options.results(), "models": parents}
-    _check_output(a.out, inputs)
-    manifest, built = record.make(
-        a.out, inputs, lambda out: merge(steps, folders, out, options, "merge", parents), "run the command again"
-    )
-    facts = manifest["facts"]
-    print(f"{'merged in ' + str(facts['seconds']) + ' s' if built else 'already there'}: {a.out} ({facts['order']})")
+    else:
+        print(_make(steps, folders, models, a.out, options))
     return 0
 
 
 def main() -> int:
     try:
         return _run(_arguments().parse_args())
-    except (MergeError, CheckpointError, RecipeError, record.StageError, ValueError) as error:
+    except (MergeError, CheckpointError, RecipeError, record.StageError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -125,6 +125,12 @@ def build(recipe: Recipe, reading: str, iqr_multiplier: float) -> "Method":
     return METHODS[recipe.method](**settings)
 
 
+def readings(recipe: Recipe, reading: str) -> set[str]:
+    """The readings of all fusion steps; `reading` for those that name none."""
+    inner = [readings(part, reading) for part in recipe.parts if isinstance(part, Recipe)]
+    return set().union(*inner, {recipe.reading or reading} if recipe.method == "fusion" else ())
+
+
 def describe(recipe: Recipe | str) -> str:
     """A recipe for reading: the paper's (math & science) & code for fusion, base last; else method(base; models)."""
     if isinstance(recipe, str):
@@ -140,11 +146,21 @@ def parse(data: object, name: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = {
-            f"{'.'.join(str(p) for p in item['loc'] if p not in ('str', 'Recipe'))}: {item['msg']}"
-            for item in error.errors()
-        }
+        lines = {line for item in error.errors() if (line := _problem(item)) is not None}
         raise RecipeError("\n".join(f"{name}: {line}" for line in sorted(lines))) from error
+
+
+def _problem(item: Any) -> str | None:
+    """A line for one of pydantic's errors; a part is tried as a name and as a step, one of them counts."""
+    path = [str(p) for p in item["loc"] if p != "str" and "Recipe" not in str(p)]
+    message = item["msg"]
+    if item["loc"][-1:] == ("str",):
+        if isinstance(item["input"], dict):
+            return None
+        message = f"{item['input']!r} is neither the name of a model nor a merge step"
+    elif item["type"] == "model_type" and path:
+        return None
+    return f"{'.'.join(path)}: {message}"
 
 
 def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
@@ -152,20 +168,32 @@ def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
     if not path.is_file():
         raise RecipeError(f"--recipe: {path} does not exist")
     text = path.read_text(encoding="utf-8")
-    if "merge_method" in text:
+    documents = _documents(text, str(path))
+    if any(isinstance(d, dict) and "merge_method" in d for d in documents):
         steps, folders, settings = from_mergekit(text, str(path))
     else:
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not valid YAML: {error}") from error
+        data = documents[0] if len(documents) == 1 else None
         if not isinstance(data, dict) or not {"recipe", "models"} <= set(data) or not isinstance(data["models"], dict):
             raise RecipeError(f"{path}: needs `recipe` (a merge step) and `models` (name: folder)")
         steps, folders = parse(data.pop("recipe"), str(path)), data.pop("models")
+        if wrong := [name for name, folder in folders.items() if not isinstance(folder, str)]:
+            raise RecipeError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
         settings = data
         if extra := sorted(set(settings) - set(FILE_KEYS)):
             raise RecipeError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
+        for key, value in settings.items():
+            kind, called = ((int, float), "a number") if key == "iqr_multiplier" else (str, "text")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                raise RecipeError(f"{path}: {key}: {value!r} is not {called}")
     return steps, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
+
+
+def _documents(text: str, name: str) -> list:
+    """The YAML documents of a file that are not empty."""
+    try:
+        return [d for d in yaml.safe_load_all(text) if d is not None]
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {error}") from error
 
 
 # --- mergekit's YAML ----------------------------------------------------------------------------------------
@@ -174,9 +202,10 @@ def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
 def to_mergekit(recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None) -> str:
     """The recipe as mergekit configuration; several documents, as mergekit-multi reads them, for a nested one.
 
-    mergekit has one reading of fusion and λ = 1.5; other settings are named in a comment.
+    mergekit has one reading of fusion and λ = 1.5, and takes seeds elsewhere: what a step sets of these is a comment.
     """
     documents: list[dict] = []
+    comments: list[str] = []
 
     def place(part: "str | Recipe") -> str:
         return folders.get(part, part) if isinstance(part, str) else step(part)
@@ -190,6 +219,9 @@ def to_mergekit(recipe: Recipe, folders: dict[str, str], dtype: str | None, out_
         shared = {"t": recipe.t, "normalize": recipe.normalize, "rescale": recipe.rescale, "lambda": recipe.lambda_}
         shared = {k: v for k, v in shared.items() if v is not None}
         name = f"step-{len(documents) + 1}"
+        unknown = {k: getattr(recipe, k) for k in ("reading", "iqr_multiplier", "seed")}
+        if said := ", ".join(f"{k} {v}" for k, v in unknown.items() if v is not None):
+            comments.append(f"# not in mergekit: {name} with {said}\n")
         method = FUSION_IN_MERGEKIT if recipe.method == "fusion" else recipe.method
         documents.append({
             "name": name, "models": models, "merge_method": method, **base,
@@ -201,7 +233,7 @@ def to_mergekit(recipe: Recipe, folders: dict[str, str], dtype: str | None, out_
     step(recipe)
     if len(documents) == 1:
         del documents[0]["name"]
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return "".join(comments) + yaml.safe_dump_all(documents, sort_keys=False)
 
 
 def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
@@ -209,17 +241,14 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
 
     RecipeError for what has no counterpart here: slices, gradients and filters, unions of tokenizers, other methods.
     """
-    try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: not valid YAML: {error}") from error
+    documents = _documents(text, name)
     if not documents or not all(isinstance(d, dict) for d in documents):
         raise RecipeError(f"{name}: expected a mapping with merge_method and models")
     steps: dict[str, Recipe] = {}
     folders: dict[str, str] = {}
 
     def place(value: object) -> str | Recipe:
-        model = value["model"] if isinstance(value, dict) else value
+        model = value.get("model") if isinstance(value, dict) else value
         if not isinstance(model, str):
             raise RecipeError(f"{name}: {model!r} is not the folder of a model")
         if model not in steps:
@@ -243,11 +272,15 @@ def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
     known = {"name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source"}
     if extra := sorted(set(document) - known):
         raise RecipeError(f"{name}: {', '.join(extra)}: cannot be read here; only whole models, constant parameters")
-    method = {FUSION_IN_MERGEKIT: "fusion"}.get(document.get("merge_method"), document.get("merge_method"))
-    if method not in TAKES:
+    method = document.get("merge_method")
+    if method == FUSION_IN_MERGEKIT:
+        method = "fusion"
+    if not isinstance(method, str) or method not in TAKES:
         raise RecipeError(f"{name}: merge_method {method!r} is not known here; known: {', '.join(TAKES)}")
     takes, model_takes = TAKES[method]
     base, parameters = document.get("base_model"), document.get("parameters") or {}
+    if not isinstance(parameters, dict) or not isinstance(document.get("models") or [], list):
+        raise RecipeError(f"{name}: parameters must be a mapping and models a list")
     models = [m if isinstance(m, dict) else {"model": m} for m in document.get("models") or []]
     others = [m for m in models if m.get("model") != base]
     data: dict[str, Any] = {"method": method}

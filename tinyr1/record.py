@@ -5,6 +5,7 @@ its `artifact.json` (beside a file: `<file>.artifact.json`) says from what it wa
 SHA-256 of its files. What has no such list is not finished, and is never used.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -137,6 +139,18 @@ def check(path: Path, remedy: str) -> dict:
     return manifest
 
 
+def partial_path(path: Path) -> Path:
+    """Where the artifact of `path` is while it is made."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def discard(path: Path) -> None:
+    """Remove what an unfinished `make` of `path` left, for builders that start over and have no use for it."""
+    partial = partial_path(path)
+    _remove(partial)
+    _remove(partial.with_name(f"{partial.name}.key"))
+
+
 def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -> tuple[dict, bool]:
     """(manifest, whether it was built now) of the artifact at `path`, made from `inputs`.
 
@@ -144,12 +158,22 @@ def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -
     resume finds its earlier work there; work on other inputs is thrown away first.
     """
     key = digest(inputs)
+    partial = partial_path(path)
+    key_file = partial.with_name(f"{partial.name}.key")
     if manifest_path(path).exists():
         manifest = check(path, f"remove it (rm -r {path}) and {remedy}")
         if manifest["key"] == key:
+            if key_file.exists() and key_file.read_text() == key:  # of a kill after the renaming
+                key_file.unlink()
             return manifest, False
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    key_file = partial.with_name(f"{partial.name}.key")
+    with _alone(partial):
+        return _build(path, partial, key_file, key, build, remedy), True
+
+
+def _build(
+    path: Path, partial: Path, key_file: Path, key: str, build: Callable[[Path], dict], remedy: str
+) -> dict:
+    """`make` where there is something to make."""
     if not key_file.exists() or key_file.read_text() != key:
         _remove(partial)
         _remove(partial.with_name(f"{partial.name}.work"))
@@ -171,7 +195,26 @@ def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -
         partial.replace(path)
     _sync(path.parent)
     key_file.unlink()
-    return manifest, True
+    return manifest
+
+
+@contextmanager
+def _alone(partial: Path) -> Iterator[None]:
+    """Hold an artifact's temporary name for this process, however it ends. StageError when another one has it."""
+    lock = partial.with_name(f".{partial.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = lock.exists() and os.fstat(handle.fileno()).st_ino == lock.stat().st_ino
+        except BlockingIOError:
+            same = False
+        if not same:
+            raise StageError(f"{partial}: another process is making it; wait for it or stop it first")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

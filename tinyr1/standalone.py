@@ -147,11 +147,12 @@ def identity(a: argparse.Namespace, folder: Path) -> str:
 
 def load(a: argparse.Namespace) -> Single:
     base = config.load(a.run)
+    params = settings(a, base.params)  # before anything is fetched
     folder = checkpoint(a)
     name = Path(a.model).name
     out = a.out or base.home.parent / "evaluations" / name
     key = identity(a, folder)
-    return Single(run=a.run, params=settings(a, base.params), name=name, checkpoint=folder, out=out, key=key)
+    return Single(run=a.run, params=params, name=name, checkpoint=folder, out=out, key=key)
 
 
 def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:

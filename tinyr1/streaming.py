@@ -94,10 +94,8 @@ class _Step:
         """(merged rows, counts of the inner steps and of this one)."""
         parts = [part.rows(first, last) for part in self.inputs]
         merged, counts = self.method.apply(self.state, Block(first, tuple(t for t, _ in parts)))
-        dtype = self.options.dtype
-        if self.options.out_dtype is not None:  # as if the step had been stored and read again
-            merged = merged.to(self.options.out_dtype)
-        return merged.to(dtype or merged.dtype), [*(c for _, inner in parts for c in inner), counts]
+        stored = merged.to(self.options.out_dtype or merged.dtype)  # as if the step had been stored and read again
+        return stored.to(self.options.dtype or merged.dtype), [*(c for _, inner in parts for c in inner), counts]
 
     def steps(self) -> "Iterator[_Step]":
         """Inner steps first, in the order of `rows`' counts."""

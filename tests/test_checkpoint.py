@@ -1,0 +1,173 @@
+"""Safetensors checkpoints: headers, rows, layout of what is written, and five hundred damaged ones."""
+
+import json
+import re
+import struct
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from checkpoints import Shape, bytes_of, experts, put_json, store, weights, write
+from damage import damages
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tinyr1 import merge
+from tinyr1.blocks import as_rows
+from tinyr1.checkpoint import INDEX, Checkpoint, CheckpointError, Writer
+
+DAMAGES = 500
+EVERY = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
+)  # fmt: skip
+
+
+@pytest.fixture
+def mixed():
+    """Tensors of every dtype, 0-d to 4-d, empty ones among them."""
+    torch.manual_seed(2)
+    shapes = [(), (5,), (3, 4), (2, 3, 4), (2, 1, 3, 2), (0,), (3, 0), (0, 4)]
+    return {f"{str(d)[6:]}.{i}": (torch.randn(s) * 9).to(d) for d in EVERY for i, s in enumerate(shapes)}
+
+
+def whole(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    shape = checkpoint.tensors[name].shape
+    return checkpoint.rows(name, 0, as_rows(shape)[0]).reshape(shape)
+
+
+def written(folder, tensors: dict[str, torch.Tensor], limit: int) -> None:
+    """The tensors through `Writer`, the last first and two bytes at a time where that is possible."""
+    writer = Writer(folder, {n: (tuple(t.shape), t.dtype) for n, t in tensors.items()}, limit)
+    for name, tensor in reversed(list(tensors.items())):
+        flat = tensor.reshape(-1)
+        for i in reversed(range(0, len(flat), 2)):
+            writer.write(name, i * tensor.dtype.itemsize, flat[i : i + 2])
+    writer.close()
+
+
+class TestReading:
+    @pytest.mark.parametrize("shards", [1, 3])
+    def test_headers_say_where_everything_is(self, tmp_path, mixed, shards):
+        put_json(tmp_path / "config.json", {})
+        store(tmp_path, mixed, shards)
+        checkpoint = Checkpoint(tmp_path)
+        assert {n: (s.shape, s.dtype) for n, s in checkpoint.tensors.items()} == {
+            n: (tuple(t.shape), t.dtype) for n, t in mixed.items()
+        }
+        assert checkpoint.bytes == sum(t.nbytes for t in mixed.values())
+        checkpoint.open()
+        for name, tensor in mixed.items():
+            assert torch.equal(whole(checkpoint, name), tensor), name
+        checkpoint.close()
+
+    def test_rows_are_those_of_the_last_dimension(self, tmp_path):
+        tensor = torch.randn(4, 5, 6)
+        put_json(tmp_path / "config.json", {})
+        store(tmp_path, {"a": torch.zeros(3), "b": tensor})
+        checkpoint = Checkpoint(tmp_path).open()
+        assert torch.equal(checkpoint.rows("b", 7, 13), tensor.reshape(20, 6)[7:13])
+        checkpoint.close()
+
+    def test_a_file_cut_while_it_is_read_is_named(self, tmp_path):
+        folder = write(tmp_path / "a", Shape(), weights(Shape(), torch.Generator()))
+        checkpoint = Checkpoint(folder).open()
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+        with pytest.raises(CheckpointError, match=r"model.safetensors: ended while model.norm.weight was read"):
+            checkpoint.rows("model.norm.weight", 0, 1)
+        checkpoint.close()
+
+    def test_what_is_not_a_checkpoint_is_named(self, tmp_path):
+        for expected in ("no such folder", "no config.json", "no .safetensors file"):
+            with pytest.raises(CheckpointError, match=expected) as caught:
+                Checkpoint(tmp_path / "a")
+            assert str(tmp_path / "a") in str(caught.value)
+            if expected == "no such folder":
+                (tmp_path / "a").mkdir()
+            else:
+                put_json(tmp_path / "a" / "config.json", {})
+
+    def test_a_tensor_in_two_files_is_refused(self, tmp_path):
+        put_json(tmp_path / "config.json", {})
+        for part in ("a", "b"):
+            store(tmp_path, {"x": torch.zeros(2)})
+            (tmp_path / "model.safetensors").rename(tmp_path / f"{part}.safetensors")
+        with pytest.raises(CheckpointError, match=r"b\.safetensors: x is also in a\.safetensors"):
+            Checkpoint(tmp_path)
+
+    def test_an_index_that_leaves_a_tensor_out_is_refused(self, tmp_path):
+        put_json(tmp_path / "config.json", {})
+        store(tmp_path, {"x": torch.zeros(2), "y": torch.zeros(2)}, 2)
+        index = json.loads((tmp_path / INDEX).read_text())
+        store(tmp_path, {"x": torch.zeros(2), "y": torch.zeros(2), "z": torch.zeros(2)}, 2)
+        put_json(tmp_path / INDEX, index)
+        with pytest.raises(CheckpointError, match=r"model-00001-of-00002.safetensors: holds z, which the index"):
+            Checkpoint(tmp_path)
+
+
+class TestWriting:
+    def test_safetensors_reads_what_was_written(self, tmp_path, mixed):
+        written(tmp_path, mixed, 10**9)
+        assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+        found = load_file(tmp_path / "model.safetensors")
+        assert found.keys() == mixed.keys()
+        assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in mixed.items())
+        with safe_open(tmp_path / "model.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "pt"}
+
+    @pytest.mark.parametrize("limit", [1, 100, 1000])
+    def test_files_keep_to_the_limit_and_the_index_to_the_files(self, tmp_path, mixed, limit):
+        written(tmp_path, mixed, limit)
+        files = sorted(tmp_path.glob("*.safetensors"))
+        index = json.loads((tmp_path / INDEX).read_text())
+        assert index["metadata"]["total_size"] == sum(t.nbytes for t in mixed.values())
+        found = {}
+        for i, file in enumerate(files, 1):
+            assert file.name == f"model-{i:05d}-of-{len(files):05d}.safetensors"
+            part = load_file(file)
+            assert sum(t.nbytes for t in part.values()) <= max(limit, max(t.nbytes for t in part.values()))
+            assert {index["weight_map"][n] for n in part} == {file.name}
+            found |= part
+        assert all(torch.equal(found[n], t) for n, t in mixed.items())
+        assert len(found) == len(mixed)
+
+    def test_every_tensor_is_aligned_to_its_own_size(self, tmp_path, mixed):
+        written(tmp_path, mixed, 10**9)
+        data = (tmp_path / "model.safetensors").read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        put_json(tmp_path / "config.json", {})
+        assert length % 8 == 0
+        assert not [n for n, s in Checkpoint(tmp_path).tensors.items() if s.begin % s.dtype.itemsize]
+
+
+def test_damaged_checkpoints_give_clear_errors_and_no_output(tmp_path, monkeypatch, capsys):
+    shape = Shape(layers=1, hidden=8, intermediate=16, vocabulary=16, shards=2)
+    folders = experts(tmp_path / "experts", shape)
+    whole = {name: {p.name: p.read_bytes() for p in folder.iterdir()} for name, folder in folders.items()}
+    out, seen, kinds = tmp_path / "made" / "merged", set(), Counter()
+    (tmp_path / "made").mkdir()
+    experts_given = [word for name, folder in folders.items() for word in (f"--{name}", str(folder))]
+    monkeypatch.setattr(sys, "argv", ["merge", *experts_given, "--out", str(out)])
+    ways = {name: damages(i, folder) for i, (name, folder) in enumerate(folders.items())}
+    for turn in range(10 * DAMAGES):
+        victim = list(folders)[turn % 3]
+        kind, damage = next(ways[victim])
+        damage()
+        state = tuple(sorted((p.name, p.read_bytes()) for p in folders[victim].iterdir()))
+        if (victim, state) not in seen:
+            seen.add((victim, state))
+            kinds[kind] += 1
+            code, message = merge.main(), capsys.readouterr().err
+            assert code == 2, f"{kind} in {victim} went unnoticed"
+            assert message.startswith("error: "), message
+            assert re.search(rf"\b{victim}\b", message), f"{kind} in {victim}: {message}"
+            assert not list((tmp_path / "made").iterdir()), kind
+        for name, data in whole[victim].items():
+            (folders[victim] / name).write_bytes(data)
+        if len(seen) == DAMAGES:
+            break
+    assert len(seen) == DAMAGES
+    assert min(kinds.values()) >= 5, kinds
+    assert merge.main() == 0, "the restored checkpoints merge"
+    assert bytes_of(out)

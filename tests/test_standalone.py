@@ -1,0 +1,92 @@
+"""The evaluation command: a served model end to end, answers of other tools, and what it refuses."""
+
+import json
+
+import pytest
+import yaml
+from served import MODEL, Served
+
+from tinyr1 import config, standalone
+
+AIME = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 9)]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    (tmp_path / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in AIME))
+    return tmp_path
+
+
+def command(home, *words):
+    fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
+    return standalone.run(standalone._arguments().parse_args([*fixed, *words]))
+
+
+def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsys):
+    answers = home / "answers.jsonl"
+    rows = [{"id": r["id"], "response": f"<think>x</think>\\boxed{{{r['answer']}}}"} for r in AIME[:6]]
+    rows += [{"id": "q7", "response": "<think>x</think>\\boxed{1}"}, {"id": "q8", "response": "<think>still thinking"}]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command(home, "--model", "other/tool", "--responses", str(answers), "--samples", "1")
+    shown = capsys.readouterr().out
+    assert "75.0" in shown
+    assert "DeepSeek-R1-Distill-Qwen-32B" in shown, "the paper's own number stands beside"
+    assert shown.index("template_hash") < shown.index("pass@1"), "the protocol comes before any number"
+    facts = json.loads((home / "out" / "evaluation.json").read_text())
+    outcomes = {o["outcome"]: o["samples"] for o in facts["outcomes"]}
+    assert outcomes == {"correct": 6, "wrong": 1, "no_answer": 1}
+    results = json.loads((home / "out" / "tool" / "results.json").read_text())
+    assert results["results"]["aime24"]["exact_match,none"] == 0.75
+    assert len((home / "out" / "tool" / "samples_aime24.jsonl").read_text().splitlines()) == 8
+    assert facts["isolation"]["layers"]
+
+
+def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_nothing(home, capsys):
+    with Served() as server:
+        words = ("--model", MODEL, "--endpoint", server.url, "--samples", "2", "--max-tokens", "64")
+        command(home, *words)
+        asked = server.attempts
+        assert asked == 2 * len(AIME)
+        command(home, *words)
+        assert server.attempts == asked
+    assert "responses kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "nowhere"], "is no folder and no hub id"),
+        (["--model", "x", "--responses", "absent.jsonl"], "absent.jsonl: no such file"),
+        (["--model", "x/y", "--benchmarks", "mmlu"], "mmlu: not in params/r1-1.5b.yaml"),
+        (["--model", "x/y", "--benchmarks", "aime25"], "needs its file in --path"),
+        (["--model", "x/y", "--path", "aime24"], "must be one of the benchmarks"),
+        (["--model", "x/y", "--samples", "0", "--responses", "absent.jsonl"], "samples"),
+    ],
+)
+def test_what_it_refuses(home, words, message, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
+    monkeypatch.setattr("sys.argv", ["evaluate", *fixed, *words])
+    assert standalone.main() == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_a_checkpoint_is_an_error(home, monkeypatch, capsys):
+    (home / "empty").mkdir()
+    monkeypatch.setattr("sys.argv", ["evaluate", "--model", str(home / "empty"), "--benchmarks", "aime24"])
+    assert standalone.main() == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_options_override_the_params_file(home):
+    words = ["--model", "a/b", "--benchmarks", "aime25,lcb", "--path", f"aime25={home / 'aime.jsonl'}",
+             "--temperature", "0.1", "--top-p", "0.5", "--protocol", "released", "--samples", "3"]  # fmt: skip
+    params = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    e = params.evaluate
+    assert (e.temperature, e.top_p, e.protocol) == (0.1, 0.5, "released")
+    assert list(e.benchmarks) == ["aime25", "livecodebench"]
+    assert e.benchmarks["aime25"].kind == "aime"
+    assert e.benchmarks["livecodebench"].samples == 3
+    whole = yaml.safe_load((config.ROOT / "params" / "r1-1.5b.yaml").read_text())
+    assert e.benchmarks["livecodebench"].revision == whole["evaluate"]["benchmarks"]["livecodebench"]["revision"]
