@@ -51,24 +51,45 @@ def power(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"median": grouped.median(), "largest": grouped.max()}).round(1)
 
 
-def intervals(graded: pd.DataFrame) -> pd.DataFrame:
+def intervals(graded: pd.DataFrame, asked: dict[str, list[dict]] | None = None) -> pd.DataFrame:
     """Score of every model and benchmark with both intervals of evaluation.md §6, in percent.
 
     questions: over the questions (the population they stand for); samples: the same questions drawn again, which needs
-    two samples of each. pass@k: at least one of the k drawn samples is right.
+    two samples of each. pass@k: at least one of the k drawn samples is right. With the questions asked, also cons@k,
+    the majority's answer, and the score without problems of known faults (LiveCodeBench's errata).
     """
     rows = []
     for (model, benchmark), part in graded.groupby(["model", "benchmark"], sort=False):
         counts = part.outcome.eq("correct").groupby(part.question).agg(["sum", "size"])
         k = int(counts["size"].min())
-        values = (counts["sum"] / counts["size"]).to_numpy()
-        over = stats.proportion(values)
-        again = stats.resampled(values, k) if k > 1 else None
+        values = counts["sum"] / counts["size"]
+        over = stats.proportion(values.to_numpy())
+        again = stats.resampled(values.to_numpy(), k) if k > 1 else None
         at_k = stats.pass_at_k(counts["sum"].to_numpy(), k, k).mean() if (counts["size"] == k).all() else None
         rows.append({
             "model": model, "benchmark": benchmark, "pass@1": f"{100 * over.mean:.1f}",
             "questions": f"[{100 * over.low:.1f}, {100 * over.high:.1f}]",
             "samples": f"[{100 * again.low:.1f}, {100 * again.high:.1f}]" if again else "one sample each",
             "pass@k": f"{100 * at_k:.1f} (k = {k})" if at_k is not None else "",
+            **(_extras(part, values, asked[benchmark], k) if asked else {}),
         })  # fmt: skip
     return pd.DataFrame(rows).set_index(["model", "benchmark"])
+
+
+def _extras(part: pd.DataFrame, values: pd.Series, questions: list[dict], k: int) -> dict[str, str]:
+    """cons@k of questions with an answer to vote on, and the score without faulty problems."""
+    found = {"cons@k": "", "without errata": ""}
+    truth = {q["id"]: q["answer"] for q in questions if "answer" in q}
+    if truth and k > 1:
+        answers = part.sort_values("sample").groupby("question").extracted.apply(_votes)
+        votes = stats.cons_at_k(list(answers), [truth[i] for i in answers.index], k)
+        found["cons@k"] = f"{100 * votes.mean():.1f} (k = {k})"
+    faulty = {q["id"] for q in questions if q.get("erratum")}
+    if faulty & set(values.index):
+        kept = values[~values.index.isin(faulty)]
+        found["without errata"] = f"{100 * kept.mean():.1f} ({len(kept)} problems)"
+    return found
+
+
+def _votes(extracted: pd.Series) -> list[str | None]:
+    return [None if pd.isna(answer) else str(answer) for answer in extracted]

@@ -209,7 +209,7 @@ def run(a: argparse.Namespace) -> None:
         raise StageError("no answer to grade")
     store(cfg, loaded, described, graded, tested, sampled)
     counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
-    print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded).to_string()}")
+    print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded, asked).to_string()}")
     theirs = published(list(asked))
     if not theirs.empty:
         print(f"\nthe paper's own numbers, on its own runs:\n{theirs.to_string()}")

@@ -1,0 +1,55 @@
+"""Models against each other: pairs, Holm's correction, both intervals, errata and majority votes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tinyr1 import comparison, plots
+
+
+def graded(shares: dict[str, list[float]], samples: int = 4) -> pd.DataFrame:
+    """Samples whose share of right answers by question is as given, for each model."""
+    rows = []
+    for model, values in shares.items():
+        for i, share in enumerate(values):
+            for s in range(samples):
+                right = s < round(share * samples)
+                outcome, answer = ("correct", "7") if right else ("wrong", str(s))
+                rows.append((model, "b", f"q{i}", s, 10 + s, outcome, answer))
+    columns = ["model", "benchmark", "question", "sample", "n_tokens", "outcome", "extracted"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_pairs_are_paired_by_question():
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 4, 60) / 4
+    table = comparison.pairs(graded({"a": list(base), "b": list(base + 0.25), "c": list(base)}), ["a", "b", "c"])
+    by_name = {(r.model, r.against): r for r in table.itertuples()}
+    assert by_name["b", "a"].mean == pytest.approx(0.25)
+    assert (by_name["b", "a"].low, by_name["b", "a"].high) == (pytest.approx(0.25), pytest.approx(0.25))
+    assert by_name["c", "a"].p == 1.0
+    assert (table.holm >= table.p).all()
+    assert comparison.differing(table)[["model", "against"]].to_numpy().tolist() == [["b", "a"], ["c", "b"]]
+    assert plots.comparison_matrix(table, ["a", "b", "c"]).axes
+
+
+def test_both_intervals_and_pass_at_k():
+    table = comparison.intervals(graded({"a": [0.25] * 20 + [0.0] * 20}))
+    row = table.loc["a", "b"]
+    assert row["pass@1"] == "12.5"
+    assert row["pass@k"] == "50.0 (k = 4)"
+    low, high = map(float, row["samples"].strip("[]").split(","))
+    # sqrt(20 · 0.25 · 0.75 / 3) / 40 · 1.96 = 5.48 points
+    assert (low, high) == (pytest.approx(12.5 - 5.48, abs=0.06), pytest.approx(12.5 + 5.48, abs=0.06))
+
+
+def test_one_sample_of_each_question_has_no_second_interval():
+    row = comparison.intervals(graded({"a": [1.0, 0.0, 1.0]}, samples=1)).loc["a", "b"]
+    assert row["samples"] == "one sample each"
+
+
+def test_majority_and_errata():
+    asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7", "erratum": "wrong tests"}]}
+    row = comparison.intervals(graded({"a": [0.5, 0.0]}), asked).loc["a", "b"]
+    assert row["cons@k"] == "50.0 (k = 4)", "two of four votes against two single ones; none in the other question"
+    assert row["without errata"] == "50.0 (1 problems)"
