@@ -34,22 +34,30 @@ def test_pairs_are_paired_by_question():
 
 
 def test_both_intervals_and_pass_at_k():
-    table = comparison.intervals(graded({"a": [0.25] * 20 + [0.0] * 20}))
+    table = comparison.intervals(graded({"a": [0.25] * 20 + [0.0] * 20}), {"b": []}, {("a", "b"): 0.5})
     row = table.loc["a", "b"]
     assert row["pass@1"] == "12.5"
     assert row["pass@k"] == "50.0 (k = 4)"
+    assert row["paper"] == "50.0"
     low, high = map(float, row["samples"].strip("[]").split(","))
     # sqrt(20 · 0.25 · 0.75 / 3) / 40 · 1.96 = 5.48 points
     assert (low, high) == (pytest.approx(12.5 - 5.48, abs=0.06), pytest.approx(12.5 + 5.48, abs=0.06))
 
 
 def test_one_sample_of_each_question_has_no_second_interval():
-    row = comparison.intervals(graded({"a": [1.0, 0.0, 1.0]}, samples=1)).loc["a", "b"]
+    row = comparison.intervals(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {}).loc["a", "b"]
     assert row["samples"] == "one sample each"
 
 
 def test_majority_and_errata():
     asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7", "erratum": "wrong tests"}]}
-    row = comparison.intervals(graded({"a": [0.5, 0.0]}), asked).loc["a", "b"]
+    row = comparison.intervals(graded({"a": [0.5, 0.0]}), asked, {}).loc["a", "b"]
     assert row["cons@k"] == "50.0 (k = 4)", "two of four votes against two single ones; none in the other question"
     assert row["without errata"] == "50.0 (1 problems)"
+
+
+def test_a_right_answer_votes_for_the_truth_however_it_was_written():
+    rows = graded({"a": [0.75, 0.75]})
+    rows.loc[rows.outcome == "correct", "extracted"] = "007"
+    asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7"}]}
+    assert comparison.intervals(rows, asked, {}).loc[("a", "b"), "cons@k"] == "100.0 (k = 4)"

@@ -4,7 +4,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-STAGES = ("sources", "curate", "branch", "merge", "evaluate", "plots", "report")
+STAGES = ("sources", "curate", "branch", "merged", "evaluate", "lens", "plots", "report")
 FILES = sorted((ROOT / "tinyr1").rglob("*.py"))
 
 

@@ -122,8 +122,11 @@ def test_special_tokens_go_with_the_tokenizer(three, tmp_path):
     change_json(three["math"] / "config.json", eos_token_id=5)
     change_json(three["math"] / "generation_config.json", eos_token_id=5)
     hint = "name the model whose tokenizer to keep"
-    assert problems(three) == [f"config.json: eos_token_id is 2 in {name}, 5 in math; {hint}"
-                               for name in ("science", "code")]  # fmt: skip
+    assert problems(three) == [
+        f"{file}: eos_token_id is 2 in {name}, 5 in math; {hint}"
+        for name in ("science", "code")
+        for file in ("config.json", "generation_config.json")
+    ]
     for chosen, eos in (("math", 5), ("code", 2)):
         into(three, out := tmp_path / chosen, tokenizer=chosen)
         for file in ("config.json", "generation_config.json"):

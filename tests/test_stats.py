@@ -238,3 +238,16 @@ def test_consensus_of_fewer_samples_is_the_mean_over_subsets():
 def test_consensus_needs_as_many_samples(k):
     with pytest.raises(ValueError, match=f"cons@{k} needs"):
         stats.cons_at_k([["5", "7"]], ["5"], k)
+
+
+def test_an_average_over_benchmarks_counts_each_the_same():
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(1.0, 1.0, 30), rng.normal(0.0, 1.0, 300)
+    found = stats.averaged([small, large])
+    assert found.mean == pytest.approx((small.mean() + large.mean()) / 2)
+    error = np.sqrt(small.var(ddof=1) / 30 + large.var(ddof=1) / 300) / 2
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.06)
+    one, plain = stats.averaged([small]), stats.clustered(small)
+    assert (one.mean, one.low, one.high) == pytest.approx((plain.mean, plain.low, plain.high))
+    same = stats.averaged([np.zeros(5), np.zeros(9)])
+    assert (same.low, same.high) == (0, 0)

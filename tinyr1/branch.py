@@ -211,7 +211,8 @@ def masked_example(tokenizer: PreTrainedTokenizerBase, row: dict) -> str:
 
 def progress(log: Path) -> tuple[int, int, str] | None:
     """(step, of, text) from the training log."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may be on its way
     if not lines:
         return None
     last = json.loads(lines[-1])

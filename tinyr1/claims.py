@@ -56,11 +56,11 @@ def audit(per_question: pd.DataFrame, domains: dict[str, str]) -> pd.DataFrame:
     """
     wide = per_question.pivot_table(index=["benchmark", "question"], columns="model", values="score")
     rows = []
-    for claim in claims(tuple(domains.values()), "mixture" in wide):
+    for claim in claims(tuple(dict.fromkeys(domains.values())), "mixture" in wide):
         if not {claim.better, claim.worse} <= set(wide):
             continue
-        part = wide if claim.domain == AVERAGE else wide[wide.index.get_level_values(0).map(domains) == claim.domain]
-        d = stats.paired(part[claim.better].to_numpy(), part[claim.worse].to_numpy())
+        wanted = [b for b, domain in domains.items() if claim.domain in (AVERAGE, domain)]
+        d = stats.averaged([wide.loc[b, claim.better].to_numpy() - wide.loc[b, claim.worse].to_numpy() for b in wanted])
         verdict = "higher here" if d.low > 0 else "lower here" if d.high < 0 else "undecided here"
         rows.append({
             "claim": claim.text, "where": claim.source,

@@ -51,12 +51,14 @@ def power(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"median": grouped.median(), "largest": grouped.max()}).round(1)
 
 
-def intervals(graded: pd.DataFrame, asked: dict[str, list[dict]] | None = None) -> pd.DataFrame:
+def intervals(
+    graded: pd.DataFrame, asked: dict[str, list[dict]], paper: dict[tuple[str, str], float]
+) -> pd.DataFrame:
     """Score of every model and benchmark with both intervals of evaluation.md §6, in percent.
 
     questions: over the questions (the population they stand for); samples: the same questions drawn again, which needs
-    two samples of each. pass@k: at least one of the k drawn samples is right. With the questions asked, also cons@k,
-    the majority's answer, and the score without problems of known faults (LiveCodeBench's errata).
+    two samples of each. pass@k: at least one of the k drawn samples is right; cons@k: the majority's answer is. Beside
+    it the score without problems of known faults (LiveCodeBench's errata), and the paper's number where it has one.
     """
     rows = []
     for (model, benchmark), part in graded.groupby(["model", "benchmark"], sort=False):
@@ -71,7 +73,8 @@ def intervals(graded: pd.DataFrame, asked: dict[str, list[dict]] | None = None) 
             "questions": f"[{100 * over.low:.1f}, {100 * over.high:.1f}]",
             "samples": f"[{100 * again.low:.1f}, {100 * again.high:.1f}]" if again else "one sample each",
             "pass@k": f"{100 * at_k:.1f} (k = {k})" if at_k is not None else "",
-            **(_extras(part, values, asked[benchmark], k) if asked else {}),
+            **_extras(part, values, asked[benchmark], k),
+            "paper": f"{100 * paper[model, benchmark]:.1f}" if (model, benchmark) in paper else "",
         })  # fmt: skip
     return pd.DataFrame(rows).set_index(["model", "benchmark"])
 
@@ -81,8 +84,8 @@ def _extras(part: pd.DataFrame, values: pd.Series, questions: list[dict], k: int
     found = {"cons@k": "", "without errata": ""}
     truth = {q["id"]: q["answer"] for q in questions if "answer" in q}
     if truth and k > 1:
-        answers = part.sort_values("sample").groupby("question").extracted.apply(_votes)
-        votes = stats.cons_at_k(list(answers), [truth[i] for i in answers.index], k)
+        by_question = {i: _votes(rows, truth[i]) for i, rows in part.sort_values("sample").groupby("question")}
+        votes = stats.cons_at_k(list(by_question.values()), [truth[i] for i in by_question], k)
         found["cons@k"] = f"{100 * votes.mean():.1f} (k = {k})"
     faulty = {q["id"] for q in questions if q.get("erratum")}
     if faulty & set(values.index):
@@ -91,5 +94,9 @@ def _extras(part: pd.DataFrame, values: pd.Series, questions: list[dict], k: int
     return found
 
 
-def _votes(extracted: pd.Series) -> list[str | None]:
-    return [None if pd.isna(answer) else str(answer) for answer in extracted]
+def _votes(rows: pd.DataFrame, truth: str) -> list[str | None]:
+    """Answers in canonical form: whatever was graded as right is the truth, however it was written."""
+    return [
+        truth if row.outcome == "correct" else None if pd.isna(row.extracted) else str(row.extracted)
+        for row in rows.itertuples()
+    ]

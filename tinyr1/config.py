@@ -28,7 +28,7 @@ RELEASES = {"release_v1": 400, "release_v2": 511, "release_v3": 612, "release_v4
             "release_v6": 1055}  # fmt: skip
 SCORE_COLUMNS = (
     "run", "model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high",
-    "mean_tokens", "truncated", "no_answer", "paper",
+    "mean_tokens", "truncated", "no_answer", "timeout", "grader_error", "paper",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1 import benchmarks, grade, launch, record, responses, selftest, stats
+from tinyr1 import benchmarks, grade, interop, launch, record, responses, selftest, stats
 from tinyr1 import protocol as protocols
 from tinyr1.chat import split_response
 from tinyr1.config import SCORE_COLUMNS, Config, Engine
@@ -46,8 +46,8 @@ def protocol(cfg: Config, name: str, asked: list[dict]) -> dict:
     return rules.describe() | {
         "split": e.split, "n_problems": len(asked), "seed": cfg.params.seed,
         "responses": protocols.response_key(rules, asked)[:16],
-        "engine": engine_name(e.engine),
-    }
+        "engine": engine_name(e.engine), "versions": record.machine()["packages"],
+    }  # fmt: skip
 
 
 def protocol_key(cfg: Config, name: str, asked: list[dict]) -> str:
@@ -203,7 +203,7 @@ def scores(cfg: Config, graded: pd.DataFrame, paper: dict[tuple[str, str], float
             values = (
                 cfg.run, model, benchmark, part.question.nunique(), part.groupby("question").size().max(),
                 estimate.mean, estimate.low, estimate.high, part.n_tokens.mean(),
-                part.outcome.eq("truncated").mean(), part.outcome.eq("no_answer").mean(),
+                *(part.outcome.eq(name).mean() for name in ("truncated", "no_answer", *grade.UNDECIDED)),
                 paper.get((model, benchmark), np.nan),
             )  # fmt: skip
             rows.append(dict(zip(SCORE_COLUMNS, values, strict=True)))
@@ -305,6 +305,24 @@ def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.Da
 def outcome_counts(graded: pd.DataFrame) -> list[dict]:
     """Samples by model, benchmark and outcome."""
     return graded.groupby(["model", "benchmark", "outcome"]).size().rename("samples").reset_index().to_dict("records")
+
+
+def export(
+    cfg: Config, folder: Path, graded: pd.DataFrame, asked: dict[str, list[dict]], described: list[dict]
+) -> None:
+    """Graded samples as lm-evaluation-harness writes them; gated questions stay out."""
+    texts = {
+        name: [q | {"user": _shown(protocols.of(cfg.params.evaluate, name), q)} for q in questions]
+        for name, questions in asked.items()
+    }
+    gated = {name for name, questions in asked.items() if questions[0]["private"]}
+    interop.write(folder, graded, texts, {d["benchmark"]: d for d in described}, gated)
+
+
+def _shown(rules: protocols.Protocol, question: dict) -> str:
+    """What a model was shown for sample 0."""
+    request = protocols.requests(rules, [question], 1)[0]
+    return request.get("prompt") or request["messages"][-1]["content"]
 
 
 def graded_path(cfg: Config) -> Path:

@@ -11,7 +11,7 @@ from tinyr1.protocol import LETTERS, Protocol, order
 from tinyr1.sandbox import Runner
 
 OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_error")
-UNDECIDED = ("timeout", "grader_error")  # not right, and not shown to be wrong: scores carry their counts
+UNDECIDED = ("timeout", "grader_error")  # not right, and not shown to be wrong: scores.csv has a column for each
 
 
 def outcome(
@@ -39,7 +39,7 @@ def _integer(found: int, question: dict, *_: object) -> tuple[str, str]:
 
 
 def _option(found: str, question: dict, response: dict, protocol: Protocol, *_: object) -> tuple[str, str]:
-    shown = order(protocol, question, response["sample"])
+    shown = response.get("order") or order(protocol, question, response["sample"])
     name = str(shown[LETTERS.index(found)]) if shown else found
     return ("correct" if name == question["answer"] else "wrong"), name
 

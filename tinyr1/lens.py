@@ -47,7 +47,7 @@ def winners(merged: Path, experts: dict[str, Path]) -> pd.DataFrame:
     columns = [*experts, "shared", "none", "disagree"]
     table = pd.DataFrame(rows, columns=["kind", *columns, "entries"]).groupby("kind", sort=False).sum()
     table.loc["all"] = table.sum()
-    shares = table[columns[:-1]].div(table.disagree.where(table.disagree > 0), axis=0)
+    shares = table[columns[:-1]].div(table.disagree.where(table.disagree > 0), axis=0).fillna(0.0)
     return shares.assign(disagree=table.disagree / table.entries)
 
 
@@ -136,7 +136,7 @@ def histograms(left: Path, right: Path, iqr_multiplier: float, kinds: tuple[str,
     middle = Checkpoint(left).config["num_hidden_layers"] // 2
     pairs = {kind(name): pair for name, pair in _pairs(left, right, lambda name: _layer(name) == middle)}
     rows = []
-    for which in kinds:
+    for which in (k for k in kinds if k in pairs):  # other architectures have other names
         for name in READINGS:
             scores, state, _ = scored(pairs[which], name, iqr_multiplier)
             flat = scores.flatten()[:: max(1, scores.numel() // DRAWN)]

@@ -93,6 +93,7 @@ def _write_config(main: Path, tokenizer: Path, out: Path, options: Options) -> N
     """The main model's config, with the dtype of the result and the special tokens of the tokenizer that is kept."""
     content = dict(read_json(main / "config.json"))
     other = read_json(tokenizer / "config.json")
+    content = {key: value for key, value in content.items() if key not in merge_checks.SPECIAL}
     content |= {key: other[key] for key in merge_checks.SPECIAL if key in other}
     wanted = options.results()["out_dtype"] or options.results()["dtype"]
     if wanted:
@@ -223,7 +224,7 @@ def _check_output(out: Path, need: int) -> None:
     if out.exists() and not finished and (not out.is_dir() or any(out.iterdir())):
         raise MergeError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
     if not finished:
-        unfinished = sum(f.stat().st_size for f in record.partial_path(out).glob("*"))  # removed before writing
+        unfinished = sum(f.stat().st_blocks * 512 for f in record.partial_path(out).glob("*"))  # removed before writing
         merge_checks.check_disk(out, need - unfinished)
 
 
@@ -241,13 +242,16 @@ def _make(steps: Recipe, folders: dict[str, Path], models: dict[str, Checkpoint]
     parents = {name: hashes(folders[name]) for name in models}
     inputs = {"recipe": steps.model_dump(by_alias=True), **options.results(), "models": parents}
     _check_same(out, inputs)
-    try:
-        manifest, built = record.make(
-            out, inputs, lambda partial: merge(steps, folders, partial, options, "merge", parents), "run it again"
-        )
-    except BaseException:  # an interrupt too: a merge starts over, and half of one is of no use to anybody
-        record.discard(out)
-        raise
+
+    def build(partial: Path) -> dict:
+        _check_same(out, inputs)  # once more, now that this process is alone with the output
+        try:
+            return merge(steps, folders, partial, options, "merge", parents)
+        except BaseException:  # an interrupt too: a merge starts over, and half of one is of no use to anybody
+            record.discard(out)
+            raise
+
+    manifest, built = record.make(out, inputs, build, "run it again")
     facts = manifest["facts"]
     return f"{'merged in ' + str(facts['seconds']) + ' s' if built else 'already there'}: {out} ({facts['order']})"
 
@@ -260,6 +264,8 @@ def _run(a: argparse.Namespace) -> int:
     steps, folders, options = _job(a)
     models = load(steps, folders, options)
     if a.dry_run:
+        if a.out is not None:
+            _check_output(a.out, output_bytes(models, steps, options))
         print(plan(steps, models, a.out, options))
     elif a.out is None:
         raise MergeError("--out: missing; name the folder for the merged checkpoint")

@@ -36,9 +36,21 @@ def check(models: dict[str, Checkpoint], tokenizer: str | None) -> None:
         problems += _tensor_problems(first_name, first, name, model)
         if tokenizer is None:
             problems += _tokenizer_problems(first_name, first, name, model)
+            problems += _generation_problems(first_name, first, name, model)
     if problems:
         more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise MergeError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
+
+
+def _generation_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint) -> list[str]:
+    """Special tokens of generation_config.json, where both models have one."""
+    a, b = (read_json(m.folder / "generation_config.json") or {} for m in (first, model))
+    return [
+        f"generation_config.json: {k} is {b[k]!r} in {name}, {a[k]!r} in {first_name}; name the model whose "
+        "tokenizer to keep"
+        for k in SPECIAL
+        if k in a and k in b and a[k] != b[k]
+    ]
 
 
 def _config_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint, special: bool) -> list[str]:

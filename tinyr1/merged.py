@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from tinyr1 import merge, record
+from tinyr1.blocks import as_rows, borders
 from tinyr1.checkpoint import Checkpoint
 from tinyr1.config import Config
 from tinyr1.progress import say
@@ -45,6 +46,13 @@ def statistics(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(record.read_lines(folder / merge.STATISTICS))
 
 
+def fusion_tables(cfg: Config) -> dict[str, pd.DataFrame]:
+    """`statistics` of the fusion steps of every merged model that has any, by model name."""
+    tables = {name: statistics(cfg.model(name)) for name in cfg.params.merge.models}
+    tables = {name: table[table.method == "fusion"] for name, table in tables.items() if len(table)}
+    return {name: table for name, table in tables.items() if len(table)}
+
+
 def facts_table(facts: list[dict]) -> pd.DataFrame:
     """One row for each merged model: order (base last), reading, λ, parameters, seconds."""
     columns = ["model", "order", "reading", "iqr_multiplier", "parameters", "seconds"]
@@ -64,7 +72,8 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 "tensors with threshold 0": step.threshold.le(0).mean(),
                 "rows with KL < 0": step.negative_rows.sum() / max(1, step.rows.sum()),
             })  # fmt: skip
-    return pd.DataFrame(rows).set_index("model").round(3)
+    columns = ["model", "right", "base"]
+    return (pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)).set_index("model").round(3)
 
 
 def regimes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -87,15 +96,10 @@ def all_finite(folder: Path) -> bool:
     checkpoint = Checkpoint(folder).open()
     try:
         return all(
-            bool(checkpoint.rows(name, 0, _rows(stored.shape)).isfinite().all())
+            bool(checkpoint.rows(name, *place).isfinite().all())
             for name, stored in checkpoint.tensors.items()
             if stored.dtype.is_floating_point
+            for place in borders(as_rows(stored.shape))
         )
     finally:
         checkpoint.close()
-
-
-def _rows(shape: tuple[int, ...]) -> int:
-    from tinyr1.blocks import as_rows
-
-    return as_rows(shape)[0]

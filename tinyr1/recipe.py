@@ -259,6 +259,9 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
         recipe = _mergekit_step(document, place, name)
         steps[str(document.get("name", ""))] = recipe
     last = documents[-1]
+    for key in ("dtype", "out_dtype", "tokenizer_source"):
+        if len({str(d.get(key)) for d in documents}) > 1:
+            raise RecipeError(f"{name}: {key} differs between the documents; one merge has one")
     settings = {k: last.get(k) for k in ("dtype", "out_dtype")}
     source = last.get("tokenizer_source")
     if source not in (None, "base"):

@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -255,8 +255,11 @@ def record_path(cfg: Config, stage: str) -> Path:
     return cfg.reports / f"{stage}.json"
 
 
-def write(cfg: Config, stage: str, artifacts: dict[str, Path], facts: dict, seconds: dict[str, float]) -> dict:
-    """End a stage: its record, atomically. artifacts: name -> path of what it made."""
+def write(
+    cfg: Config, stage: str, artifacts: dict[str, Path], facts: dict, seconds: dict[str, float],
+    tables: Sequence[str] = (),
+) -> dict:  # fmt: skip
+    """End a stage: its record, atomically. artifacts: name -> path of what it made; tables: its files in reports."""
     remedy = f"run `make {stage} RUN={cfg.run}`"
     entry = {
         "stage": stage,
@@ -272,9 +275,10 @@ def write(cfg: Config, stage: str, artifacts: dict[str, Path], facts: dict, seco
             name: {"path": str(path.relative_to(cfg.home)), "content": check(path, remedy)["content"]}
             for name, path in artifacts.items()
         },
+        "tables": {name: file_hash(cfg.reports / name) for name in tables},
         "facts": facts,
     }
-    write_atomic(record_path(cfg, stage), json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(record_path(cfg, stage), json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return entry
 
 
@@ -296,6 +300,10 @@ def require(cfg: Config, stage: str) -> dict:
         path = cfg.home / item["path"]
         if check(path, remedy)["content"] != item["content"]:
             raise StageError(f"{path}: not what {stage}.json lists; {remedy}")
+    for name, expected in entry.get("tables", {}).items():
+        path = cfg.reports / name
+        if not path.is_file() or file_hash(path) != expected:
+            raise StageError(f"{path}: missing, or not what {stage}.json lists; {remedy}")
     return entry
 
 

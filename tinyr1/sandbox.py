@@ -142,7 +142,7 @@ def _take_slot() -> int:
 
 
 def private_uid(slot: int, ranges: str, pid: int) -> int | None:
-    """A user id for a slot of process `pid`, inside the last quarter of the widest range of /proc/self/uid_map.
+    """A user id for a slot of process `pid`, in the upper half of the widest range of /proc/self/uid_map.
 
     None where the ranges hold too few users for that, as in a user namespace of one.
     """

@@ -13,10 +13,9 @@ from fractions import Fraction
 from tinyr1 import grade
 from tinyr1.mathgrade import Verifier
 from tinyr1.protocol import LETTERS, Protocol, order
-from tinyr1.sandbox import Runner
+from tinyr1.sandbox import SOURCE_BYTES, Runner
 
 INTEGERS = (0, 1, 7, 42, 100, 999, -1)
-PROGRAM_BYTES = 1 << 20  # of test cases in a stand-in program; larger problems are counted, not run
 CONSTANTS = {"": "pass", "0": "print(0)", "YES": "print('YES')"}
 
 
@@ -105,10 +104,10 @@ def _letters(protocol: Protocol, question: dict) -> Iterator[Answer]:
 
 def _programs(protocol: Protocol, question: dict) -> Iterator[Answer]:
     tests = question["tests"]
-    small = sum(len(t["input"]) + len(t["output"]) for t in tests) <= PROGRAM_BYTES
     ambiguous = len({t["input"].strip() for t in tests}) < len({(t["input"].strip(), t["output"]) for t in tests})
-    stand_in = _fenced(_stand_in(question)) if small and not ambiguous else None
-    yield "a stand-in for a reference solution", stand_in, 0, {"correct"}
+    stand_in = None if ambiguous else _stand_in(question)
+    fits = stand_in is not None and len(stand_in) <= SOURCE_BYTES
+    yield "a stand-in for a reference solution", _fenced(stand_in) if fits else None, 0, {"correct"}
     for output, code in CONSTANTS.items():
         right = {t["output"].strip() for t in tests} == {output} and not question["func_name"]
         yield "a program with constant output", _fenced(code), 0, {"correct" if right else "wrong"}

@@ -12,6 +12,7 @@ lm-evaluation-harness know. The same command continues after an interruption.
 import argparse
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ from tinyr1.selftest import SelfTestError
 
 TWINS = {"aime25": "aime24"}  # benchmarks that a params file need not have: their settings but for the file
 ALIASES = {"lcb": "livecodebench", "gpqa-diamond": "gpqa", "aime2024": "aime24", "aime2025": "aime25"}
-WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "*.model")
+CHECKPOINT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # what a checkpoint consists of on the hub
 
 
 class Single(Config):
@@ -65,7 +66,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--benchmarks", required=True, help="names from the params file, with commas: aime24,gpqa,lcb")
     parser.add_argument("--protocol", choices=("sound", "released"), help="default: the params file's")
     parser.add_argument("--run", default="r1-1.5b", help="params file with benchmarks, engine and sampling")
-    parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model>")
+    parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model and hash>")
     parser.add_argument("--samples", type=int, help="of each question")
     parser.add_argument("--questions", type=int, help="only so many of each benchmark")
     parser.add_argument("--max-tokens", type=int)
@@ -126,32 +127,35 @@ def checkpoint(a: argparse.Namespace) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(a.model, allow_patterns=list(WEIGHTS)))
+        return Path(snapshot_download(a.model, allow_patterns=list(CHECKPOINT)))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ConfigError(f"--model: {a.model} cannot be fetched from the hub: {error}") from error
 
 
 def identity(a: argparse.Namespace, folder: Path) -> str:
-    """What ties responses to a model: the manifest of a checkpoint this kit made, else its files' sizes and times."""
+    """What ties responses to a model: the content of its files, as in the manifest of a checkpoint this kit made."""
     if a.responses:
-        return record.file_hash(a.responses) if a.responses.is_file() else ""
+        if not a.responses.is_file():
+            raise StageError(f"{a.responses}: no such file; give a JSONL file of responses")
+        return record.file_hash(a.responses)
     if a.endpoint:
         return record.digest([a.endpoint, a.model])
     if record.manifest_path(folder).is_file():
         return record.check(folder, "make it again")["content"]
-    files = sorted(f for pattern in WEIGHTS for f in folder.glob(pattern))
-    if not files:
-        raise ConfigError(f"--model: {folder} holds no checkpoint (no .safetensors, no .json)")
-    return record.digest([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+    files = sorted({f for pattern in CHECKPOINT for f in folder.glob(pattern)})
+    if not any(f.suffix == ".safetensors" for f in files):
+        raise ConfigError(f"--model: {folder} holds no checkpoint (no .safetensors)")
+    with ThreadPoolExecutor() as pool:
+        return record.digest(dict(zip([f.name for f in files], pool.map(record.file_hash, files), strict=True)))
 
 
 def load(a: argparse.Namespace) -> Single:
     base = config.load(a.run)
     params = settings(a, base.params)  # before anything is fetched
     folder = checkpoint(a)
-    name = Path(a.model).name
-    out = a.out or base.home.parent / "evaluations" / name
+    name = folder.resolve().name if folder.is_dir() and "/snapshots/" not in str(folder) else Path(a.model).name
     key = identity(a, folder)
+    out = a.out or base.home.parent / "evaluations" / f"{name}-{key[:8]}"
     return Single(run=a.run, params=params, name=name, checkpoint=folder, out=out, key=key)
 
 
@@ -162,10 +166,16 @@ def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:
     ((name, questions),) = asked.items()
     rules = protocols.of(cfg.params.evaluate, name)
     shown = [q | {"question": _shown(rules, q)} for q in questions]
-    found = interop.load(path, shown)
     keys = {"model_key": cfg.key, "protocol_key": evaluate.protocol_key(cfg, name, questions)}
-    record.write_lines(cfg.responses(cfg.name, name), [line | keys for line in found.lines])
+    found = interop.load(path, shown, keys["protocol_key"])
+    first = {q["id"]: protocols.order(rules, q, 0) for q in questions}  # the order that another tool's prompt showed
+    order = {} if found.form == "tinyr1" else first
+    lines = [line | keys | ({"order": order[line["question"]]} if order else {}) for line in found.lines]
+    record.write_lines(cfg.responses(cfg.name, name), lines)
     print(f"{path}: {len(found.lines)} answers ({found.form})")
+    beyond = sum(line["sample"] >= rules.samples for line in lines)
+    if beyond:
+        print(f"  {beyond} are samples beyond the {rules.samples} of each question that are graded; raise --samples")
     for note in found.notes:
         print(f"  {note}")
 
@@ -191,6 +201,8 @@ def run(a: argparse.Namespace) -> None:
     cfg = load(a)
     loaded = evaluate.load(cfg)
     asked = {name: one.questions for name, one in loaded.items()}
+    if few := [name for name, questions in asked.items() if len(questions) < 2]:
+        raise ConfigError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")
     described = [evaluate.protocol(cfg, name, questions) for name, questions in asked.items()]
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
     for name, questions in asked.items():
@@ -209,7 +221,7 @@ def run(a: argparse.Namespace) -> None:
         raise StageError("no answer to grade")
     store(cfg, loaded, described, graded, tested, sampled)
     counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
-    print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded, asked).to_string()}")
+    print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded, asked, {}).to_string()}")
     theirs = published(list(asked))
     if not theirs.empty:
         print(f"\nthe paper's own numbers, on its own runs:\n{theirs.to_string()}")
@@ -223,26 +235,16 @@ def store(
     asked = {name: one.questions for name, one in loaded.items()}
     evaluate.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.4f")
     evaluate.save_graded(cfg, graded)
-    texts = {
-        name: [q | {"user": _asked(protocols.of(cfg.params.evaluate, name), q)} for q in questions]
-        for name, questions in asked.items()
-    }
-    gated = {name for name, questions in asked.items() if questions[0]["private"]}
-    interop.write(cfg.out, graded, texts, {d["benchmark"]: d for d in described}, gated)
+    evaluate.export(cfg, cfg.out, graded, asked, described)
     facts = {
-        "model": cfg.name, "key": cfg.key, "protocols": described, "sources": [one.record() for one in loaded.values()],
+        "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
+        "sources": [one.record() for one in loaded.values()],
         "isolation": evaluate.isolation(cfg), "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
         "outcomes": evaluate.outcome_counts(graded), "machine": record.machine(), "code": record.code_version(),
         "second_opinion": evaluate.second_opinions(graded, asked).to_dict("records"),
     }  # fmt: skip
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
     record.write_atomic(cfg.out / "evaluation.json", text)
-
-
-def _asked(rules: protocols.Protocol, question: dict) -> str:
-    """What the model was shown for sample 0."""
-    request = protocols.requests(rules, [question], 1)[0]
-    return request.get("prompt") or request["messages"][-1]["content"]
 
 
 def main() -> int:

@@ -79,6 +79,21 @@ def paired(a: np.ndarray, b: np.ndarray) -> Estimate:
     return clustered(_differences(a, b))
 
 
+def averaged(groups: Sequence[np.ndarray]) -> Estimate:
+    """Mean over groups (benchmarks) of each group's mean over its questions (n_i,), with its 95 % interval.
+
+    Every group counts the same, however many questions it has. One group: its t interval; several: standard errors
+    added in squares, t with the degrees of freedom of Welch and Satterthwaite.
+    """
+    groups = [_questions(values) for values in groups]
+    mean = float(np.mean([values.mean() for values in groups]))
+    variances = np.array([values.var(ddof=1) / len(values) for values in groups]) / len(groups) ** 2
+    total = float(variances.sum())
+    freedom = sum(v**2 / (len(values) - 1) for v, values in zip(variances, groups, strict=True))
+    half = float(stats.t.ppf(0.975, total**2 / freedom)) * math.sqrt(total) if total > 0 else 0.0
+    return Estimate(mean, mean - half, mean + half)
+
+
 def sign_flip(a: np.ndarray, b: np.ndarray, seed: int = 0) -> float:
     """Two-sided p of no difference between a and b (n,), by flipping the signs of a - b; exact up to 14 that differ."""
     d = _differences(a, b)

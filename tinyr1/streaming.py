@@ -49,6 +49,7 @@ class Options:
         return {
             "reading": self.reading, "iqr_multiplier": self.iqr_multiplier, "dtype": names[self.dtype],
             "out_dtype": names[self.out_dtype], "tokenizer": self.tokenizer, "shard_bytes": self.shard_bytes,
+            "device": torch.device(self.device).type,  # sums are taken in another order on a GPU
         }  # fmt: skip
 
 
@@ -60,13 +61,17 @@ class _Leaf:
 
     def rows(self, first: int, last: int) -> tuple[torch.Tensor, list]:
         """(rows in the dtype that is computed in, no counts); MergeError when one is not finite."""
-        tensor = self.checkpoint.rows(self.name, first, last)
-        if not _finite(tensor):
+        stored = self.checkpoint.rows(self.name, first, last)
+        if not _finite(stored):
             raise MergeError(
                 f"{self.checkpoint.folder}: {self.name} holds infinities or NaNs (model {self.model}); "
                 "such a checkpoint cannot be merged"
             )
-        return tensor.to(device=self.options.device, dtype=self.options.dtype), []
+        tensor = stored.to(dtype=self.options.dtype)
+        if tensor.dtype != stored.dtype and not _finite(tensor):
+            raise MergeError(f"{self.name}: model {self.model} has numbers beyond the range of {tensor.dtype}; give "
+                             "another --dtype")  # fmt: skip
+        return tensor.to(device=self.options.device), []
 
 
 class _Step:
@@ -163,7 +168,10 @@ def _merge_tensor(
 
     def block(place: tuple[int, int]) -> list:
         merged, counts = root.rows(*place)
-        writer.write(name, place[0] * shape[1] * dtype.itemsize, merged.to(dtype).cpu())
+        merged = merged.to(dtype).cpu()
+        if not _finite(merged):
+            raise MergeError(f"{name}: the result has numbers beyond the range of {dtype}; give another --out-dtype")
+        writer.write(name, place[0] * shape[1] * dtype.itemsize, merged)
         watch.add(merged.numel())
         return counts
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
-from tinyr1 import launch
+from tinyr1 import launch, record
 from tinyr1.packing import ATTENTION, PackedSequences, shifted_targets
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at one time
@@ -127,11 +127,8 @@ class StepLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.started, self.first = time.perf_counter(), state.global_step
-        kept = []
-        if self.path.exists():  # a resumed run repeats no step in the log
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if state.is_world_process_zero:  # a resumed run repeats no step in the log
+            record.write_lines(self.path, [r for r in record.read_lines(self.path) if r["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or "loss" not in logs:
