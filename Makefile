@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONNOUSERSITE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+export PYTHONWARNINGS := ignore:IProgress not found
 
 .DEFAULT_GOAL := help
 MODEL ?= runs/$(RUN)/merged/math-science-code

@@ -10,6 +10,7 @@ import copy
 import csv
 import mimetypes
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,8 @@ def _without_paths(text: str) -> str:
     if root.is_relative_to(home) and root != home:  # IPython shortens the home folder in tracebacks itself
         short = f"~/{root.relative_to(home)}"
         known += [(f"{short}/", ""), (short, ".")]
+    if not Path(sys.prefix).is_relative_to(root):  # an environment kept elsewhere is shown where set-up puts it
+        known.append((sys.prefix, ".venv"))
     if len(home.parts) > 1:
         known.append((str(home), "~"))
     for path, new in known:
