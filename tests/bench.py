@@ -54,6 +54,7 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
         packing.write(folder / "packed.safetensors", [chat.encode(tokenizer, r) for r in rows], length, 0)
         plan = {
             "model": str(cfg.backbone), "packed": str(folder / "packed.safetensors"), "seed": 0,
+            "finished": str(folder / "finished"),
             "gradient_accumulation": 1, "sft": cfg.params.branch.math.model_dump() | {"batch_size": 1, "epochs": 1},
             "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip

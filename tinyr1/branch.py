@@ -161,13 +161,16 @@ def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
         )
         plan = {
             "model": str(job.start), "packed": str(work / "packed.safetensors"), "out": str(folder),
-            "gradient_accumulation": accumulation, "seed": cfg.params.seed,
+            "finished": str(work / "finished"), "gradient_accumulation": accumulation, "seed": cfg.params.seed,
             "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
         record.write_atomic(work / "plan.json", json.dumps(plan, indent=1))
         words, environment = command(cfg, work / "plan.json", has_gpu)
         log = cfg.home / "logs" / f"train-{job.name}.log"
         launch.follow(words, environment, log, job.name, lambda: progress(folder / KEPT_FROM_TRAINING), "step")
+        # The launcher ends with exit status 0 when a signal has ended the process that it started.
+        if not (work / "finished").exists():
+            raise record.StageError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
         for leftover in folder.glob("checkpoint-*"):
             shutil.rmtree(leftover)
         shutil.rmtree(work)

@@ -209,7 +209,7 @@ def without_compiled_communication() -> None:
 
 
 def train(plan: dict) -> None:
-    """Fine-tune as planned and leave a checkpoint in the plan's output folder."""
+    """Fine-tune as planned, leave a checkpoint in the plan's output folder, and then the file `finished` names."""
     out = Path(plan["out"])
     without_compiled_communication()
     args = training_arguments(plan, out)  # first: under ZeRO-3 the model is sharded while it loads
@@ -225,6 +225,8 @@ def train(plan: dict) -> None:
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     trainer.save_model(str(out))
+    if trainer.is_world_process_zero():
+        Path(plan["finished"]).touch()
 
 
 def main() -> None:
