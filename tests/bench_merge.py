@@ -7,6 +7,7 @@ start to exit, with the operating system's account of its memory; the floor is r
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -171,7 +173,9 @@ def main() -> None:
         branches = {name: cfg.model(name) for name in EXPERTS}
         if all(path.is_dir() for path in branches.values()):
             print(f"branches of {cfg.run}\n{compare(branches, folder / 'scratch', arguments.repeats).to_string()}\n")
-        experts = make_experts(folder)
+        # In a process of its own: a command's peak memory would otherwise count what this one held when it forked.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            experts = pool.submit(make_experts, folder).result()
         table = compare(experts, folder / "scratch", arguments.repeats)
         print(f"layers with the shapes of Qwen2.5-32B, {LAYERS} of them and the embedding\n{table.to_string()}")
 

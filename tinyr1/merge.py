@@ -41,7 +41,7 @@ def merge(
     for leftover in out.glob("*"):  # of a run that was killed; its room is free before room is asked for
         leftover.unlink()
     merge_checks.check_disk(out, output_bytes(models, steps, options))
-    parents = parents or {name: hashes(folders[name]) for name in models}
+    parents = parents or hashes(models)
     rows = write(steps, models, out, options, title)
     main, tokenizer = folders[steps.main_leaf], folders[options.tokenizer or steps.main_leaf]
     for name in (*merge_checks.TOKENIZER_FILES, "generation_config.json"):
@@ -102,16 +102,26 @@ def _write_config(main: Path, tokenizer: Path, out: Path, options: Options) -> N
     (out / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weight files; those of a checkpoint this kit made are in its manifest."""
-    files = Checkpoint(folder).files
-    if record.manifest_path(folder).is_file():
-        made = record.check(folder, "make it again")["files"]
-        if added := [file.name for file in files if file.name not in made]:
-            raise MergeError(f"{folder}: {', '.join(added)} came after the folder was finished; remove it")
-        return {file.name: made[file.name]["sha256"] for file in files}
+def hashes(models: dict[str, Checkpoint]) -> dict[str, dict[str, str]]:
+    """SHA-256 of the weight files, by model; those of a checkpoint this kit made are in its manifest."""
+    known = {name: _manifest_hashes(model) for name, model in models.items()}
+    asked = [(name, file) for name, model in models.items() if known[name] is None for file in model.files]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return {file.name: digest for file, digest in zip(files, pool.map(record.file_hash, files), strict=True)}
+        found = list(zip(asked, pool.map(record.file_hash, [file for _, file in asked]), strict=True))
+    return {
+        name: {file.name: digest for (owner, file), digest in found if owner == name} if made is None else made
+        for name, made in known.items()
+    }
+
+
+def _manifest_hashes(model: Checkpoint) -> dict[str, str] | None:
+    """What the manifest of a checkpoint says, after checking that its files are as they were made."""
+    if not record.manifest_path(model.folder).is_file():
+        return None
+    made = record.check(model.folder, "make it again")["files"]
+    if added := [file.name for file in model.files if file.name not in made]:
+        raise MergeError(f"{model.folder}: {', '.join(added)} came after the folder was finished; remove it")
+    return {file.name: made[file.name]["sha256"] for file in model.files}
 
 
 def verify(folder: Path) -> list[str]:
@@ -239,7 +249,7 @@ def _check_same(out: Path, inputs: dict) -> None:
 def _make(steps: Recipe, folders: dict[str, Path], models: dict[str, Checkpoint], out: Path, options: Options) -> str:
     """Merge into `out`, or find that merge there; a line about it. A merge that fails leaves nothing behind."""
     _check_output(out, output_bytes(models, steps, options))
-    parents = {name: hashes(folders[name]) for name in models}
+    parents = hashes(models)
     inputs = {"recipe": steps.model_dump(by_alias=True), **options.results(), "models": parents}
     _check_same(out, inputs)
 

@@ -1,6 +1,6 @@
 """The README.md that goes with a merged checkpoint: recipe, parents, and what the merge did to each tensor."""
 
-import pandas as pd
+from collections.abc import Iterable
 
 from tinyr1.recipe import Recipe, describe
 
@@ -13,10 +13,9 @@ def card(recipe: Recipe, parents: dict[str, dict[str, str]], settings: dict, row
         "---\ntags:\n- merge\n- tinyr1\nlibrary_name: transformers\n---\n",
         f"# {describe(recipe)}\n",
         "Merged by [tinyr1](https://arxiv.org/abs/2503.04872); `a & b` is fusion with b as the base.\n",
-        "## Settings\n", _table(pd.DataFrame([settings]).T.reset_index(), ("setting", "value")),
+        "## Settings\n", _table(settings.items(), ("setting", "value")),
         "## Parents\n",
-        _table(pd.DataFrame([(m, f, h) for m, files in parents.items() for f, h in files.items()]),
-               ("model", "file", "sha256")),
+        _table([(m, f, h) for m, files in parents.items() for f, h in files.items()], ("model", "file", "sha256")),
         "## Recipe for mergekit\n", f"```yaml\n{yaml_text}```\n",
     ]  # fmt: skip
     fused = [row for row in rows if row["method"] == "fusion" and "threshold" in row]
@@ -25,7 +24,7 @@ def card(recipe: Recipe, parents: dict[str, dict[str, str]], settings: dict, row
             "## Fusion, tensor by tensor\n",
             "Shares are of the entries that differ and of the squared distance between the two models. `everything` "
             "means that all that differs was taken, so that the tensor is the right model's; `nothing`, the base's.\n",
-            _table(pd.DataFrame([_numbers(row) for row in fused]), COLUMNS),
+            _table(map(_numbers, fused), COLUMNS),
         ]
     return "\n".join(parts)
 
@@ -36,7 +35,7 @@ def _numbers(row: dict) -> tuple:
             f"{row['distance_share']:.4f}", f"{row['nonpositive_rows']} of {row['rows']}", row["regime"])  # fmt: skip
 
 
-def _table(frame: pd.DataFrame, columns: tuple[str, ...]) -> str:
+def _table(rows: Iterable[tuple], columns: tuple[str, ...]) -> str:
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    lines += [" | ".join(str(value) for value in row) for row in frame.itertuples(index=False)]
+    lines += [" | ".join(str(value) for value in row) for row in rows]
     return "".join(f"| {line} |\n" for line in lines)

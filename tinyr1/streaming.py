@@ -250,5 +250,5 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):  # a C library without it is slower, not wrong
         return
     trim_threshold, mmap_threshold = -1, -3
-    for option in (trim_threshold, mmap_threshold):
-        mallopt(option, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)
+    mallopt(mmap_threshold, 32 << 20)  # the most that glibc takes; a larger value would be refused and change nothing
