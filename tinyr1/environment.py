@@ -290,7 +290,7 @@ def run(command, log):
                                  env=clean_environment(os.environ))  # fmt: skip
         try:
             status = child.wait()
-        except BaseException:
+        except BaseException:  # an interrupt: no child outlives the set-up that started it
             child.terminate()
             child.wait()
             raise

@@ -209,7 +209,7 @@ class Runner:
         self._slot = _take_slot()
         try:
             self._start()
-        except BaseException:
+        except BaseException:  # an interrupt too: the slot and the fork-server go back
             self.__exit__()
             raise
         return self
