@@ -84,6 +84,23 @@ def test_the_divergence_is_never_negative(offset, width):
     assert torch.allclose(compiled, fusion.row_divergence(right, left), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("width", [1, 3, 1025, 27648])
+@pytest.mark.parametrize("scale", [0.02, 0.5, 4.0])
+@pytest.mark.parametrize("spread", [1e-18, 1e-13, 1e-6, 1e-3, 2e-3, 0.1])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_kernels_keep_six_digits_of_a_divergence(width, scale, spread, shift):
+    """Sums in single precision where the numbers allow it, in double precision elsewhere; shift: of a whole row."""
+    generator = torch.Generator().manual_seed(width)
+    right = torch.empty(4, width).normal_(0, scale, generator=generator)
+    delta = torch.empty(4, width).normal_(0, spread, generator=generator) + shift * 3 * spread
+    left = (right.double() - delta.double()).float()
+    compiled, counts = torch.empty(4, dtype=torch.float64), torch.zeros(quantiles.BINS, dtype=torch.int32)
+    kernels.exact_divergence(right.numpy(), left.numpy(), compiled.numpy(), counts.numpy().view("uint32"))
+    truth = fusion.row_divergence(right, left)
+    assert torch.allclose(compiled, truth, rtol=1e-5, atol=1e-36), (compiled / truth).tolist()
+    assert int(counts.sum()) == right.numel()
+
+
 def test_exact_by_hand(path):
     left = torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.5, 0.5]])
     right = torch.tensor([[0.0, 1.0, 3.0], [0.5, 0.51, 0.5]])

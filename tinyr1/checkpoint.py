@@ -1,14 +1,17 @@
-"""Safetensors checkpoints, read and written block by block, without mapping them into memory.
+"""Safetensors checkpoints, read and written block by block.
 
-Reading: `Checkpoint` knows every tensor from the headers alone and reads rows of one with a positioned read, so that
-what is resident is what is worked on. Writing: `Writer` lays out all files before the first weight is there, and
-takes blocks in any order.
+Reading: `Checkpoint` knows every tensor from the headers alone and maps the rows that are asked for, so that what is
+resident is what is worked on. Writing: `Writer` lays out all files before the first weight is there, takes blocks in
+any order, and hands them to the disk while the next ones are made.
 """
 
 import json
+import mmap
 import os
 import struct
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 50 * 10**9  # transformers' own limit for a file
 ALIGNMENT = 8  # of the first tensor in a file, in bytes
+FLUSH_BYTES = 2**28  # written to a file before the disk is made to take them
+WAITING = 8  # blocks that wait for being written, at most
 
 
 class CheckpointError(ValueError):
@@ -84,19 +89,30 @@ class Checkpoint:
         self._handles = {}
 
     def rows(self, name: str, first: int, last: int) -> torch.Tensor:
-        """Rows first to last - 1 of a tensor as (rows, width), in memory of their own; the checkpoint is open."""
+        """Rows first to last - 1 of a tensor as (rows, width); the checkpoint is open.
+
+        The rows are mapped, not copied, for as long as the result lives; writing to them changes no file.
+        """
         stored = self.tensors[name]
         width = as_rows(stored.shape)[1]
-        out = torch.empty((last - first, width), dtype=stored.dtype)
-        view = memoryview(out.view(torch.uint8).reshape(-1).numpy())
-        at = stored.begin + first * width * stored.dtype.itemsize
-        done = 0
-        while done < len(view):
-            n = os.preadv(self._handles[stored.file], [view[done:]], at + done)
-            if n == 0:
-                raise CheckpointError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
-            done += n
-        return out
+        size = (last - first) * width * stored.dtype.itemsize
+        if size == 0:
+            return torch.empty((last - first, width), dtype=stored.dtype)
+        begin = stored.begin + first * width * stored.dtype.itemsize
+        extra = begin % mmap.ALLOCATIONGRANULARITY
+        handle = self._handles[stored.file]
+        if os.fstat(handle).st_size < begin + size:  # touching what is not there would end the process
+            raise CheckpointError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
+        pages = mmap.mmap(handle, extra + size, access=mmap.ACCESS_COPY, offset=begin - extra)
+        data = torch.frombuffer(pages, dtype=torch.uint8, offset=extra, count=size)
+        if begin % stored.dtype.itemsize:
+            data = data.clone()
+        return data.view(stored.dtype).view(last - first, width)
+
+    def announce(self, name: str) -> None:
+        """Tell the system that a tensor will be read soon, so that the disk starts before it is asked for."""
+        stored = self.tensors[name]
+        os.posix_fadvise(self._handles[stored.file], stored.begin, stored.bytes, os.POSIX_FADV_WILLNEED)
 
 
 def read_json(path: Path) -> object:
@@ -182,7 +198,10 @@ class Writer:
         if len(layout) > 1:
             names = [f"model-{i:05d}-of-{len(layout):05d}.safetensors" for i in range(1, len(layout) + 1)]
         self.places: dict[str, tuple[int, int]] = {}  # tensor -> (file descriptor, first byte)
-        self.handles = []
+        self.handles: dict[int, int] = {}  # file descriptor -> bytes that were not given to the disk
+        self.pen, self.disk = ThreadPoolExecutor(1), ThreadPoolExecutor(1)  # one writes, one waits for the disk
+        self.room = threading.Semaphore(WAITING)
+        self.failed: list[OSError] = []
         for file, shard in zip(names, layout, strict=True):
             self._start(folder / file, shard)
         if len(layout) > 1:
@@ -202,25 +221,55 @@ class Writer:
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % ALIGNMENT)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        self.handles.append(handle)
+        self.handles[handle] = 0
         os.pwrite(handle, struct.pack("<Q", len(text)) + text, 0)
         os.ftruncate(handle, 8 + len(text) + at)
         for name in shard:
             self.places[name] = (handle, 8 + len(text) + header[name]["data_offsets"][0])
 
     def write(self, name: str, offset: int, data: torch.Tensor) -> None:
-        """Bytes of a contiguous tensor at a byte offset of the named one."""
+        """Bytes of a contiguous tensor at a byte offset of the named one; OSError when earlier ones had no room.
+
+        One thread writes for all: two that write to one file wait for each other.
+        """
         handle, begin = self.places[name]
         view = memoryview(data.contiguous().view(torch.uint8).reshape(-1).numpy())
-        done = 0
-        while done < len(view):
-            done += os.pwrite(handle, view[done:], begin + offset + done)
+        self.room.acquire()
+        if self.failed:
+            self.room.release()
+            raise self.failed[0]
+        self.pen.submit(self._write, handle, begin + offset, view)
+
+    def _write(self, handle: int, at: int, view: memoryview) -> None:
+        try:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(handle, view[done:], at + done)
+            self.handles[handle] += done
+            if self.handles[handle] >= FLUSH_BYTES:
+                self.handles[handle] = 0
+                self.disk.submit(self._flush, handle)
+        except OSError as error:
+            self.failed.append(error)
+        finally:
+            self.room.release()
+
+    def _flush(self, handle: int) -> None:
+        try:
+            os.fdatasync(handle)
+        except OSError as error:
+            self.failed.append(error)
 
     def close(self) -> None:
-        """Flush everything to the disk."""
+        """Flush everything to the disk. OSError when it did not take something."""
+        self.pen.shutdown()
+        self.disk.shutdown()
         for handle in self.handles:
-            os.fsync(handle)
+            if not self.failed:
+                os.fsync(handle)
             os.close(handle)
+        if self.failed:
+            raise self.failed[0]
 
 
 def _shards(tensors: dict[str, Stored], limit: int) -> Iterator[dict[str, Stored]]:

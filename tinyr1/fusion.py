@@ -6,7 +6,7 @@
 
 left is the base, kept where the mask is 0. Three readings of one definition:
 
-exact     the definition of the released code, computed soundly: the divergence in float64 by a form that cannot go
+exact     the definition of the released code, computed soundly: the divergence to six digits by a form that cannot go
           negative, exact quantiles, and merged entries that are copies of one of the two inputs.
 released  what the released code computes, in the dtype of its inputs (bfloat16 for the published model, or float32),
           where rounding decides many selections (ledger §3.4). Quantiles are exact, where the released code draws a
@@ -88,8 +88,9 @@ def importance(left: torch.Tensor, right: torch.Tensor, divergence: torch.Tensor
     """Float32 importance of every entry (rows, n); divergence: (rows,) as one of the functions above gives it."""
     if reading == "released":
         return ((right - left).abs() * divergence.to(right.dtype).unsqueeze(-1)).float()
-    moved = (right.double() - left.double()).abs() if reading == "exact" else left.double() - right.double()
-    return (moved * divergence.double().unsqueeze(-1)).float()
+    if reading == "exact":
+        return (right.float() - left.float()).abs() * divergence.float().unsqueeze(-1)
+    return ((left.double() - right.double()) * divergence.double().unsqueeze(-1)).float()
 
 
 def combine(
@@ -133,17 +134,21 @@ class Fusion(Method):
         entries, ranks = shape[0] * shape[1], quartile_ranks(shape[0] * shape[1])
         fixed = _tensor_divergence(scan) if self.reading == "paper" else None
         # Copied to one place: kept where the threads make them, small results would hold freed blocks apart.
-        divergence, done, high, dtype = np.empty(shape[0]), 0, 0, None
+        divergence, done, dtype = np.empty(shape[0]), 0, None
+        high, low = np.zeros(BINS, np.int64), np.zeros((len(ranks), BINS), np.int64)
         for rows, counts, dtype in scan(lambda block: self._measure(block, fixed)):  # noqa: B007
             divergence[done : done + len(rows)] = rows
-            done, high = done + len(rows), high + counts
-        bins = [quantiles.locate(high, rank) for rank in ranks]
+            done += len(rows)
+            high += counts
+        bins = [quantiles.locate(torch.from_numpy(high), rank) for rank in ranks]
         highs = [b for b, _ in bins]
-        low = sum(scan(lambda block: self._refine(block, divergence, highs)))
-        values = [
-            quantiles.value_of(((h - BINS // 2) << 16) + quantiles.locate(low[highs.index(h)], rest)[0])
-            for h, rest in bins
-        ]
+        if self.reading == "released" and dtype == torch.bfloat16:  # the upper half of such a score is all of it
+            lows = [(BINS - 1) * (h < BINS // 2) for h in highs]  # bits of negative numbers are flipped
+        else:
+            for counts in scan(lambda block: self._refine(block, divergence, highs)):
+                low += counts
+            lows = [quantiles.locate(torch.from_numpy(low[highs.index(h)]), rest)[0] for h, rest in bins]
+        values = [quantiles.value_of((h - BINS // 2) * BINS + low) for h, low in zip(highs, lows, strict=True)]
         exact = dtype if self.reading == "released" else torch.float64
         return _State(divergence, threshold(values, self.iqr_multiplier, exact), entries)
 
@@ -169,13 +174,13 @@ class Fusion(Method):
             nonpositive_rows=int((state.divergence <= 0).sum()), regime=_regime(int(differing), int(selected)),
         ))  # fmt: skip
 
-    def _measure(self, block: Block, fixed: float | None) -> tuple[np.ndarray, torch.Tensor, torch.dtype]:
+    def _measure(self, block: Block, fixed: float | None) -> tuple[np.ndarray, np.ndarray, torch.dtype]:
         """(divergence of each row, counts of the upper halves of the scores, dtype) of a block."""
         left, right = block.tensors
         if not _compiled(left):
             divergence = _divergence(self.reading, left, right, fixed)
             scores = importance(left, right, divergence, self.reading)
-            counts = quantiles.histogram(quantiles.ordered(scores)).cpu()
+            counts = quantiles.histogram(quantiles.ordered(scores)).cpu().numpy()
             return divergence.double().cpu().numpy(), counts, left.dtype
         counts = np.zeros(BINS, np.uint32)
         if self.reading == "exact":
@@ -185,20 +190,20 @@ class Fusion(Method):
             divergence = _divergence(self.reading, left, right, fixed).double().numpy()
             mode = _mode(self.reading, left.dtype)
             kernels.count_high(mode, _array(right), _array(left), divergence, counts)
-        return divergence, torch.from_numpy(counts.astype(np.int64)), left.dtype
+        return divergence, counts, left.dtype
 
-    def _refine(self, block: Block, divergence: np.ndarray, highs: list[int]) -> torch.Tensor:
+    def _refine(self, block: Block, divergence: np.ndarray, highs: list[int]) -> np.ndarray:
         """Counts (3, 65536) of the lower halves of the scores whose upper half is wanted."""
         left, right = block.tensors
         rows = divergence[block.start : block.start + len(left)]
         if not _compiled(left):
             scores = importance(left, right, torch.from_numpy(rows).to(left.device), self.reading)
             keys = quantiles.ordered(scores)
-            return torch.stack([quantiles.histogram(keys, h) for h in highs]).cpu()
-        counts = np.zeros((len(highs) + 1, BINS), np.uint32)
+            return torch.stack([quantiles.histogram(keys, h) for h in highs]).cpu().numpy()
+        counts = np.zeros((len(highs), BINS), np.uint32)
         mode = _mode(self.reading, left.dtype)
         kernels.count_low(mode, _array(right), _array(left), rows, np.array(highs, np.uint32), counts)
-        return torch.from_numpy(counts[:-1].astype(np.int64))
+        return counts
 
 
 def fuse(

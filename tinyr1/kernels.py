@@ -9,37 +9,43 @@ import numba
 import numpy as np
 from numba.extending import intrinsic, overload
 
-from tinyr1.quantiles import BINS
-
-EXACT, RELEASED_BF16, RELEASED_FP32, PAPER = range(4)  # how `_scores` weighs a difference; see fusion.READINGS
-SERIES_LIMIT, SHORT_LIMIT = 0.5, 0.02  # |z| up to which the series below reach double precision
+EXACT, RELEASED_BF16, RELEASED_FP32, PAPER = range(4)  # how `_codes` weighs a difference; see fusion.READINGS
+SERIES_LIMIT = 0.5  # |z| up to which `_excess` reaches double precision
 SQUARINGS = 6  # exp(x) = exp(x / 64) ** 64, for -EXP_LIMIT <= x <= 0
 EXP_LIMIT = 4.0
+WEIGHT_LIMIT = np.float32(2)  # |entry| and |difference| for which `_moments` has six digits, as nearly all weights
+DELTA_LIMITS = np.float32(1e-15), np.float32(0.01)
+SPAN = 1024  # entries that are summed in single precision, and that stay in the nearest cache
+LANES = 4  # histograms side by side, as one counter cannot be raised twice in a row without waiting
+ZERO = np.uint32(0x80000000)  # `_ordered` of 0
 
 # Sums may be taken in vector lanes, and inputs are finite (`all_finite`); no other rule of arithmetic is relaxed.
 _lanes = {"fastmath": {"reassoc", "contract", "nsz", "nnan"}, "error_model": "numpy", "nogil": True, "cache": True}
 _strict = {"error_model": "numpy", "nogil": True, "cache": True}
 
 
-def _widen(row, out):
+def _at(row, j):
     raise NotImplementedError("compiled code only")
 
 
-@overload(_widen, inline="always")
-def _widen_compiled(row, out):
+@overload(_at, inline="always")
+def _at_compiled(row, j):
+    """Entry j of a row as float32."""
     if row.dtype == numba.types.uint16:
+        return lambda row, j: _from_bits(np.uint32(row[j]) << np.uint32(16))
+    return lambda row, j: row[j]
 
-        def widen(row, out):
-            bits = out.view(np.uint32)
-            for j in range(row.size):
-                bits[j] = np.uint32(row[j]) << np.uint32(16)
-    else:
 
-        def widen(row, out):
-            for j in range(row.size):
-                out[j] = row[j]
+def _stored(row, value):
+    raise NotImplementedError("compiled code only")
 
-    return widen
+
+@overload(_stored)
+def _stored_compiled(row, value):
+    """A float32 as a row holds it."""
+    if row.dtype == numba.types.uint16:
+        return lambda row, value: np.uint16(_bf16_bits(value) >> np.uint32(16))
+    return lambda row, value: value
 
 
 @numba.njit(**_lanes)
@@ -60,12 +66,6 @@ def _excess(z):
     """(e^-z - 1 + z) / z² for |z| <= SERIES_LIMIT, to 1e-14; no term cancels."""
     tail = 1 / 40320 + z * (-1 / 362880 + z * (1 / 3628800 + z * (-1 / 39916800 + z * (1 / 479001600))))
     return 1 / 2 + z * (-1 / 6 + z * (1 / 24 + z * (-1 / 120 + z * (1 / 720 + z * (-1 / 5040 + z * tail)))))
-
-
-@numba.njit(**_lanes)
-def _short_excess(z):
-    """The same for |z| <= SHORT_LIMIT, which holds for branches of one backbone."""
-    return 1 / 2 + z * (-1 / 6 + z * (1 / 24 + z * (-1 / 120 + z * (1 / 720 + z * (-1 / 5040)))))
 
 
 @intrinsic
@@ -98,57 +98,85 @@ def _ordered(value):
 @numba.njit(**_strict)
 def _value(ordered):
     """The float32 behind `_ordered`."""
-    return _from_bits(ordered ^ (np.uint32(0x80000000) if ordered >> np.uint32(31) else np.uint32(0xFFFFFFFF)))
-
-
-@numba.njit(**_strict)
-def _extent(right, left):
-    """(largest entry, largest - smallest entry, largest |right - left|) of a row; integers, as lanes need."""
-    high, low, widest = np.uint32(0), np.uint32(0xFFFFFFFF), np.uint32(0)
-    for j in range(right.size):
-        bits = _ordered(right[j])
-        high, low = max(high, bits), min(low, bits)
-        widest = max(widest, _bits(right[j] - left[j]) & np.uint32(0x7FFFFFFF))
-    top = np.float64(_value(high))
-    return top, top - np.float64(_value(low)), np.float64(_from_bits(widest))
+    return _from_bits(ordered ^ (ZERO if ordered >> np.uint32(31) else np.uint32(0xFFFFFFFF)))
 
 
 @numba.njit(**_lanes)
+def _moments(right, left):
+    """Σ p, Σ p d, … Σ p d⁴ of p = exp(right), d = right - left, and the largest |right| and |d|; SPAN entries at most.
+
+    exp(x) is the eighth power of a Taylor polynomial at x / 8: to 3e-7 up to |x| = WEIGHT_LIMIT.
+    """
+    one, eighth = np.float32(1), np.float32(1 / 8)
+    c2, c3, c4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
+    c5, c6 = np.float32(1 / 120), np.float32(1 / 720)
+    s0 = s1 = s2 = s3 = s4 = np.float32(0)
+    top = widest = np.uint32(0)
+    for j in range(right.size):
+        x = _at(right, j)
+        d = x - _at(left, j)
+        top = max(top, _bits(x) & np.uint32(0x7FFFFFFF))
+        widest = max(widest, _bits(d) & np.uint32(0x7FFFFFFF))
+        x *= eighth
+        p = one + x * (one + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * c6)))))
+        p *= p
+        p *= p
+        p *= p
+        s0 += p
+        p *= d
+        s1 += p
+        p *= d
+        s2 += p
+        p *= d
+        s3 += p
+        s4 += p * d
+    return s0, s1, s2, s3, s4, _from_bits(top), _from_bits(widest)
+
+
+@numba.njit(**_strict)
 def _kl(right, left, weight, delta):
     """KL(softmax(right) ‖ softmax(left)) of one row in nats; weight and delta are float64 scratch rows.
 
     With d = right - left, p = softmax(right), μ = E_p[d] and z = d - μ it is log(1 + E_p[e^-z - 1 + z]): a sum of
-    terms that are never negative, where Σ p log(p/q) cancels to rounding noise.
+    terms that are never negative, where Σ p log(p/q) cancels to rounding noise. For branches of one backbone z is
+    small, and the expectation is its series in the central moments of d, which one pass over the row gives.
     """
-    high, spread, widest = _extent(right, left)
+    a0 = a1 = a2 = a3 = a4 = 0.0
+    top = widest = np.float32(0)
+    for c in range(0, right.size, SPAN):
+        s0, s1, s2, s3, s4, high, wide = _moments(right[c : c + SPAN], left[c : c + SPAN])
+        a0, a1, a2, a3, a4 = a0 + s0, a1 + s1, a2 + s2, a3 + s3, a4 + s4
+        top, widest = max(top, high), max(widest, wide)
+    if widest == 0:
+        return 0.0
+    if top <= WEIGHT_LIMIT and DELTA_LIMITS[0] <= widest <= DELTA_LIMITS[1]:
+        m, a2, a3, a4 = a1 / a0, a2 / a0, a3 / a0, a4 / a0
+        if 2 * m * m <= a2:  # otherwise the mean drowns what is sought
+            second = a2 - m * m
+            third = a3 - 3 * m * a2 + 2 * m * m * m
+            fourth = a4 - 4 * m * a3 + 6 * m * m * a2 - 3 * m * m * m * m
+            return np.log1p(second / 2 - third / 6 + fourth / 24)
+    return _any_kl(right, left, weight, delta)
+
+
+@numba.njit(**_lanes)
+def _any_kl(right, left, weight, delta):
+    """`_kl` of rows of any numbers, in double precision."""
+    high = low = np.float64(_at(right, 0))
+    for j in range(right.size):
+        high, low = max(high, np.float64(_at(right, j))), min(low, np.float64(_at(right, j)))
     total = moment = 0.0
-    if spread <= EXP_LIMIT:
-        for j in range(right.size):
-            p = _exp(np.float64(right[j]) - high)
-            d = np.float64(right[j]) - np.float64(left[j])
-            weight[j], delta[j] = p, d
-            total += p
-            moment += p * d
-    else:
-        for j in range(right.size):
-            p = np.exp(np.float64(right[j]) - high)
-            d = np.float64(right[j]) - np.float64(left[j])
-            weight[j], delta[j] = p, d
-            total += p
-            moment += p * d
+    for j in range(right.size):
+        x = np.float64(_at(right, j)) - high
+        p = _exp(x) if high - low <= EXP_LIMIT else np.exp(x)
+        d = np.float64(_at(right, j)) - np.float64(_at(left, j))
+        weight[j], delta[j] = p, d
+        total += p
+        moment += p * d
     mean, sum_ = moment / total, 0.0
-    if 2 * widest <= SHORT_LIMIT:
-        for j in range(right.size):
-            z = delta[j] - mean
-            sum_ += weight[j] * (z * z * _short_excess(z))
-    elif 2 * widest <= SERIES_LIMIT:
-        for j in range(right.size):
-            z = delta[j] - mean
-            sum_ += weight[j] * (z * z * _excess(z))
-    else:
-        for j in range(right.size):
-            z = delta[j] - mean
-            sum_ += weight[j] * (z * z * _excess(z) if abs(z) <= SERIES_LIMIT else np.expm1(-z) + z)
+    for j in range(right.size):
+        z = delta[j] - mean
+        sum_ += weight[j] * (z * z * _excess(z) if abs(z) <= SERIES_LIMIT else np.expm1(-z) + z)
     return np.log1p(sum_ / total)
 
 
@@ -166,80 +194,104 @@ def _bf16_bits(value):
 
 
 @numba.njit(**_strict)
-def _scores(mode, right, left, kl, out):
-    """Importance of one row's entries as float32; kl is the row's divergence."""
-    if mode == EXACT:
+def _codes(mode, right, left, kl, out):
+    """`_ordered` importance of a span's entries (uint32); kl is the row's divergence."""
+    row = np.float32(kl)
+    if mode == RELEASED_BF16:
         for j in range(right.size):
-            out[j] = np.float32(abs(np.float64(right[j]) - np.float64(left[j])) * kl)
-    elif mode == RELEASED_BF16:
-        row = np.float32(kl)
+            out[j] = _ordered(_to_bf16(abs(_to_bf16(_at(right, j) - _at(left, j))) * row))
+    elif mode == PAPER:
         for j in range(right.size):
-            out[j] = _to_bf16(abs(_to_bf16(right[j] - left[j])) * row)
-    elif mode == RELEASED_FP32:
-        row = np.float32(kl)
-        for j in range(right.size):
-            out[j] = abs(right[j] - left[j]) * row
+            out[j] = _ordered(np.float32((np.float64(_at(left, j)) - np.float64(_at(right, j))) * kl))
     else:
         for j in range(right.size):
-            out[j] = np.float32((np.float64(left[j]) - np.float64(right[j])) * kl)
+            out[j] = _ordered(abs(_at(right, j) - _at(left, j)) * row)
 
 
 @numba.njit(**_strict)
-def _count_high(scores, counts):
-    for j in range(scores.size):
-        counts[_ordered(scores[j]) >> np.uint32(16)] += 1
+def _count_row(mode, right, left, kl, codes, counts):
+    """Adds the upper half of each code of a row to counts (65536 * LANES,), of which LANES are one sum."""
+    for c in range(0, right.size, SPAN):
+        r = right[c : c + SPAN]
+        _codes(mode, r, left[c : c + SPAN], kl, codes)
+        whole = r.size - r.size % LANES
+        for j in range(0, whole, LANES):
+            first = (codes[j] >> np.uint32(16)) * np.uint32(LANES)
+            second = (codes[j + 1] >> np.uint32(16)) * np.uint32(LANES) + np.uint32(1)
+            third = (codes[j + 2] >> np.uint32(16)) * np.uint32(LANES) + np.uint32(2)
+            fourth = (codes[j + 3] >> np.uint32(16)) * np.uint32(LANES) + np.uint32(3)
+            counts[first] += 1
+            counts[second] += 1
+            counts[third] += 1
+            counts[fourth] += 1
+        for j in range(whole, r.size):
+            counts[(codes[j] >> np.uint32(16)) * np.uint32(LANES)] += 1
+
+
+@numba.njit(**_strict)
+def _fold(lanes, counts):
+    """Adds up the lanes of each counter."""
+    for b in range(counts.size):
+        counts[b] += lanes[LANES * b] + lanes[LANES * b + 1] + lanes[LANES * b + 2] + lanes[LANES * b + 3]
 
 
 @numba.njit(**_strict)
 def exact_divergence(right, left, kl, counts):
-    """Fills kl (rows,) float64 and adds each score's upper half to counts (65536,), in one pass."""
-    n = right.shape[1]
-    r, l, s = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)  # noqa: E741
-    weight, delta = np.empty(n), np.empty(n)
+    """Fills kl (rows,) float64 and adds each score's upper half to counts (65536,) uint32, in one pass."""
+    n, lanes = right.shape[1], np.zeros(counts.size * LANES, np.uint32)
+    weight, delta, codes = np.empty(n), np.empty(n), np.empty(SPAN, np.uint32)
     for i in range(right.shape[0]):
-        _widen(right[i], r)
-        _widen(left[i], l)
-        kl[i] = _kl(r, l, weight, delta)
-        _scores(EXACT, r, l, kl[i], s)
-        _count_high(s, counts)
+        kl[i] = _kl(right[i], left[i], weight, delta)
+        _count_row(EXACT, right[i], left[i], kl[i], codes, lanes)
+    _fold(lanes, counts)
 
 
 @numba.njit(**_strict)
 def count_high(mode, right, left, kl, counts):
-    """Adds the upper half of each score's ordered bits to counts (65536,)."""
-    n = right.shape[1]
-    r, l, s = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)  # noqa: E741
+    """Adds the upper half of each score's ordered bits to counts (65536,) uint32."""
+    codes, lanes = np.empty(SPAN, np.uint32), np.zeros(counts.size * LANES, np.uint32)
     for i in range(right.shape[0]):
-        _widen(right[i], r)
-        _widen(left[i], l)
-        _scores(mode, r, l, kl[i], s)
-        _count_high(s, counts)
+        _count_row(mode, right[i], left[i], kl[i], codes, lanes)
+    _fold(lanes, counts)
+
+
+@numba.njit(**_strict)
+def _mark(codes, n, first, second, third, marks):
+    """Marks (uint8) the codes other than 0's whose upper half is wanted; returns how many are 0's."""
+    zeros = 0
+    for j in range(n):
+        high = codes[j] >> np.uint32(16)
+        marks[j] = ((high == first) | (high == second) | (high == third)) & (codes[j] != ZERO)
+        zeros += codes[j] == ZERO
+    return zeros
 
 
 @numba.njit(**_strict)
 def count_low(mode, right, left, kl, highs, counts):
-    """For scores whose upper half is highs[k], k < 3, adds the lower half to counts[k]; counts is (4, 65536).
+    """For scores whose upper half is highs[k], k < 3, adds the lower half to counts[k]; counts is (3, 65536).
 
-    Of equal entries of highs the first one counts. The last row takes all other scores, so that no branch has to
-    be guessed; it means nothing.
+    Of equal entries of highs the first one counts. Few scores are wanted, but for zeros, so eight are passed over at
+    a time.
     """
-    n, flat = right.shape[1], counts.reshape(-1)
-    r, l, s = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)  # noqa: E741
-    places = s.view(np.uint32)
+    codes, marks = np.empty(SPAN, np.uint32), np.zeros(SPAN, np.uint8)
+    eights, zeros = marks.view(np.uint64), 0
     first, second, third = highs[0], highs[1], highs[2]
     for i in range(right.shape[0]):
-        _widen(right[i], r)
-        _widen(left[i], l)
-        _scores(mode, r, l, kl[i], s)
-        for j in range(n):
-            bits = _ordered(s[j])
-            high, low = bits >> np.uint32(16), bits & np.uint32(0xFFFF)
-            place = np.uint32(3 * BINS) + (low & np.uint32(0xFF))
-            place = np.uint32(2 * BINS) + low if high == third else place
-            place = np.uint32(BINS) + low if high == second else place
-            places[j] = low if high == first else place
-        for j in range(n):
-            flat[places[j]] += 1
+        for c in range(0, right.shape[1], SPAN):
+            r = right[i, c : c + SPAN]
+            _codes(mode, r, left[i, c : c + SPAN], kl[i], codes)
+            zeros += _mark(codes, r.size, first, second, third, marks)
+            for e in range((r.size + 7) // 8):
+                if eights[e]:
+                    for j in range(8 * e, min(8 * e + 8, r.size)):
+                        if marks[j]:
+                            high = codes[j] >> np.uint32(16)
+                            k = 0 if high == first else 1 if high == second else 2
+                            counts[k, codes[j] & np.uint32(0xFFFF)] += 1
+    for k in range(3):
+        if highs[k] == ZERO >> np.uint32(16):
+            counts[k, 0] += zeros
+            break
 
 
 @numba.njit(**_strict)
@@ -268,72 +320,71 @@ def select(mode, right, left, kl, threshold, out, tally):
     An entry passes when its score is at or above the threshold; under PAPER it is above, and weighs ⌈score -
     threshold⌉. Released readings add the rounded difference, as the released code does; EXACT copies.
     """
-    n = right.shape[1]
-    r, l, s = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)  # noqa: E741
+    codes = np.empty(SPAN, np.uint32)
+    limit = _ordered(threshold + np.float32(0)) + np.uint32(mode == PAPER)  # the lowest code that passes; -0 + 0 is 0
     for i in range(right.shape[0]):
-        _widen(right[i], r)
-        _widen(left[i], l)
-        _scores(mode, r, l, kl[i], s)
-        _tally_row(mode, r, l, s, threshold, tally)
-        _fuse_row(mode, r, l, s, threshold)
-        _narrow(s, out[i])
+        for c in range(0, right.shape[1], SPAN):
+            r, l, o = right[i, c : c + SPAN], left[i, c : c + SPAN], out[i, c : c + SPAN]  # noqa: E741
+            if mode == EXACT:
+                differing, selected, distance, taken = _copy_span(r, l, np.float32(kl[i]), threshold, o)
+            else:
+                _codes(mode, r, l, kl[i], codes)
+                differing, selected, distance, taken = _tally_span(r, l, codes, limit)
+                _add_span(mode, r, l, codes, limit, threshold, o)
+            tally[0] += differing
+            tally[1] += selected
+            tally[2] += distance
+            tally[3] += taken
 
 
 @numba.njit(**_lanes)
-def _tally_row(mode, right, left, scores, threshold, tally):
-    """Adds one row's differing and selected entries, squared distance and the selected part of it."""
-    differing = selected = 0
-    distance = taken = 0.0
+def _tally_span(right, left, codes, limit):
+    """A span's differing and selected entries, squared distance and the selected part of it."""
+    differing = selected = np.int32(0)
+    distance = taken = np.float32(0)
     for j in range(right.size):
-        d = np.float64(right[j]) - np.float64(left[j])
-        passes = scores[j] > threshold if mode == PAPER else scores[j] >= threshold
-        differs = d != 0.0
+        d = _at(right, j) - _at(left, j)
+        passes = codes[j] >= limit
+        differs = d != np.float32(0)
         differing += differs
-        selected += differs and passes
+        selected += differs & passes
         distance += d * d
-        taken += d * d if passes else 0.0
-    tally[0] += differing
-    tally[1] += selected
-    tally[2] += distance
-    tally[3] += taken
+        taken += d * d if passes else np.float32(0)
+    return differing, selected, distance, taken
+
+
+@numba.njit(**_lanes)
+def _copy_span(right, left, kl, threshold, out):
+    """Fuses a span under EXACT and returns what `_tally_span` does: one loop, as nothing is added that could round."""
+    differing = selected = np.int32(0)
+    distance = taken = np.float32(0)
+    for j in range(right.size):
+        d = _at(right, j) - _at(left, j)
+        passes = abs(d) * kl >= threshold
+        out[j] = right[j] if passes else left[j]
+        differs = d != np.float32(0)
+        differing += differs
+        selected += differs & passes
+        distance += d * d
+        taken += d * d if passes else np.float32(0)
+    return differing, selected, distance, taken
 
 
 @numba.njit(**_strict)
-def _fuse_row(mode, right, left, scores, threshold):
-    """Replaces the scores of one row by the fused entries."""
-    if mode == EXACT:
+def _add_span(mode, right, left, codes, limit, threshold, out):
+    """Fuses a span under the readings that add a difference to the left entry."""
+    if mode == RELEASED_BF16:
         for j in range(right.size):
-            scores[j] = right[j] if scores[j] >= threshold else left[j]
-    elif mode == RELEASED_BF16:
-        for j in range(right.size):
-            scores[j] = left[j] + (_to_bf16(right[j] - left[j]) if scores[j] >= threshold else np.float32(0))
+            step = _to_bf16(_at(right, j) - _at(left, j))
+            out[j] = _stored(out, _at(left, j) + (step if codes[j] >= limit else np.float32(0)))
     elif mode == RELEASED_FP32:
         for j in range(right.size):
-            scores[j] = left[j] + ((right[j] - left[j]) if scores[j] >= threshold else np.float32(0))
+            step = _at(right, j) - _at(left, j)
+            out[j] = _stored(out, _at(left, j) + (step if codes[j] >= limit else np.float32(0)))
     else:
         for j in range(right.size):
-            factor = np.ceil(max(np.float32(0), scores[j] - threshold))
-            scores[j] = left[j] + (right[j] - left[j]) * factor
-
-
-def _narrow(row, out):
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_narrow, inline="always")
-def _narrow_compiled(row, out):
-    if out.dtype == numba.types.uint16:
-
-        def narrow(row, out):
-            for j in range(row.size):
-                out[j] = np.uint16(_bf16_bits(row[j]) >> np.uint32(16))
-    else:
-
-        def narrow(row, out):
-            for j in range(row.size):
-                out[j] = row[j]
-
-    return narrow
+            factor = np.ceil(max(np.float32(0), _value(codes[j]) - threshold))
+            out[j] = _stored(out, _at(left, j) + (_at(right, j) - _at(left, j)) * factor)
 
 
 @numba.njit(**_strict)

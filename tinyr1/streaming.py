@@ -58,15 +58,17 @@ class _Leaf:
 
     def __init__(self, name: str, model: str, checkpoint: Checkpoint, options: Options) -> None:
         self.name, self.model, self.checkpoint, self.options = name, model, checkpoint, options
+        self.checked: set[int] = set()  # first rows of the blocks that were seen to be finite
 
     def rows(self, first: int, last: int) -> tuple[torch.Tensor, list]:
         """(rows in the dtype that is computed in, no counts); MergeError when one is not finite."""
         stored = self.checkpoint.rows(self.name, first, last)
-        if not _finite(stored):
+        if first not in self.checked and not _finite(stored):
             raise MergeError(
                 f"{self.checkpoint.folder}: {self.name} holds infinities or NaNs (model {self.model}); "
                 "such a checkpoint cannot be merged"
             )
+        self.checked.add(first)
         tensor = stored.to(dtype=self.options.dtype)
         if tensor.dtype != stored.dtype and not _finite(tensor):
             raise MergeError(f"{self.name}: model {self.model} has numbers beyond the range of {tensor.dtype}; give "
@@ -163,6 +165,8 @@ def _merge_tensor(
     if stored.entries == 0:
         return []
     root = step_of(recipe, name, models, options)
+    for model in models.values():
+        model.announce(name)
     root.prepare(shape, each)
     dtype = stored_dtype(stored, options)
 
