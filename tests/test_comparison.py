@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tinyr1 import comparison, plots
+from tinyr1 import comparison, config, evaluate, plots
 
 
 def graded(shares: dict[str, list[float]], samples: int = 4) -> pd.DataFrame:
@@ -61,3 +61,36 @@ def test_a_right_answer_votes_for_the_truth_however_it_was_written():
     rows.loc[rows.outcome == "correct", "extracted"] = "007"
     asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7"}]}
     assert comparison.intervals(rows, asked, {}).loc[("a", "b"), "cons@k"] == "100.0 (k = 4)"
+
+
+def test_samples_are_counted_by_question():
+    rows = graded({"a": [0.75, 0.0], "b": [0.25, 1.0]})
+    rows = rows[~((rows.model == "b") & (rows.question == "q1") & (rows["sample"] > 1))]
+    table = comparison.by_question(rows.sample(frac=1, random_state=0))
+    assert list(table.index.names) == ["model", "benchmark", "question"]
+    assert table.loc[("a", "b", "q0")].to_list() == [3, 4, 0.75]
+    assert table.loc[("b", "b", "q1")].to_list() == [2, 2, 1.0]
+    assert table.loc["a", "b"].share.mean() == 0.375, "every question counts the same"
+
+
+def test_scores_and_gains_of_a_run_are_means_over_its_questions(home):
+    cfg = config.load("smol")
+    rng = np.random.default_rng(1)
+    wanted = {m: rng.integers(0, 5, 12) / 4 for m in cfg.models}
+    parts = [graded(wanted).assign(benchmark=b) for b in cfg.params.evaluate.benchmarks]
+    rows = pd.concat(parts).sample(frac=1, random_state=0)
+    table = evaluate.scores(cfg, rows, {("math", "mini-code"): 0.5}).set_index(["model", "benchmark"])
+    gains = evaluate.gains(cfg, rows).set_index(["model", "benchmark"])
+    assert tuple(table.reset_index().columns[:2]) == ("model", "benchmark")
+    for (model, benchmark), row in table.iterrows():
+        assert row.pass_at_1 == pytest.approx(wanted[model].mean())
+        assert (row.n_problems, row.n_samples) == (12, 4)
+        assert row.ci_low <= row.pass_at_1 <= row.ci_high
+        if model != "backbone":
+            gained = wanted[model].mean() - wanted["backbone"].mean()
+            assert gains.loc[(model, benchmark), "mean"] == pytest.approx(gained)
+    assert len(gains) == len(table) - len(cfg.params.evaluate.benchmarks)
+    assert table.paper.dropna().to_dict() == {("math", "mini-code"): 0.5}
+    long = evaluate.per_question(rows)
+    assert list(long.columns) == ["model", "benchmark", "question", "score"]
+    assert long.groupby("model").score.mean().to_dict() == pytest.approx({m: v.mean() for m, v in wanted.items()})

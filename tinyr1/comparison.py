@@ -1,4 +1,5 @@
-"""Models against each other on the same questions: paired differences, tests, and what the sample could have found."""
+"""Graded samples by question, and models against each other on the same questions: paired differences, tests, and what
+the sample could have found."""
 
 from itertools import combinations
 
@@ -9,11 +10,14 @@ from tinyr1 import stats
 LEVEL = 0.05
 
 
-def shares(graded: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """Share of correct samples by question (index) and model (columns)."""
-    rows = graded[graded.benchmark == benchmark]
-    correct = rows.assign(score=rows.outcome.eq("correct").astype(float))
-    return correct.pivot_table(index="question", columns="model", values="score", aggfunc="mean")
+def by_question(graded: pd.DataFrame) -> pd.DataFrame:
+    """How each model did on each question: right, samples (counts) and share, of which scores are the mean.
+
+    graded: one row for each sample, with model, benchmark, question and outcome; the first three index the result.
+    """
+    right = graded.outcome.eq("correct").groupby([graded.model, graded.benchmark, graded.question])
+    counts = right.agg(right="sum", samples="size")
+    return counts.assign(share=counts.right / counts.samples)
 
 
 def pairs(graded: pd.DataFrame, models: list[str]) -> pd.DataFrame:
@@ -23,9 +27,9 @@ def pairs(graded: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     holm: adjusted over all pairs and benchmarks of the table. detectable: smallest true difference that such a test
     would have found in four of five repetitions.
     """
-    rows = []
+    rows, shares = [], by_question(graded).share.unstack("model")
     for benchmark in dict.fromkeys(graded.benchmark):
-        wide = shares(graded, benchmark)
+        wide = shares.loc[benchmark]
         for against, model in combinations(models, 2):
             a, b = wide[model].to_numpy(), wide[against].to_numpy()
             estimate = stats.paired(a, b)
@@ -62,12 +66,11 @@ def intervals(
     """
     rows = []
     for (model, benchmark), part in graded.groupby(["model", "benchmark"], sort=False):
-        counts = part.outcome.eq("correct").groupby(part.question).agg(["sum", "size"])
-        k = int(counts["size"].min())
-        values = counts["sum"] / counts["size"]
+        counts = by_question(part).loc[model, benchmark]
+        k, values = int(counts.samples.min()), counts.share
         over = stats.proportion(values.to_numpy())
         again = stats.resampled(values.to_numpy(), k) if k > 1 else None
-        at_k = stats.pass_at_k(counts["sum"].to_numpy(), k, k).mean() if (counts["size"] == k).all() else None
+        at_k = stats.pass_at_k(counts.right.to_numpy(), k, k).mean() if (counts.samples == k).all() else None
         rows.append({
             "model": model, "benchmark": benchmark, "pass@1": f"{100 * over.mean:.1f}",
             "questions": f"[{100 * over.low:.1f}, {100 * over.high:.1f}]",

@@ -18,6 +18,7 @@ import pandas as pd
 from tinyr1 import benchmarks, grade, interop, launch, record, responses, selftest, stats
 from tinyr1 import protocol as protocols
 from tinyr1.chat import split_response
+from tinyr1.comparison import by_question
 from tinyr1.config import SCORE_COLUMNS, Config, Engine
 from tinyr1.generate import CPU_ENVIRONMENT
 from tinyr1.mathgrade import Verifier
@@ -184,24 +185,19 @@ def _graded(
     }  # fmt: skip
 
 
-def matrix(graded: pd.DataFrame, model: str, benchmark: str) -> pd.Series:
-    """Share of correct samples of each question, indexed by question id."""
-    rows = graded[(graded.model == model) & (graded.benchmark == benchmark)]
-    return rows.outcome.eq("correct").groupby(rows.question).mean()
-
-
 def scores(cfg: Config, graded: pd.DataFrame, paper: dict[tuple[str, str], float]) -> pd.DataFrame:
     """SCORE_COLUMNS for every model and benchmark; fractions in [0, 1].
 
     paper: (model, benchmark) -> published pass@1, for the benchmarks the paper has; empty elsewhere.
     """
-    rows = []
+    rows, counts = [], by_question(graded)
     for model in cfg.models:
         for benchmark in cfg.params.evaluate.benchmarks:
             part = graded[(graded.model == model) & (graded.benchmark == benchmark)]
-            estimate = stats.proportion(matrix(graded, model, benchmark).to_numpy())
+            asked = counts.loc[model, benchmark]
+            estimate = stats.proportion(asked.share.to_numpy())
             values = (
-                cfg.run, model, benchmark, part.question.nunique(), part.groupby("question").size().max(),
+                cfg.run, model, benchmark, len(asked), asked.samples.max(),
                 estimate.mean, estimate.low, estimate.high, part.n_tokens.mean(),
                 *(part.outcome.eq(name).mean() for name in ("truncated", "no_answer", *grade.UNDECIDED)),
                 paper.get((model, benchmark), np.nan),
@@ -210,16 +206,9 @@ def scores(cfg: Config, graded: pd.DataFrame, paper: dict[tuple[str, str], float
     return pd.DataFrame(rows)
 
 
-def comparison(graded: pd.DataFrame, benchmark: str, model: str, against: str) -> stats.Estimate:
-    """Paired difference in pass@1 of two models on the same questions."""
-    a, b = matrix(graded, model, benchmark), matrix(graded, against, benchmark)
-    return stats.paired(a.to_numpy(), b.reindex(a.index).to_numpy())
-
-
 def per_question(graded: pd.DataFrame) -> pd.DataFrame:
     """model, benchmark, question, score: the share of correct samples."""
-    correct = graded.assign(score=graded.outcome.eq("correct").astype(float))
-    return correct.groupby(["model", "benchmark", "question"], as_index=False).score.mean()
+    return by_question(graded).share.rename("score").reset_index()
 
 
 def domains(cfg: Config) -> dict[str, str]:
@@ -229,10 +218,14 @@ def domains(cfg: Config) -> dict[str, str]:
 
 def gains(cfg: Config, graded: pd.DataFrame) -> pd.DataFrame:
     """Paired gains over the backbone: model, benchmark, mean, low, high (fractions)."""
-    pairs = [(m, b) for m in cfg.models if m != "backbone" for b in cfg.params.evaluate.benchmarks]
-    return pd.DataFrame([
-        {"model": m, "benchmark": b, **asdict(comparison(graded, b, m, "backbone"))} for m, b in pairs
-    ])  # fmt: skip
+    shares = by_question(graded).share.unstack("model")
+    rows = []
+    for model in [m for m in cfg.models if m != "backbone"]:
+        for benchmark in cfg.params.evaluate.benchmarks:
+            wide = shares.loc[benchmark]
+            estimate = stats.paired(wide[model].to_numpy(), wide["backbone"].to_numpy())
+            rows.append({"model": model, "benchmark": benchmark, **asdict(estimate)})
+    return pd.DataFrame(rows)
 
 
 def score_table(table: pd.DataFrame, tokens: bool = False) -> pd.DataFrame:

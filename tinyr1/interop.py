@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from tinyr1 import record, responses
+from tinyr1.comparison import by_question
 from tinyr1.record import StageError
 
 ID_COLUMNS = ("question_id", "task_id", "problem_id", "unique_id", "Record ID", "id", "ID", "question")
@@ -56,17 +57,18 @@ def metric_of(questions: list[dict]) -> str:
 
 def results(model: str, tasks: dict[str, pd.DataFrame], asked: dict, protocols: dict) -> dict:
     """results.json: scores in [0, 1] with question-clustered standard errors (evaluation.md §6)."""
-    scores, counts = {}, {}
+    scores, counts, repeats = {}, {}, {}
     for task, rows in tasks.items():
-        x = rows.outcome.eq("correct").groupby(rows.question).mean().to_numpy(float)
+        questions = by_question(rows)
+        x, repeats[task] = questions.share.to_numpy(), int(questions.samples.max())
         metric, n = metric_of(asked[task]), len(x)
         error = float(x.std(ddof=1) / np.sqrt(n)) if n > 1 else "N/A"
         scores[task] = {"alias": task, f"{metric},none": float(x.mean()), f"{metric}_stderr,none": error}
         counts[task] = {"original": len(asked[task]), "effective": n}
     return {
         "results": scores, "group_subtasks": {task: [] for task in tasks},
-        "configs": {task: {"task": task, "output_type": "generate_until", "repeats": int(_samples(rows)),
-                           "num_fewshot": 0, "metadata": protocols[task]} for task, rows in tasks.items()},
+        "configs": {task: {"task": task, "output_type": "generate_until", "repeats": repeats[task],
+                           "num_fewshot": 0, "metadata": protocols[task]} for task in tasks},
         "versions": dict.fromkeys(tasks, 1.0), "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": {task: {metric_of(asked[task]): True} for task in tasks}, "n-samples": counts,
         "config": {"model": "tinyr1", "model_args": {"name": model}}, "git_hash": record.code_version()["commit"],
@@ -74,17 +76,14 @@ def results(model: str, tasks: dict[str, pd.DataFrame], asked: dict, protocols: 
     }  # fmt: skip
 
 
-def _samples(rows: pd.DataFrame) -> int:
-    return rows.groupby("question").size().max()
-
-
 def samples(rows: pd.DataFrame, questions: list[dict], protocol: dict) -> list[dict]:
     """One line for each question of a benchmark, all its samples in `resps`; fields beyond the harness's own: outcomes,
     n_tokens."""
-    by_question, metric = dict(tuple(rows.sort_values("sample").groupby("question"))), metric_of(questions)
+    answers, metric = dict(tuple(rows.sort_values("sample").groupby("question"))), metric_of(questions)
+    shares = by_question(rows).share.droplevel(["model", "benchmark"])
     lines = []
     for i, question in enumerate(questions):
-        if (part := by_question.get(question["id"])) is None:
+        if (part := answers.get(question["id"])) is None:
             continue
         doc = {"id": question["id"], "question": question["question"], "family": question.get("family", "")}
         target = str(question.get("answer", ""))
@@ -94,7 +93,7 @@ def samples(rows: pd.DataFrame, questions: list[dict], protocol: dict) -> list[d
             "doc_id": i, "doc": doc, "target": target,
             "arguments": {"gen_args_0": {"arg_0": question["user"], "arg_1": {"do_sample": True, **sampling}}},
             "resps": [list(part.text)], "filtered_resps": [extracted if len(extracted) > 1 else extracted[0]],
-            "filter": "none", "metrics": [metric], metric: float(part.outcome.eq("correct").mean()),
+            "filter": "none", "metrics": [metric], metric: float(shares[question["id"]]),
             "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)), "prompt_hash": _hash(question["user"]),
             "target_hash": _hash(target), "outcomes": list(part.outcome),
             "n_tokens": [None if pd.isna(n) else int(n) for n in part.n_tokens],
