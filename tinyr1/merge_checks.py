@@ -6,14 +6,8 @@ from pathlib import Path
 import torch
 
 from tinyr1.checkpoint import Checkpoint, read_json
+from tinyr1.modelfiles import PROVENANCE, SPECIAL, TOKENIZER_FILES
 
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "merges.txt", "tokenizer.model",
-)  # fmt: skip
-SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Provenance and switches of a config that say nothing about the weights.
-IRRELEVANT = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
 SHOWN = 20  # problems listed before the rest is only counted
 RESERVE = 100 * 10**6  # bytes of the output disk that stay free
 
@@ -54,7 +48,7 @@ def _generation_problems(first_name: str, first: Checkpoint, name: str, model: C
 
 
 def _config_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint, special: bool) -> list[str]:
-    skipped = {*IRRELEVANT, *(SPECIAL if special else ())}
+    skipped = {*PROVENANCE, *(SPECIAL if special else ())}
     keys = (first.config.keys() | model.config.keys()) - skipped
     different = [k for k in sorted(keys) if first.config.get(k) != model.config.get(k)]
     return [

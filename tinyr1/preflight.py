@@ -14,17 +14,12 @@ from jinja2 import TemplateError
 from safetensors import safe_open
 
 from tinyr1 import chat
+from tinyr1.modelfiles import PROVENANCE, SPECIAL, TOKENIZER_FILES
 from tinyr1.record import StageError, digest
 
 SHOWN = 5  # problems in one message
-# Keys of config.json that say where a checkpoint comes from, not what network it is. Token ids are compared by `_eos`.
-PROVENANCE = {
-    "_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype", "bos_token_id", "eos_token_id",
-    "pad_token_id",
-}  # fmt: skip
 # RoPE variants whose max_position_embeddings already is the scaled length.
 SCALED_ALREADY = {"su", "longrope", "llama3", "yarn", "deepseek_yarn"}
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "*.jinja", "*.model")
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def context_limit(config: dict) -> int | None:
 
 def signature(folder: Path) -> str:
     """Equal for checkpoints that one engine can serve in turn: same network, tensors, vocabulary and end tokens."""
-    config = {k: v for k, v in read_config(folder).items() if k not in PROVENANCE}
+    config = {k: v for k, v in read_config(folder).items() if k not in (*PROVENANCE, *SPECIAL)}  # ids: see _eos
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "numpy") as handle:
@@ -111,8 +106,8 @@ def _eos(folder: Path) -> list[int]:
 
 def _tokenizer_key(folder: Path) -> str:
     """Hash of everything that decides how prompts become token ids."""
-    files = sorted({p for pattern in TOKENIZER_FILES for p in folder.glob(pattern) if p.is_file()})
-    return digest([[p.name, p.read_bytes().hex()] for p in files])
+    files = [folder / name for name in TOKENIZER_FILES]
+    return digest([[p.name, p.read_bytes().hex()] for p in files if p.is_file()])
 
 
 # --- prompts ------------------------------------------------------------------------------------------------

@@ -21,13 +21,13 @@ from pydantic import ValidationError
 from tinyr1 import comparison, config, evaluate, interop, paper, record
 from tinyr1 import protocol as protocols
 from tinyr1.config import Config, ConfigError
+from tinyr1.modelfiles import CHECKPOINT
 from tinyr1.record import StageError
 from tinyr1.sandbox import SandboxError
 from tinyr1.selftest import SelfTestError
 
 TWINS = {"aime25": "aime24"}  # benchmarks that a params file need not have: their settings but for the file
 ALIASES = {"lcb": "livecodebench", "gpqa-diamond": "gpqa", "aime2024": "aime24", "aime2025": "aime25"}
-CHECKPOINT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # what a checkpoint consists of on the hub
 
 
 class Single(Config):
