@@ -311,10 +311,42 @@ def test_numbers_of_the_paper_stand_in_a_table_of_their_own(cfg):
     assert "math-code-science" not in paper.split("</table>")[0]
 
 
-def test_scores_without_a_needed_column_are_refused(cfg):
-    record.write_atomic(cfg.reports / "scores.csv", "model,benchmark\nmath,aime\n")
-    with pytest.raises(record.StageError, match=r"scores\.csv: no column .*pass_at_1"):
-        report.index(cfg)
+def write_old_scores(cfg, *missing: str) -> None:
+    """scores.csv of a version that did not write these columns."""
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    lines = [line.split(",") for line in (cfg.reports / "scores.csv").read_text().splitlines()]
+    kept = [i for i, column in enumerate(SCORE_COLUMNS) if column not in missing]
+    record.write_atomic(cfg.reports / "scores.csv", "".join(",".join(line[i] for i in kept) + "\n" for line in lines))
+
+
+def test_old_scores_are_shown_with_the_command_that_makes_them_again(cfg):
+    write_old_scores(cfg, "timeout", "grader_error")
+    page = html.unescape(index_of(cfg))
+    assert "50.0 %" in page
+    said = "scores.csv has no column timeout, grader_error: an earlier version of this kit wrote it; "
+    assert f"{said}`rm {cfg.reports}/scores.csv && make 04_evaluation RUN=smol` makes it again." in page
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    assert "an earlier version" not in index_of(cfg)
+
+
+def test_old_scores_that_cannot_be_shown_do_not_keep_the_page_from_being_written(cfg):
+    write_old_scores(cfg, "ci_low", "ci_high")
+    page = html.unescape(index_of(cfg, running=STAGES[3]))
+    assert "scores.csv has no column ci_low, ci_high" in page
+    assert "50.0 %" not in page
+    record.write_atomic(cfg.reports / "scores.csv", "")
+    assert "scores.csv has no column run, model," in index_of(cfg)
+
+
+def test_the_readme_refuses_scores_that_cannot_be_shown_in_one_sentence(cfg, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", "smol"])
+    before = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert report.main() == 2
+    assert capsys.readouterr().err.endswith("no scores.csv; run `make reproduce RUN=smol` first\n")
+    write_old_scores(cfg, "ci_low")
+    assert report.main() == 2
+    assert capsys.readouterr().err.startswith("error: scores.csv has no column ci_low: ")
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == before
 
 
 def test_figures_and_files_are_linked_by_name_and_notebooks_are_not(cfg):

@@ -32,6 +32,7 @@ from tinyr1.config import SCORE_COLUMNS, STAGES, Config
 Table = dict | None
 TEMPLATES = Path(__file__).parent / "templates"
 ANCHOR = "papermill-error-cell"  # the id papermill gives to the failing cell
+SHOWN_COLUMNS = ("model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high", "paper")
 DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
@@ -172,7 +173,8 @@ def index(cfg: Config, running: str | None = None, failures: dict[str, str] | No
     records = {s: record.read(cfg, s) for s in STAGES if record.record_path(cfg, s).is_file()}
     failures = failures or {}
     stages = [_stage(cfg, s, records.get(s), s == running, failures.get(s)) for s in STAGES]
-    ours, paper = _scores(cfg.reports / "scores.csv")
+    rows, lacking = _score_rows(cfg)
+    published = [row for row in rows if row["paper"] not in ("", "nan")]
     page = _template("index.html.j2").render(
         run=cfg.run,
         description=cfg.params.description,
@@ -181,8 +183,9 @@ def index(cfg: Config, running: str | None = None, failures: dict[str, str] | No
         total=sum(s["seconds"] or 0 for s in stages),
         codes=_distinct(records, lambda r: _code(r["code"])),
         machines=_distinct(records, lambda r: _machine(r["machine"])),
-        ours=ours,
-        paper=paper,
+        lacking=lacking,
+        ours=_table(rows, _our_cell, _size),
+        paper=_table(published, _paper_cell, lambda row: ""),
         figures=_figures(cfg.reports),
         params=_without_paths(_yaml(cfg)),
         files=_files(cfg.reports),
@@ -238,18 +241,25 @@ def _machine(machine: dict) -> str:
     )
 
 
-def _scores(path: Path) -> tuple[Table, Table]:
-    """scores.csv as (table of our scores, table of the paper's), either None where it has no numbers."""
+def _score_rows(cfg: Config) -> tuple[list[dict], str | None]:
+    """(rows of scores.csv, what it lacks and how to make it again); no rows where they cannot be shown.
+
+    A table of an earlier version is not an error here: the stage that makes it anew begins with this page.
+    """
+    path = cfg.reports / "scores.csv"
     if not path.is_file():
-        return None, None
+        return [], None
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        rows = list(reader)
-    missing = set(SCORE_COLUMNS) - set(reader.fieldnames or [])
-    if missing:
-        raise record.StageError(f"{path}: no column {', '.join(sorted(missing))}; run `make 04_evaluation`")
-    published = [row for row in rows if row["paper"] not in ("", "nan")]
-    return _table(rows, _our_cell, _size), _table(published, _paper_cell, lambda row: "")
+        columns, rows = reader.fieldnames or [], list(reader)
+    missing = [column for column in SCORE_COLUMNS if column not in columns]
+    if not missing:
+        return rows, None
+    lacking = (
+        f"scores.csv has no column {', '.join(missing)}: an earlier version of this kit wrote it; "
+        f"`rm {_without_paths(str(path))} && make 04_evaluation RUN={cfg.run}` makes it again."
+    )
+    return ([] if set(missing) & set(SHOWN_COLUMNS) else rows), lacking
 
 
 def _table(rows: list[dict], cell: Callable[[dict], dict | None], note: Callable[[dict], str]) -> Table:
@@ -352,9 +362,10 @@ RESULTS = re.compile(r"(<!-- results:[^\n]*-->\n).*?(<!-- /results -->)", re.DOT
 
 
 def readme(cfg: Config, text: str) -> str:
-    """README text with its result table made anew from the run's scores and record."""
-    with (cfg.reports / "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    """README text with its result table made anew from the run's scores and record; StageError without them."""
+    rows, lacking = _score_rows(cfg)
+    if not rows:
+        raise record.StageError(lacking or f"{cfg.reports}: no scores.csv; run `make reproduce RUN={cfg.run}` first")
     models, benchmarks = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "benchmark"))
     cell = {(row["model"], row["benchmark"]): row for row in rows}
     first = [cell[models[0], b] for b in benchmarks]
@@ -378,13 +389,19 @@ def readme(cfg: Config, text: str) -> str:
     return RESULTS.sub(lambda match: f"{match[1]}{table}\n\n{note}\n{match[2]}", text)
 
 
-def main() -> None:
+def main() -> int:
     """Write the result table into README.md."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run")
     path = config.ROOT / "README.md"
-    record.write_atomic(path, readme(config.load(parser.parse_args().run), path.read_text(encoding="utf-8")))
+    try:
+        text = readme(config.load(parser.parse_args().run), path.read_text(encoding="utf-8"))
+    except (config.ConfigError, record.StageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    record.write_atomic(path, text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
