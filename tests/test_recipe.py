@@ -3,12 +3,14 @@
 import pytest
 import torch
 import yaml
+from checkpoints import Shape, bytes_of, experts
 
-from tinyr1 import recipe
+from tinyr1 import merge, recipe
 from tinyr1.blocks import merge_tensors
 from tinyr1.fusion import Fusion
 from tinyr1.methods import METHODS
 from tinyr1.recipe import TAKES, Input, RecipeError, from_mergekit, parse, to_mergekit
+from tinyr1.streaming import Options
 
 CHAIN = {"method": "fusion", "base": "code", "right": {"method": "fusion", "base": "science", "right": "math"}}
 TWO = [{"model": "math", "weight": 0.25}, {"model": "science", "weight": 0.5}]
@@ -180,10 +182,30 @@ class TestMergekit:
             "parameters": {"t": 0.25},
         }  # fmt: skip
 
+    def test_a_file_written_beside_a_merge_of_relative_folders_can_be_used_from_anywhere(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        made = {n: f.relative_to(tmp_path) for n, f in experts(tmp_path / "in", Shape(layers=1)).items()}
+        (tmp_path / "out").mkdir()
+        merge.merge(parse(CHAIN, "file"), made, tmp_path / "out", Options(reading="released"), "test")
+        text = (tmp_path / "out" / merge.MERGEKIT_FILE).read_text(encoding="utf-8")
+        assert text.startswith("# not in mergekit: fusion with reading released, iqr_multiplier 1.5\n")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        named = {m["model"] for d in yaml.safe_load_all(text) for m in d["models"]} - {"step-1"}
+        assert named == {str(tmp_path / "in" / name) for name in made}
+        steps, folders, settings = recipe.read(tmp_path / "out" / merge.MERGEKIT_FILE)
+        again = merge.merge(steps, folders, tmp_path / "elsewhere", Options(reading="released", **settings), "test")
+        assert again["order"].count(str(tmp_path)) == 3
+        assert bytes_of(tmp_path / "elsewhere") == bytes_of(tmp_path / "out")
+
     def test_what_mergekit_cannot_say_is_a_comment(self):
         own = CHAIN | {"reading": "exact", "iqr_multiplier": 2.0}
         comments = [line for line in to_mergekit(parse(own, "file"), {}, None, None).splitlines() if line[:1] == "#"]
         assert comments == ["# not in mergekit: step-2 with reading exact, iqr_multiplier 2.0"]
+        text = to_mergekit(parse(own, "file"), {}, None, None, reading="paper", iqr_multiplier=1.0)
+        assert text.startswith("# not in mergekit: fusion with reading paper, iqr_multiplier 1.0\n" + comments[0])
+        assert from_mergekit(text, "file")[0] == parse(CHAIN, "file")
+        assert "#" not in to_mergekit(parse(EVERY["ties"], "file"), {}, None, None, "paper", 1.0), "no step is a fusion"
         seeded = EVERY["dare_ties"] | {"seed": 7}
         assert to_mergekit(parse(seeded, "file"), {}, None, None).startswith("# not in mergekit: step-1 with seed 7\n")
 

@@ -50,7 +50,8 @@ def merge(
     record.write_lines(out / STATISTICS, rows)
     names = {name: str(folder) for name, folder in folders.items()}
     settings = options.results()
-    text = recipe.to_mergekit(steps, names, settings["dtype"], settings["out_dtype"])
+    whole = {key: settings[key] for key in ("reading", "iqr_multiplier")}
+    text = recipe.to_mergekit(steps, names, settings["dtype"], settings["out_dtype"], **whole)
     (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
     (out / "README.md").write_text(modelcard.card(steps, parents, settings, rows, text), encoding="utf-8")
     _write_config(main, tokenizer, out, options)  # last: without it nothing loads the folder

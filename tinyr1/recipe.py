@@ -199,16 +199,27 @@ def _documents(text: str, name: str) -> list:
 # --- mergekit's YAML ----------------------------------------------------------------------------------------
 
 
-def to_mergekit(recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None) -> str:
+def to_mergekit(
+    recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None, reading: str | None = None,
+    iqr_multiplier: float | None = None,
+) -> str:  # fmt: skip
     """The recipe as mergekit configuration; several documents, as mergekit-multi reads them, for a nested one.
 
-    mergekit has one reading of fusion and λ = 1.5, and takes seeds elsewhere: what a step sets of these is a comment.
+    Folders are written absolute, so that the file can be used from anywhere. mergekit has one reading of fusion and
+    λ = 1.5, and takes seeds elsewhere: what the whole merge (reading, iqr_multiplier) or a step sets of these is a
+    comment.
     """
     documents: list[dict] = []
     comments: list[str] = []
 
     def place(part: "str | Recipe") -> str:
-        return folders.get(part, part) if isinstance(part, str) else step(part)
+        if isinstance(part, Recipe):
+            return step(part)
+        return str(Path(folders[part]).absolute()) if part in folders else part
+
+    def say(whose: str, settings: dict) -> None:
+        if said := ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None):
+            comments.append(f"# not in mergekit: {whose} with {said}\n")
 
     def step(recipe: Recipe) -> str:
         base = {} if recipe.base is None else {"base_model": place(recipe.base)}
@@ -219,9 +230,7 @@ def to_mergekit(recipe: Recipe, folders: dict[str, str], dtype: str | None, out_
         shared = {"t": recipe.t, "normalize": recipe.normalize, "rescale": recipe.rescale, "lambda": recipe.lambda_}
         shared = {k: v for k, v in shared.items() if v is not None}
         name = f"step-{len(documents) + 1}"
-        unknown = {k: getattr(recipe, k) for k in ("reading", "iqr_multiplier", "seed")}
-        if said := ", ".join(f"{k} {v}" for k, v in unknown.items() if v is not None):
-            comments.append(f"# not in mergekit: {name} with {said}\n")
+        say(name, {k: getattr(recipe, k) for k in ("reading", "iqr_multiplier", "seed")})
         method = FUSION_IN_MERGEKIT if recipe.method == "fusion" else recipe.method
         documents.append({
             "name": name, "models": models, "merge_method": method, **base,
@@ -230,6 +239,8 @@ def to_mergekit(recipe: Recipe, folders: dict[str, str], dtype: str | None, out_
         })  # fmt: skip
         return name
 
+    if readings(recipe, ""):
+        say("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
     step(recipe)
     if len(documents) == 1:
         del documents[0]["name"]
