@@ -1,5 +1,6 @@
 """The merges of a run: its recipes to checkpoints, and tables of what they did."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,10 @@ from tinyr1.blocks import as_rows, borders
 from tinyr1.checkpoint import Checkpoint
 from tinyr1.config import Config
 from tinyr1.progress import say
+from tinyr1.recipe import Recipe
 from tinyr1.streaming import Options
+
+STEP_COLUMNS = ["model", "right", "base", "tensor", "regime", "threshold", "differing", "entries"]
 
 
 def options(cfg: Config) -> Options:
@@ -35,10 +39,28 @@ def make(cfg: Config, name: str) -> dict:
 
     again = f"run `make 03_fusion_merge RUN={cfg.run}` again"
     manifest, built = record.make(cfg.model(name), inputs, build, again)
-    facts = manifest["facts"]
+    facts = manifest["facts"] | _fusion_settings(recipe, chosen)
     state = f"merged in {facts['seconds']:.0f} s" if built else "kept"
     say(f"  {name:18s} {facts['order']}, {state}")
     return facts | {"model": name, "merged_now": built}
+
+
+def _fusion_settings(recipe: Recipe, chosen: Options) -> dict:
+    """The readings and λ that a recipe's fusion steps use, one or a list; None for both where it has none."""
+    steps = list(_fusion_steps(recipe))
+    used = {
+        "reading": {s.reading or chosen.reading for s in steps},
+        "iqr_multiplier": {chosen.iqr_multiplier if s.iqr_multiplier is None else s.iqr_multiplier for s in steps},
+    }
+    return {k: min(v, default=None) if len(v) < 2 else ", ".join(map(str, sorted(v))) for k, v in used.items()}
+
+
+def _fusion_steps(recipe: Recipe) -> Iterator[Recipe]:
+    if recipe.method == "fusion":
+        yield recipe
+    for part in recipe.parts:
+        if isinstance(part, Recipe):
+            yield from _fusion_steps(part)
 
 
 def statistics(folder: Path) -> pd.DataFrame:
@@ -54,9 +76,10 @@ def fusion_tables(cfg: Config) -> dict[str, pd.DataFrame]:
 
 
 def facts_table(facts: list[dict]) -> pd.DataFrame:
-    """One row for each merged model: order (base last), reading, λ, parameters, seconds."""
+    """One row for each merged model: order (base last), reading and λ of its fusion steps, parameters, seconds."""
     columns = ["model", "order", "reading", "iqr_multiplier", "parameters", "seconds"]
-    return pd.DataFrame(facts)[columns].set_index("model")
+    table = pd.DataFrame(facts)[columns].set_index("model")
+    return table.where(table.notna(), "–")
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -78,17 +101,21 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def regimes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Tensors by what fusion did to them, for each step; `everything` and `nothing` are the degenerate regimes."""
-    joined = pd.concat([table.assign(model=name) for name, table in tables.items()])
-    return joined.pivot_table(
+    return _joined(tables).pivot_table(
         index=["model", "right", "base"], columns="regime", values="tensor", aggfunc="count", fill_value=0, sort=False
     )
 
 
 def degenerate(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The tensors of which fusion took everything or nothing, named: model, right, base, tensor, regime, threshold."""
-    joined = pd.concat([table.assign(model=name) for name, table in tables.items()])
-    columns = ["model", "right", "base", "tensor", "regime", "threshold", "differing", "entries"]
-    return joined[joined.regime.isin(["everything", "nothing"])][columns].reset_index(drop=True)
+    joined = _joined(tables)
+    return joined[joined.regime.isin(["everything", "nothing"])][STEP_COLUMNS].reset_index(drop=True)
+
+
+def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables below each other, with the model as a column; a run may have no fusion step at all."""
+    parts = [table.assign(model=name) for name, table in tables.items()]
+    return pd.concat(parts) if parts else pd.DataFrame(columns=STEP_COLUMNS)
 
 
 def all_finite(folder: Path) -> bool:
