@@ -88,7 +88,7 @@ def execute(cfg: Config, stage: str) -> str | None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from tinyr1 import report
+    from tinyr1 import pages
 
     executed = cfg.home / "executed" / f"{stage}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -103,10 +103,10 @@ def execute(cfg: Config, stage: str) -> str | None:
             )  # fmt: skip
         except PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}"
-    failure = failure or report.failing_cell(executed)
+    failure = failure or pages.failing_cell(executed)
     if failure is None and not record.record_path(cfg, stage).is_file():
         failure = f"the notebook ran to its end without writing {stage}.json"
-    report.render(executed, cfg.reports / f"{stage}.html")
+    pages.render(executed, cfg.reports / f"{stage}.html")
     return failure
 
 
