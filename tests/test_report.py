@@ -204,3 +204,19 @@ def test_the_index_shows_the_parameters(cfg):
     page = index_of(cfg)
     assert f"learning_rate: {cfg.params.branch.math.learning_rate}" in page
     assert "math-science-code:" in page
+
+
+def test_the_readme_names_every_commit_that_made_its_table(cfg):
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    for stage in STAGES:
+        write_record(cfg, stage)
+    text = "before\n<!-- results: of a run -->\nold\n<!-- /results -->\nafter"
+    made = report.readme(cfg, text)
+    assert made.startswith("before\n<!-- results: of a run -->\n| model | mini-math, 96 questions × 1 |\n")
+    assert "| math | 50.0 [40.0, 60.0] |" in made
+    assert "made by commit 0123456789 on 2 cores, 13 minutes" in made
+    assert made.endswith("<!-- /results -->\nafter")
+    write_record(cfg, STAGES[3], code={"commit": "fedcba9876543210", "modified": True, "source": "s"})
+    write_record(cfg, STAGES[4], code={"commit": "aaaaaaaaaaaaaaaa", "modified": False, "source": "s"})
+    both = "commit 0123456789 (stages 01, 02, 03) and commit fedcba9876, with uncommitted changes (stages 04)"
+    assert f"made by {both} on 2 cores" in report.readme(cfg, text)

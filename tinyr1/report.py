@@ -211,13 +211,15 @@ def readme(cfg: Config, text: str) -> str:
             for r in (cell[model, b] for b in benchmarks)
         ]
         lines.append(f"| {model} | {' | '.join(shown)} |")
-    entry = record.read(cfg, STAGES[-2])
-    total = sum(sum(record.read(cfg, stage)["seconds"].values()) for stage in STAGES)
+    entries = {stage: record.read(cfg, stage) for stage in STAGES}
+    total = sum(sum(entry["seconds"].values()) for entry in entries.values())
+    before = {stage: entries[stage] for stage in STAGES[:-1]}  # the last stage only reads the scores
+    made = " and ".join(f"{code} ({of})" if of else code for code, of in _distinct(before, lambda r: _code(r["code"])))
+    cores = entries[STAGES[-2]]["machine"]["cores"]
     note = (
-        f"pass@1 in percent with 95 % question-clustered intervals; made by commit {entry['code']['commit'][:10]} on "
-        f"{entry['machine']['cores']} cores, {total / 60:.0f} minutes of work inside the notebooks, their start and "
-        "rendering not counted. Merges are named by their order, base last: `math-science-code` is the paper's "
-        "(math & science) & code."
+        f"pass@1 in percent with 95 % question-clustered intervals; made by {made} on {cores} cores, {total / 60:.0f} "
+        "minutes of work inside the notebooks, their start and rendering not counted. Merges are named by their order, "
+        "base last: `math-science-code` is the paper's (math & science) & code."
     )
     table = "\n".join(lines)
     return RESULTS.sub(lambda match: f"{match[1]}{table}\n\n{note}\n{match[2]}", text)
