@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from tinyr1 import benchmarks, questionfiles
 from tinyr1.config import Benchmark, ConfigError
+from tinyr1.standalone import TWINS
 
 EVERY_DAY = ("2020-01-01", "2030-12-31")
 
@@ -275,6 +276,50 @@ def test_published_sets_of_aime_name_their_columns_differently(tmp_path):
     assert found == [("2024-I-1", "p", "204"), ("b-1", "q", "336"), ("b-2", "r", "7")]
 
 
+def as_parquet(path, rows):
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def halves(rows):
+    half = len(rows) // 2
+    return {"aime2025-I.jsonl": rows[:half], "aime2025-II.jsonl": rows[half:]}
+
+
+# The known hub datasets of AIME 2025: files and columns made from (question, answer) pairs
+AIME_2025 = {
+    "math-ai/aime25": lambda pairs: {
+        "test.jsonl": [{"problem": q, "answer": a, "id": str(i)} for i, (q, a) in enumerate(pairs)]},
+    "opencompass/AIME2025": lambda pairs: halves([{"question": q, "answer": a} for q, a in pairs]),
+    "yentinglin/aime_2025": lambda pairs: {"train-00000-of-00001.parquet": [
+        {"id": i, "problem": q, "answer": a, "solution": "s", "url": "u", "year": 2025}
+        for i, (q, a) in enumerate(pairs)]},
+    "MathArena/aime_2025": lambda pairs: {"train-00000-of-00001.parquet": [
+        {"problem_idx": i, "problem": q, "answer": int(a), "problem_type": ["Algebra", "Geometry"]}
+        for i, (q, a) in enumerate(pairs)]},
+}  # fmt: skip
+MADE_UP = [("How many?", "0"), ("How much?", "71")]
+
+
+def check_aime_2025(tmp_path, dataset, pairs):
+    for name, rows in AIME_2025[dataset](pairs).items():
+        (write if name.endswith("jsonl") else as_parquet)(tmp_path / name, rows)
+    found = load("aime", tmp_path)
+    assert [(q["question"], q["answer"]) for q in found] == pairs
+    return [q["id"] for q in found]
+
+
+@pytest.mark.parametrize("dataset", AIME_2025)
+def test_every_published_set_of_aime_2025_is_understood(tmp_path, dataset):
+    named = ["aime2025-I-1", "aime2025-II-1"] if dataset == "opencompass/AIME2025" else ["0", "1"]
+    assert check_aime_2025(tmp_path, dataset, MADE_UP) == named
+
+
+@pytest.mark.parametrize("dataset", AIME_2025)
+def test_the_real_questions_of_aime_2025_in_every_published_form(tmp_path, shared_data, dataset):
+    real = load("aime", shared_data / "aime" / "tinyr1_aime25_test.jsonl")
+    assert len(set(check_aime_2025(tmp_path, dataset, [(q["question"], q["answer"]) for q in real]))) == 30
+
+
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR0")
     with pytest.raises(ConfigError, match=r"a\.parquet: not a parquet file"):
@@ -422,6 +467,16 @@ def test_a_file_of_the_hub_is_read_at_its_commit(hub):
     assert loaded.source.revision == COMMIT
     Hub.files.clear()  # a commit never changes: what was fetched once serves without a network
     assert load("aime", "hf://some/aime/data/test.jsonl", revision=COMMIT) == loaded.questions
+
+
+def test_aime_2025_of_the_evaluation_command_is_fetched_from_its_dataset(hub, monkeypatch):
+    hub("math-ai/aime25//test.jsonl", AIME_2025["math-ai/aime25"](MADE_UP)["test.jsonl"])
+    _, pinned = TWINS["aime25"]
+    sha256 = hashlib.sha256(Hub.files[f"/datasets/math-ai/aime25/resolve/{COMMIT}/test.jsonl"]).hexdigest()
+    loaded = load_all("aime", **pinned | {"revision": COMMIT, "sha256": sha256})
+    assert [(q["question"], q["answer"]) for q in loaded.questions] == MADE_UP
+    with pytest.raises(ConfigError, match=f"the params pin {pinned['sha256']}"):
+        load("aime", **pinned | {"revision": COMMIT})
 
 
 def test_the_files_of_a_release_are_fetched_and_nothing_else(hub, monkeypatch):

@@ -58,8 +58,8 @@ def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_no
     [
         (["--model", "nowhere"], "is no folder and no hub id"),
         (["--model", "x", "--responses", "absent.jsonl"], "absent.jsonl: no such file"),
-        (["--model", "x/y", "--benchmarks", "mmlu"], "mmlu: not in params/r1-1.5b.yaml"),
-        (["--model", "x/y", "--benchmarks", "aime25"], "needs its file in --path"),
+        (["--model", "x/y", "--benchmarks", "mmlu"], "mmlu: not in params/r1-1.5b.yaml, which gives aime24, aime25"),
+        (["--model", "x/y", "--run", "smol", "--benchmarks", "aime25"], "aime25: not in params/smol.yaml"),
         (["--model", "x/y", "--path", "aime24"], "must be one of the benchmarks"),
         (["--model", "x/y", "--samples", "0", "--responses", "absent.jsonl"], "samples"),
     ],
@@ -77,6 +77,24 @@ def test_a_folder_without_a_checkpoint_is_an_error(home, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["evaluate", "--model", str(home / "empty"), "--benchmarks", "aime24"])
     assert standalone.main() == 2
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_aime_2025_comes_from_the_hub_with_the_settings_of_aime_2024(home):
+    words = ["--model", "a/b", "--benchmarks", "aime2024,aime2025"]
+    found = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    old, new = (found.evaluate.benchmarks[name] for name in ("aime24", "aime25"))
+    differ = {key for key, value in new.model_dump().items() if value != getattr(old, key)}
+    assert differ == {"path", "revision", "sha256"}
+    assert new.path == "hf://math-ai/aime25/test.jsonl"
+    assert new.revision, "a commit, not a branch that moves"
+    assert new.sha256
+
+
+def test_a_file_takes_the_place_of_the_hubs_aime_2025(home):
+    words = ["--model", "a/b", "--benchmarks", "aime25", "--path", f"aime25={home / 'aime.jsonl'}"]
+    found = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    new = found.evaluate.benchmarks["aime25"]
+    assert (new.path, new.revision, new.sha256) == (str(home / "aime.jsonl"), None, None)
 
 
 def test_options_override_the_params_file(home):

@@ -29,6 +29,7 @@ Question = dict
 DOMAIN = {"aime": "math", "gpqa": "science", "livecodebench": "code"}
 KIND = {"math": "integer", "science": "option", "code": "program"}
 DECODED_LIMIT = 512 << 20  # bytes; the largest LiveCodeBench problem unpacks to far less
+AIME_IDS = ("id", "source", "problem_idx")  # math-ai's and yentinglin's, the released script's, MathArena's
 PRIVATE = ("gpqa",)  # its authors ask that no question appears in plain text
 
 # LiveCodeBench's ERRATA.md: AtCoder problems by id, LeetCode's by the words of their title (evaluation.md §1.1)
@@ -158,8 +159,8 @@ def _lettered(row: dict, path: Path, i: int) -> Question:
 
 def _competition(row: dict, path: Path, i: int) -> Question:
     """An AIME row; published sets call their columns differently, and some have no id."""
-    named = {"id", "source"} & {key.lower() for key in row}
-    name = str(column(row, path, "id", "source")) if named else f"{path.stem}-{i + 1}"
+    named = set(AIME_IDS) & {key.lower() for key in row}
+    name = str(column(row, path, *AIME_IDS)) if named else f"{path.stem}-{i + 1}"
     answer = column(row, path, "answer")
     value = integer(str(answer))
     if value is None or not 0 <= value <= 999:

@@ -26,7 +26,14 @@ from tinyr1.record import StageError
 from tinyr1.sandbox import SandboxError
 from tinyr1.selftest import SelfTestError
 
-TWINS = {"aime25": "aime24"}  # benchmarks that a params file need not have: their settings but for the file
+# Benchmarks that a params file need not have: whose settings they take, and their own questions. The paper has no AIME
+# 2025. lm-evaluation-harness reads the same dataset: columns problem, answer, id; 30 rows, both exams.
+TWINS = {
+    "aime25": ("aime24", {
+        "path": "hf://math-ai/aime25/test.jsonl", "revision": "563bb8404243c5f09de6ec262f2db674fe5bce9b",
+        "sha256": "b4e273c02d3e7fe1b74b59eae768fc8230bfb0f79539890cb56f4361caac0331",
+    }),
+}  # fmt: skip
 ALIASES = {"lcb": "livecodebench", "gpqa-diamond": "gpqa", "aime2024": "aime24", "aime2025": "aime25"}
 
 
@@ -84,13 +91,11 @@ def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
     data = params.model_dump(mode="python")
     e = data["evaluate"]
     wanted = [ALIASES.get(name.strip(), name.strip()) for name in a.benchmarks.split(",")]
-    local = {ALIASES.get(name, name) for name in (pair.partition("=")[0] for pair in a.path)}
     known = e["benchmarks"]
-    known |= {name: known[twin] for name, twin in TWINS.items() if name in local and twin in known}
+    known = {name: known[twin] | own for name, (twin, own) in TWINS.items() if twin in known} | known
     if unknown := sorted(set(wanted) - set(known)):
         raise ConfigError(
-            f"--benchmarks: {', '.join(unknown)}: not in params/{a.run}.yaml ({', '.join(known)}); {', '.join(TWINS)} "
-            "needs its file in --path"
+            f"--benchmarks: {', '.join(unknown)}: not in params/{a.run}.yaml, which gives {', '.join(sorted(known))}"
         )
     e["benchmarks"] = {name: dict(known[name]) for name in wanted}
     for pair in a.path:
