@@ -1,6 +1,9 @@
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +35,31 @@ def test_a_bomb_is_killed_in_time_and_the_next_question_is_answered(verifier, bo
     assert verifier.ask("204", bomb).status in ("timeout", "error")
     assert time.monotonic() - started < 4
     assert verifier.ask("204", "\\boxed{204}").status == "equal"
+
+
+def test_a_bomb_ends_by_itself_when_nobody_is_left_to_kill_it():
+    code = (
+        "from tinyr1.mathgrade import Verifier\n"
+        "v = Verifier(1, seconds=1)\nv.ask('1', '$1$')\nchild = v.idle.get()\nprint(child.process.pid, flush=True)\n"
+        "v.idle.put(child)\nchild.ask(['204', '\\\\boxed{9^{9^{9^9}}}'], 600)"
+    )
+    judge = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = judge.stdout.readline().strip()
+    time.sleep(0.3)
+    judge.kill()
+    judge.wait()
+    judge.stdout.close()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and state(pid) not in "ZX":
+        time.sleep(0.1)
+    assert state(pid) in "ZX"
+
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def test_memory_is_limited(verifier):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tinyr1 import responses
+from tinyr1 import responses, store
 from tinyr1.record import StageError
 
 
@@ -60,8 +60,8 @@ def test_each_line_is_with_the_system_before_append_returns(out):
 
 def test_flushes_to_disk_are_bounded_in_rate_and_the_last_is_never_left_out(out, monkeypatch):
     calls, clock = [], [0.0]
-    monkeypatch.setattr(responses.os, "fsync", lambda handle: calls.append(clock[0]))
-    monkeypatch.setattr(responses.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(store.os, "fsync", lambda handle: calls.append(clock[0]))
+    monkeypatch.setattr(store.time, "monotonic", lambda: clock[0])
     with responses.Writer(out) as writer:
         for i in range(40):
             clock[0] = i / 10  # ten answers a second for four seconds
@@ -84,7 +84,7 @@ def test_a_torn_last_line_is_not_read_and_the_next_writer_cuts_it_off(out, cut):
 
 
 def test_a_torn_line_longer_than_a_block_is_cut_off_too(out):
-    write(out, line(text="y" * (responses.BLOCK * 2)))
+    write(out, line(text="y" * (store.BLOCK * 2)))
     whole = out.read_bytes()
     out.write_bytes(whole + whole[:-10])
     write(out, line(sample=1))

@@ -1,4 +1,5 @@
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -314,6 +315,22 @@ def test_a_fork_server_that_dies_does_not_decide_about_a_program():
         running._zygote._process.kill()
         running._zygote._process.wait()
         assert judge_program(running, "print(1)", tests, "").outcome == "correct"
+
+
+def test_a_program_that_is_killed_from_outside_once_is_run_again():
+    tests = [{"input": "", "output": "1"}]
+    with Runner(LIMITS) as running:
+        victims = []
+
+        def kill():
+            while not victims:
+                victims.extend(_children(running._zygote._process.pid))
+            os.kill(int(victims[0]), signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        assert judge_program(running, "import time\ntime.sleep(0.5)\nprint(1)", tests, "").outcome == "correct"
+        killer.join()
 
 
 def test_nothing_runs_on_when_the_judge_is_killed():

@@ -8,14 +8,13 @@
 import json
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tinyr1 import benchmarks, grade, interop, launch, record, responses, selftest, stats
+from tinyr1 import benchmarks, grade, grading, interop, launch, record, responses, selftest, stats
 from tinyr1 import protocol as protocols
 from tinyr1.chat import split_response
 from tinyr1.comparison import by_question
@@ -24,6 +23,8 @@ from tinyr1.generate import CPU_ENVIRONMENT
 from tinyr1.mathgrade import Verifier
 from tinyr1.progress import say
 from tinyr1.sandbox import Runner
+
+GRADED_COLUMNS = ("model", "benchmark", "question", "family", "sample", "outcome", "extracted", "n_tokens", "text")
 
 
 def questions(cfg: Config) -> dict[str, list[dict]]:
@@ -152,37 +153,27 @@ def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
 
 
 def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
-    """One row for each sample: model, benchmark, question, family, sample, outcome, extracted, n_tokens, text."""
+    """One row for each sample, GRADED_COLUMNS; grades of an earlier call that still hold are kept."""
     plan = generation_plan(cfg, list(cfg.models), asked)
-    work = [
-        (model["name"], job["benchmark"], response)
-        for model in plan["models"]
-        for job in model["jobs"]
-        for response in responses.of_job(job, model["key"]).lines
-    ]
     by_id = {name: {q["id"]: q for q in qs} for name, qs in asked.items()}
     rules = {name: protocols.of(cfg.params.evaluate, name) for name in asked}
-    workers = max(1, len(os.sched_getaffinity(0)))
+    samples = [
+        grading.Sample(model["name"], name, response, by_id[name][response["question"]], rules[name])
+        for model in plan["models"]
+        for job in model["jobs"]
+        for name in [job["benchmark"]]
+        for response in responses.of_job(job, model["key"]).lines
+    ]
+    grades = grading.run(cfg.home / "grades.jsonl", samples, cfg.params.evaluate.sandbox)
+    rows = [_graded(*pair) for pair in zip(samples, grades, strict=True)]
+    table = pd.DataFrame(rows, columns=GRADED_COLUMNS)
+    return table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
 
-    def chunk(start: int) -> list[dict]:
-        with Runner(cfg.params.evaluate.sandbox) as runner:
-            return [_graded(by_id, rules, runner, verifier, *item) for item in work[start::workers]]
 
-    with Verifier(workers) as verifier, ThreadPoolExecutor(workers) as pool:
-        rows = [row for part in pool.map(chunk, range(workers)) for row in part]
-    return pd.DataFrame(rows).sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
-
-
-def _graded(
-    by_id: dict, rules: dict, runner: Runner, verifier: Verifier, model: str, benchmark: str, response: dict
-) -> dict:
-    question = by_id[benchmark][response["question"]]
-    outcome, extracted = grade.outcome(response, question, rules[benchmark], runner, verifier)
-    return {
-        "model": model, "benchmark": benchmark, "question": question["id"], "family": question["family"],
-        "sample": response["sample"], "outcome": outcome, "extracted": extracted,
-        "n_tokens": response["n_tokens"], "text": response["text"],
-    }  # fmt: skip
+def _graded(sample: grading.Sample, found: dict) -> tuple:
+    response = sample.response
+    return (*sample.name[:3], sample.question["family"], response["sample"], found["outcome"], found["extracted"],
+            response["n_tokens"], response["text"])  # fmt: skip
 
 
 def scores(cfg: Config, graded: pd.DataFrame, paper: dict[tuple[str, str], float]) -> pd.DataFrame:

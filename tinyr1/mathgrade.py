@@ -2,18 +2,20 @@
 
 Math-Verify's own time limit works on the main thread only, and some inputs keep SymPy busy for ever or fill the memory
 (evaluation.md §4.2). So each comparison runs in a child with a memory limit, and a child that does not answer in time
-is killed and replaced.
+is killed and replaced. A limit on its CPU time ends it where the process that would kill it is itself gone.
 
-    python -m tinyr1.mathgrade MEMORY_MB     the child: JSON lines [gold, text] in, [equal, extracted] out
+    python -m tinyr1.mathgrade MEMORY_MB SECONDS     the child: JSON lines [gold, text] in, [equal, extracted] out
 """
 
 import json
+import math
 import os
 import queue
 import re
 import select
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -52,7 +54,7 @@ class Verifier:
         """Whether Math-Verify finds `gold` (LaTeX or a number) in a text."""
         child = self.idle.get()
         try:
-            child = child or _Child(self.memory_mb)
+            child = child or _Child(self.memory_mb, self.seconds)
             line = child.ask([gold, text], self.seconds)
             if line:
                 equal, extracted = json.loads(line)
@@ -86,16 +88,16 @@ class Verifier:
 class _Child:
     """One process that compares."""
 
-    def __init__(self, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int, seconds: float) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tinyr1.mathgrade", str(memory_mb)],
+            [sys.executable, "-m", "tinyr1.mathgrade", str(memory_mb), str(seconds)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         if self._line(START_SECONDS) != "ready":
             self.close()
             raise RuntimeError(
-                "Math-Verify does not start: run `python -m tinyr1.mathgrade 2048` for the reason, and `make setup`"
+                "Math-Verify does not start: run `python -m tinyr1.mathgrade 2048 3` for the reason, and `make setup`"
             )
 
     def ask(self, request: list[str], seconds: float) -> str | None:
@@ -117,7 +119,7 @@ class _Child:
         self.process.stdout.close()
 
 
-def _serve(memory_mb: int) -> None:
+def _serve(memory_mb: int, seconds: float) -> None:
     import resource
 
     from math_verify import parse, verify
@@ -127,6 +129,9 @@ def _serve(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("ready", file=out, flush=True)
     for line in sys.stdin:
+        most = math.ceil(time.process_time() + seconds) + 1  # later than the parent, which says timeout
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
         gold, text = json.loads(line)
         found = parse(text, parsing_timeout=None)
         equal = bool(found) and verify(parse(f"${gold}$", parsing_timeout=None), found, timeout_seconds=None)
@@ -134,4 +139,4 @@ def _serve(memory_mb: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), float(sys.argv[2]))

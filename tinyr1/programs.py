@@ -6,6 +6,7 @@ here, in the process that has the expected outputs, on plain values: nothing a p
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -15,6 +16,7 @@ from tinyr1.sandbox import MOST_OUTPUT_BYTES, Refused, Result, Runner, SandboxEr
 
 COMPARATOR = "lcb-official"
 T = TypeVar("T")
+KILLED = signal.SIGKILL.name  # what the kernel, short of memory, or a person did to a program
 MOST_DEPTH = 500  # nested lists and dicts in a value
 MOST_DIGITS = 50_000  # of a whole number, the limit LiveCodeBench sets
 
@@ -100,7 +102,7 @@ def judge_program(runner: Runner, code: str, tests: list[dict], func_name: str) 
     """Verdict on a program; the first test that fails decides.
 
     tests: {"input", "output"} in LiveCodeBench's encoding; func_name: "" for programs that read standard input. A
-    timeout counts only if it happens again while nothing else runs. Refused if programs cannot be isolated.
+    timeout or a kill counts only if it happens again while nothing else runs. Refused if programs cannot be isolated.
     """
     same = same_value if func_name else same_output
     if not tests:
@@ -151,14 +153,15 @@ def _judge_together(runner: Runner, code: str, tests: list[dict], func_name: str
 
 
 def _settled(once: Callable[[bool], T], last: Callable[[T], Result]) -> T:
-    """What `once(alone)` gives; again, alone, after a timeout or after the sandbox failed."""
+    """What `once(alone)` gives; again, alone, after a timeout, a kill from outside, or a failure of the sandbox."""
     try:
         found = once(False)
     except Refused:
         raise
     except SandboxError:
         return once(True)
-    return once(True) if last(found).status == "timeout" else found
+    ended = last(found)
+    return once(True) if ended.status == "timeout" or ended.error == KILLED else found
 
 
 def _grader_error(error: SandboxError, test: int | None) -> Verdict:

@@ -17,6 +17,7 @@ from tinyr1.config import Evaluate
 
 LETTERS = "ABCD"
 PAPER = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}  # paper §3.1.2
+GRADING = ("option_order", "reads", "truncated_counts", "extraction", "grader")  # what `tinyr1.grade` reads of it
 PAPER_SAMPLES = {"aime": 16, "gpqa": 4, "livecodebench": 4}
 
 
@@ -52,6 +53,11 @@ class Protocol:
     def key(self) -> str:
         """Hash of every rule above, grading included; remarks do not count."""
         return record.digest({k: v for k, v in asdict(self).items() if k not in ("known_faults", "not_reproduced")})
+
+    @property
+    def grading_key(self) -> str:
+        """Hash of the rules that make an outcome of a response; k and sampling are not among them."""
+        return record.digest({name: getattr(self, name) for name in GRADING})
 
     @property
     def template_hash(self) -> str:

@@ -5,22 +5,16 @@ what else is in the files, so that an answer is never attached to another questi
 Several writers have a file each: `math.jsonl` and, for data-parallel ranks 1, 2, …, `math.shard-1.jsonl`, ….
 """
 
-import fcntl
-import json
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyr1.record import StageError
+from tinyr1 import store
 
-FSYNC_PERIOD = 1.0  # seconds between two flushes to disk; a power cut loses at most this much, a killed process nothing
-BLOCK = 1 << 16  # bytes, more than most lines have
-FIELDS = {
+FORM = store.Form("response", {
     "question": str, "sample": int, "text": str, "n_tokens": (int, type(None)), "finish": str, "model_key": str,
     "protocol_key": str,
-}  # fmt: skip
+})  # fmt: skip
 
 
 @dataclass
@@ -61,34 +55,12 @@ def files(out: Path) -> list[Path]:
 
 def problem(line: object) -> str | None:
     """Why a decoded line is no response, or None."""
-    if not isinstance(line, dict):
-        return f"{type(line).__name__}, expected an object"
-    for name, kind in FIELDS.items():
-        if name not in line:
-            return f"no field {name!r}"
-        if not isinstance(line[name], kind) or isinstance(line[name], bool):
-            return f"field {name!r} is {line[name]!r}"
-    return None if line["sample"] >= 0 else f"field 'sample' is {line['sample']}"
-
-
-def parse(data: bytes) -> tuple[dict | None, str | None]:
-    """(response, None) or (None, why not) of one line."""
-    try:
-        line = json.loads(data)
-    except ValueError as error:  # broken JSON and broken UTF-8
-        return None, str(error)
-    why = problem(line)
-    return (None, why) if why else (line, None)
+    return FORM.problem(line)
 
 
 def read(path: Path) -> Iterator[tuple[int, dict | None]]:
     """(line number, response or None where malformed) of a file; a torn last line is left out."""
-    with path.open("rb") as file:
-        for number, data in enumerate(file, 1):
-            line, why = parse(data)
-            torn = not data.endswith(b"\n")
-            if data.strip() and not (torn and why):
-                yield number, line
+    return FORM.read(path)
 
 
 def of(out: Path, model_key: str, protocol_key: str) -> Found:
@@ -124,65 +96,8 @@ def missing(job: dict, model_key: str) -> list[dict]:
     return [r for r in job["requests"] if (r["question"], r["sample"]) not in done]
 
 
-class Writer:
-    """Appends responses to one file, alone: StageError while another process writes it.
-
-    Each line is with the operating system when `append` returns, so a killed process loses none; it is on the disk a
-    second later at most. A torn last line of an earlier process is cut off; a whole one only lacks its line end.
-    """
+class Writer(store.Writer):
+    """Appends responses to one file, alone."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.file = path.open("a+b", buffering=0)
-        self.synced, self.dirty = time.monotonic(), False
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.close()
-            raise StageError(f"{path}: another process is writing responses there; wait for it or end it") from error
-        self._mend()
-
-    def _mend(self) -> None:
-        """End the file with a whole line."""
-        size = start = self.file.seek(0, os.SEEK_END)
-        tail = b""
-        while start and b"\n" not in tail:  # from the end, not from the start: the file may have gigabytes
-            start = max(0, start - BLOCK)
-            self.file.seek(start)
-            tail = self.file.read(size - start)
-        torn = tail[tail.rfind(b"\n") + 1 :]
-        if torn and parse(torn)[0] is None:
-            self.file.truncate(size - len(torn))
-        elif torn:
-            self._write(b"\n")
-
-    def _write(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[self.file.write(left) :]
-        self.dirty = True
-
-    def append(self, line: dict) -> None:
-        """Add one response; ValueError if it is none."""
-        if why := problem(line):
-            raise ValueError(f"not a response: {why}")
-        self._write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        if time.monotonic() - self.synced >= FSYNC_PERIOD:
-            self.sync()
-
-    def sync(self) -> None:
-        """Everything appended so far onto the disk."""
-        if self.dirty:
-            os.fsync(self.file.fileno())
-            self.synced, self.dirty = time.monotonic(), False
-
-    def close(self) -> None:
-        self.sync()
-        self.file.close()
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(path, FORM)

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tinyr1 import scratch
 from tinyr1.config import Sandbox
 
 OUTPUT_BYTES, MOST_OUTPUT_BYTES = 1 << 20, 64 << 20
@@ -207,6 +208,7 @@ class Runner:
 
     def __enter__(self) -> "Runner":
         self._slot = _take_slot()
+        scratch.sweep()
         try:
             self._start()
         except BaseException:  # an interrupt too: the slot and the fork-server go back
@@ -353,7 +355,7 @@ class _Zygote:
         words = [os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", str(ZYGOTE), json.dumps(plan)]
         if kind == "bubblewrap":
             words = bubblewrap(shutil.which("bwrap"), root) + words
-        self._folder = tempfile.TemporaryDirectory(prefix="tinyr1-sandbox-")
+        self._folder = scratch.folder("sandbox")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -523,7 +525,7 @@ def probe(zygote: "_Zygote", limits: Sandbox) -> dict[str, str]:
         return zygote.execute(job, "1\n2\n", ceilings, lambda _: "protocol")
 
     seen = {}
-    with tempfile.TemporaryDirectory(prefix="tinyr1-canary-") as folder:
+    with scratch.folder("canary") as folder:
         os.chmod(folder, 0o777)  # nothing but the sandbox protects what is in it
         canary = Path(folder, "canary")
         canary.write_text("canary")
