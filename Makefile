@@ -20,7 +20,7 @@ PROTOCOL ?= sound
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 22 min on 2 CPU cores, 24 GB"
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
-	@echo "make test-full              also the slow test (kill -9 at random moments)"
+	@echo "make test-full              also the slow tests (kill -9 at random moments)"
 	@echo "make lab                    JupyterLab with the notebooks"
 	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
 	@echo "make chat [MODEL=folder]    talk to a model, the merged one by default; any CPU or GPU"

@@ -19,12 +19,12 @@ from tinyr1 import backbone, chat, config, evaluate, responses
 MODELS, QUESTIONS, SAMPLES, MAX_TOKENS = 5, 16, 2, 32
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def checkpoints(folder: Path, models: int = MODELS) -> list[Path]:
     """Checkpoints that differ in their weights only."""
     tokenizer = backbone._wheel_tokenizer()
     tokenizer.chat_template = chat.R1_TEMPLATE
     paths = []
-    for seed in range(MODELS):
+    for seed in range(models):
         paths.append(folder / f"model-{seed}")
         model = backbone._random_qwen2(seed)
         with torch.no_grad():  # biases and norms too, which start as zeros and ones
@@ -35,12 +35,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return paths
 
 
-def plan_of(cfg: config.Config, paths: list[Path], out: Path) -> dict:
+def plan_of(cfg: config.Config, paths: list[Path], out: Path, questions: int = QUESTIONS) -> dict:
     """The generation plan of these checkpoints, responses under `out`."""
     requests = [
         {"question": f"q{q}", "sample": s, "messages": [{"role": "user", "content": f"What is {q} + {q * q}?"}],
          "open_think": True, "order": None}
-        for q in range(QUESTIONS) for s in range(SAMPLES)
+        for q in range(questions) for s in range(SAMPLES)
     ]  # fmt: skip
     sampling = {"temperature": 0.0, "top_p": 1.0, "max_tokens": MAX_TOKENS, "stop": [], "stop_token_ids": [],
                 "seed": 3}  # fmt: skip

