@@ -6,7 +6,8 @@ import pytest
 import yaml
 from served import MODEL, Served
 
-from tinyr1 import config, standalone
+from tinyr1 import chat, config, evaluate, standalone
+from tinyr1.record import StageError
 
 AIME = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 9)]
 
@@ -50,7 +51,55 @@ def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_no
         assert asked == 2 * len(AIME)
         command(home, *words)
         assert server.attempts == asked
-    assert "responses kept" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "responses kept" in said
+    assert "[aime24] a prompt (messages; the server renders them):\nuser: " in said
+
+
+GPQA = {"Record ID": "rec", "Question": "SECRET", "Correct Answer": "SECRET right", "High-level domain": "Physics",
+        **{f"Incorrect Answer {n}": f"SECRET {n}" for n in (1, 2, 3)}}  # fmt: skip
+
+
+def shown(cfg, capsys, imported=False):
+    standalone.show_prompts(cfg, evaluate.questions(cfg), imported)
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def vllm_run(home, tokenizer):
+    """The evaluation of a checkpoint folder on an open and a gated benchmark; no engine is started."""
+    folder = home / "checkpoint"
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    (home / "gpqa.jsonl").write_text(json.dumps(GPQA) + "\n")
+    words = ["--model", str(folder), "--benchmarks", "aime24,gpqa", "--path", f"aime24={home / 'aime.jsonl'}",
+             "--path", f"gpqa={home / 'gpqa.jsonl'}"]  # fmt: skip
+    return words, standalone.load(standalone._arguments().parse_args(words))
+
+
+def test_the_prompt_is_shown_as_the_model_sees_it(vllm_run, tokenizer, capsys):
+    _, cfg = vllm_run
+    text = shown(cfg, capsys)
+    turn = chat.user_turn("math", AIME[0]["question"])
+    assert chat.render_messages(tokenizer, [{"role": "user", "content": turn}], open_think=True) in text
+    assert "[gpqa] a prompt, as the model sees it" in text
+    assert "A) (option " in text
+    assert "SECRET" not in text
+
+
+def test_a_raw_prompt_is_shown_as_tokenized_and_of_other_peoples_answers_only_what_we_would_ask(vllm_run, capsys):
+    words, cfg = vllm_run
+    released = standalone.load(standalone._arguments().parse_args([*words, "--protocol", "released"]))
+    assert "<｜User｜>What is 1 + 1?<｜Assistant｜>" in shown(released, capsys)
+    assert "as this protocol would ask" in shown(cfg, capsys, imported=True)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run, capsys):
+    _, cfg = vllm_run
+    for path in cfg.checkpoint.iterdir():
+        path.unlink()
+    with pytest.raises(StageError, match="checkpoint: its tokenizer cannot be loaded"):
+        shown(cfg, capsys)
 
 
 @pytest.mark.parametrize(

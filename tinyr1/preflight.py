@@ -122,18 +122,29 @@ class Prompts:
 
     def encode(self, folder: Path, requests: list[dict]) -> list[list[int]]:
         """Token ids for each request of the plan, with this checkpoint's template. StageError without a template."""
-        key = _tokenizer_key(folder)
-        if key not in self.tokenizers:
-            from transformers import AutoTokenizer
-
-            self.tokenizers[key] = AutoTokenizer.from_pretrained(folder)
-        tokenizer = self.tokenizers[key]
+        key, tokenizer = self._tokenizer(folder)
         if tokenizer.chat_template is None and any("messages" in r for r in requests):
             raise StageError(
                 f"{folder}: the tokenizer has no chat template, and the protocol asks with messages; put the model's "
                 "chat_template.jinja into the folder, or use a protocol with raw prompts"
             )
         return [self._ids(key, tokenizer, r) for r in requests]
+
+    def text(self, folder: Path, request: dict) -> str:
+        """The prompt of one request as the model sees it, special tokens included."""
+        (ids,) = self.encode(folder, [request])
+        return self._tokenizer(folder)[1].decode(ids)
+
+    def _tokenizer(self, folder: Path) -> tuple[str, Any]:
+        key = _tokenizer_key(folder)
+        if key not in self.tokenizers:
+            from transformers import AutoTokenizer
+
+            try:
+                self.tokenizers[key] = AutoTokenizer.from_pretrained(folder)
+            except (OSError, ValueError) as error:
+                raise StageError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+        return key, self.tokenizers[key]
 
     def _ids(self, key: str, tokenizer: Any, request: dict) -> list[int]:
         text = json.dumps([request.get("messages"), request.get("prompt"), request["open_think"]])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from tinyr1 import comparison, config, evaluate, interop, paper, record
+from tinyr1 import comparison, config, evaluate, interop, paper, preflight, record
 from tinyr1 import protocol as protocols
 from tinyr1.config import Config, ConfigError
 from tinyr1.modelfiles import CHECKPOINT
@@ -191,6 +191,35 @@ def _shown(rules: protocols.Protocol, question: dict) -> str:
         "messages"][-1]["content"]  # fmt: skip
 
 
+def show_prompts(cfg: Single, asked: dict[str, list[dict]], imported: bool) -> None:
+    """One prompt of each benchmark: as the model sees it, or what is sent where somebody else renders it."""
+    prompts, served = preflight.Prompts(), cfg.params.evaluate.engine.kind == "endpoint"
+    for name, questions in asked.items():
+        request = protocols.requests(protocols.of(cfg.params.evaluate, name), [_public(questions[0])], 1)[0]
+        if not (imported or served):
+            print(f"[{name}] a prompt, as the model sees it:\n{prompts.text(cfg.checkpoint, request)}\n")
+            continue
+        if imported:
+            what = "as this protocol would ask; what the answers of the file were given to is not known"
+        else:
+            what = "messages; the server renders them" if "messages" in request else "sent as it is"
+        print(f"[{name}] a prompt ({what}):\n{_sent(request)}\n")
+
+
+def _public(question: dict) -> dict:
+    """The question, or one of its shape in place of one that must not be published."""
+    if not question["private"]:
+        return question
+    options = [f"(option {n})" for n in range(4)]
+    return question | {"question": "(a question that must not be published)", "options": options}
+
+
+def _sent(request: dict) -> str:
+    if "messages" not in request:
+        return preflight.raw_prompt(request)
+    return "\n".join(f"{message['role']}: {message['content']}" for message in request["messages"])
+
+
 def published(names: list[str]) -> pd.DataFrame:
     """The paper's scores on these benchmarks, for its backbone and its model; apart from ours."""
     scores = paper.scores()
@@ -210,10 +239,7 @@ def run(a: argparse.Namespace) -> None:
         raise ConfigError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")
     described = [evaluate.protocol(cfg, name, questions) for name, questions in asked.items()]
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
-    for name, questions in asked.items():
-        if not questions[0]["private"]:
-            request = protocols.requests(protocols.of(cfg.params.evaluate, name), questions[:1], 1)[0]
-            print(f"[{name}] {request.get('prompt') or request['messages']}\n")
+    show_prompts(cfg, asked, bool(a.responses))
     tested = evaluate.self_test(cfg, asked)
     print(f"{tested.samples.sum()} answers known to be right or wrong were graded so\n")
     if a.responses:
