@@ -37,8 +37,13 @@ def test_both_intervals_and_pass_at_k():
     table = comparison.intervals(graded({"a": [0.25] * 20 + [0.0] * 20}), {"b": []}, {("a", "b"): 0.5})
     row = table.loc["a", "b"]
     assert row["pass@1"] == "12.5"
-    assert row["pass@k"] == "50.0 (k = 4)"
+    assert row["pass@k"].startswith("50.0 [")
+    assert row["pass@k"].endswith("] (k = 4)")
+    low, high = map(float, row["pass@k"].partition("[")[2].partition("]")[0].split(","))
+    assert (low, high) == (pytest.approx(35, abs=3), pytest.approx(65, abs=3))  # 1.96 · sqrt(0.25 / 40) = 15.5 points
     assert row["paper"] == "50.0"
+    # t(0.975, 78) · s · sqrt(2 / 40), s = 12.659 points: 5.64
+    assert row["less paper"] == "-37.5 [-43.1, -31.9]"
     low, high = map(float, row["samples"].strip("[]").split(","))
     # sqrt(20 · 0.25 · 0.75 / 3) / 40 · 1.96 = 5.48 points
     assert (low, high) == (pytest.approx(12.5 - 5.48, abs=0.06), pytest.approx(12.5 + 5.48, abs=0.06))
@@ -52,7 +57,7 @@ def test_one_sample_of_each_question_has_no_second_interval():
 def test_majority_and_errata():
     asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7", "erratum": "wrong tests"}]}
     row = comparison.intervals(graded({"a": [0.5, 0.0]}), asked, {}).loc["a", "b"]
-    assert row["cons@k"] == "50.0 (k = 4)", "two of four votes against two single ones; none in the other question"
+    assert row["cons@k"].startswith("50.0 ["), "two of four votes against two single ones; none in the other question"
     assert row["without errata"] == "50.0 (1 problems)"
 
 
@@ -60,7 +65,8 @@ def test_a_right_answer_votes_for_the_truth_however_it_was_written():
     rows = graded({"a": [0.75, 0.75]})
     rows.loc[rows.outcome == "correct", "extracted"] = "007"
     asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7"}]}
-    assert comparison.intervals(rows, asked, {}).loc[("a", "b"), "cons@k"] == "100.0 (k = 4)"
+    text = comparison.intervals(rows, asked, {}).loc[("a", "b"), "cons@k"]
+    assert text == "100.0 [34.2, 100.0] (k = 4)", "without spread: Wilson's interval for two questions"
 
 
 def test_samples_are_counted_by_question():

@@ -32,7 +32,11 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     command(home, "--model", "other/tool", "--responses", str(answers), "--samples", "1")
     shown = capsys.readouterr().out
     assert "75.0" in shown
-    assert "DeepSeek-R1-Distill-Qwen-32B" in shown, "the paper's own number stands beside"
+    # 6 of 8 right, s = 46.3 points: t(0.975, 14) · 46.3 · sqrt(2 / 8) = 49.6; the paper has 72.6 and 78.1
+    for model, text in (("DeepSeek-R1-Distill-Qwen-32B", "72.6; ours less it +2.4 [-47.2, +52.0]"),
+                        ("TinyR1-32B-Preview", "78.1; ours less it -3.1 [-52.7, +46.5]")):  # fmt: skip
+        (line,) = [line for line in shown.splitlines() if line.startswith(model)]
+        assert line.endswith(text)
     assert shown.index("template_hash") < shown.index("pass@1"), "the protocol comes before any number"
     facts = json.loads((home / "out" / "evaluation.json").read_text())
     outcomes = {o["outcome"]: o["samples"] for o in facts["outcomes"]}
@@ -41,6 +45,7 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     assert results["results"]["aime24"]["exact_match,none"] == 0.75
     assert len((home / "out" / "tool" / "samples_aime24.jsonl").read_text().splitlines()) == 8
     assert facts["isolation"]["layers"]
+    assert facts["isolation"]["comparator"] == "lcb-official"
 
 
 def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_nothing(home, capsys):

@@ -3,6 +3,7 @@ the sample could have found."""
 
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from tinyr1 import stats
@@ -61,8 +62,10 @@ def intervals(
     """Score of every model and benchmark with both intervals of evaluation.md §6, in percent.
 
     questions: over the questions (the population they stand for); samples: the same questions drawn again, which needs
-    two samples of each. pass@k: at least one of the k drawn samples is right; cons@k: the majority's answer is. Beside
-    it the score without problems of known faults (LiveCodeBench's errata), and the paper's number where it has one.
+    two samples of each. pass@k: at least one of the k drawn samples is right; cons@k: the majority's answer is; both
+    with intervals from resampled questions. Beside it the score without problems of known faults (LiveCodeBench's
+    errata), the paper's number where it has one, and ours less it with the width for two independent runs, since
+    nothing is known of the paper's single questions.
     """
     rows = []
     for (model, benchmark), part in graded.groupby(["model", "benchmark"], sort=False):
@@ -70,16 +73,33 @@ def intervals(
         k, values = int(counts.samples.min()), counts.share
         over = stats.proportion(values.to_numpy())
         again = stats.resampled(values.to_numpy(), k) if k > 1 else None
-        at_k = stats.pass_at_k(counts.right.to_numpy(), k, k).mean() if (counts.samples == k).all() else None
+        at_k = stats.pass_at_k(counts.right.to_numpy(), k, k) if (counts.samples == k).all() else None
+        theirs = paper.get((model, benchmark))
         rows.append({
             "model": model, "benchmark": benchmark, "pass@1": f"{100 * over.mean:.1f}",
-            "questions": f"[{100 * over.low:.1f}, {100 * over.high:.1f}]",
-            "samples": f"[{100 * again.low:.1f}, {100 * again.high:.1f}]" if again else "one sample each",
-            "pass@k": f"{100 * at_k:.1f} (k = {k})" if at_k is not None else "",
+            "questions": _interval(over), "samples": _interval(again) if again else "one sample each",
+            "pass@k": _resampled(at_k, k) if at_k is not None else "",
             **_extras(part, values, asked[benchmark], k),
-            "paper": f"{100 * paper[model, benchmark]:.1f}" if (model, benchmark) in paper else "",
+            "paper": f"{100 * theirs:.1f}" if theirs is not None else "",
+            "less paper": less(values.to_numpy(), theirs) if theirs is not None else "",
         })  # fmt: skip
     return pd.DataFrame(rows).set_index(["model", "benchmark"])
+
+
+def less(values: np.ndarray, published: float) -> str:
+    """The mean of per-question values (n,) less a published score, in points with its interval; for reading."""
+    found = stats.against_published(values, published)
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _interval(found: stats.Estimate) -> str:
+    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _resampled(values: np.ndarray, k: int) -> str:
+    """A mean of per-question values (n,) with its bootstrap interval, in percent."""
+    found = stats.bootstrap(values)
+    return f"{100 * found.mean:.1f} {_interval(found)} (k = {k})"
 
 
 def _extras(part: pd.DataFrame, values: pd.Series, questions: list[dict], k: int) -> dict[str, str]:
@@ -89,7 +109,7 @@ def _extras(part: pd.DataFrame, values: pd.Series, questions: list[dict], k: int
     if truth and k > 1:
         by_question = {i: _votes(rows, truth[i]) for i, rows in part.sort_values("sample").groupby("question")}
         votes = stats.cons_at_k(list(by_question.values()), [truth[i] for i in by_question], k)
-        found["cons@k"] = f"{100 * votes.mean():.1f} (k = {k})"
+        found["cons@k"] = _resampled(votes, k)
     faulty = {q["id"] for q in questions if q.get("erratum")}
     if faulty & set(values.index):
         kept = values[~values.index.isin(faulty)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1 import benchmarks, grade, grading, interop, launch, record, responses, selftest, stats
+from tinyr1 import benchmarks, grade, grading, interop, launch, programs, record, responses, selftest, stats
 from tinyr1 import protocol as protocols
 from tinyr1.chat import split_response
 from tinyr1.comparison import by_question
@@ -268,9 +268,9 @@ def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
 
 
 def isolation(cfg: Config) -> dict:
-    """How generated programs are confined on this machine: layers, private user, result of the escape probes."""
+    """How programs run on this machine: layers, private user, result of the escape probes, semantics, comparator."""
     with Runner(cfg.params.evaluate.sandbox) as runner:
-        return runner.description()
+        return runner.description() | {"comparator": programs.COMPARATOR}
 
 
 def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:

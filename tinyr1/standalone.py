@@ -220,14 +220,17 @@ def _sent(request: dict) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in request["messages"])
 
 
-def published(names: list[str]) -> pd.DataFrame:
-    """The paper's scores on these benchmarks, for its backbone and its model; apart from ours."""
-    scores = paper.scores()
+def published(graded: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The paper's scores on these benchmarks, for its backbone and its model, with the difference of ours to each."""
+    scores, ours = paper.scores(), {name: comparison.shares(graded, name).iloc[:, 0].to_numpy() for name in names}
     called = {"backbone": "DeepSeek-R1-Distill-Qwen-32B", "math-science-code": "TinyR1-32B-Preview"}
     rows = {
-        title: {b: f"{100 * scores[model, b]:.1f}" for b in names if (model, b) in scores}
+        title: {
+            b: f"{100 * scores[model, b]:.1f}; ours less it {comparison.less(ours[b], scores[model, b])}"
+            for b in names if (model, b) in scores
+        }
         for model, title in called.items()
-    }
+    }  # fmt: skip
     return pd.DataFrame(rows).T.dropna(how="all")
 
 
@@ -253,9 +256,10 @@ def run(a: argparse.Namespace) -> None:
     store(cfg, loaded, described, graded, tested, sampled)
     counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
     print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded, asked, {}).to_string()}")
-    theirs = published(list(asked))
+    theirs = published(graded, list(asked))
     if not theirs.empty:
-        print(f"\nthe paper's own numbers, on its own runs:\n{theirs.to_string()}")
+        print(f"\nthe paper's own numbers, on its own runs; differences with the width for two independent runs:\n"
+              f"{theirs.to_string()}")  # fmt: skip
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
 
 
