@@ -166,11 +166,14 @@ def _padded_attention(
         for t in (query, key, value)
     )
     n, _, _, dim = q.shape
-    grouped = q.view(n, kv_heads, heads // kv_heads * longest, dim)
-    scores = (grouped @ k.transpose(2, 3)).view(n, heads, longest, longest) * scaling
-    future = torch.ones(longest, longest, dtype=torch.bool).triu(1)
-    weights = scores.masked_fill(future, float("-inf")).softmax(-1).view(n, kv_heads, -1, longest)
-    out = (weights @ v).view(n, heads, longest, dim)
+    groups = heads // kv_heads
+    future = torch.full((longest, longest), float("-inf"), dtype=q.dtype).triu(1).repeat(groups, 1)
+    # The query heads of one key head are one long matrix; scale and mask are part of the product.
+    scores = torch.baddbmm(
+        future.expand(n * kv_heads, -1, -1), q.view(n * kv_heads, groups * longest, dim),
+        k.view(n * kv_heads, longest, dim).transpose(1, 2), alpha=scaling,
+    )  # fmt: skip
+    out = torch.bmm(scores.softmax(-1), v.view(n * kv_heads, longest, dim)).view(n, heads, longest, dim)
     return torch.cat([o[:, :length] for o, length in zip(out, lengths, strict=True)], dim=1)[None]
 
 

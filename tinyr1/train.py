@@ -119,18 +119,6 @@ class PackedTrainer(Trainer):
         self.processing_class.save_pretrained(output_dir or self.args.output_dir)
 
 
-class AloneWithoutReduction(TrainerCallback):
-    """A single rank reduces its gradients with nobody: DeepSpeed would still copy all of them there and back."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        engine = self.trainer.deepspeed
-        if args.world_size == 1 and engine.zero_optimization_stage() == 0:
-            engine.enable_backward_allreduce = False
-
-
 class StepLog(TrainerCallback):
     """Appends one line for each optimizer step: step, of, loss (nats/token), lr, tokens, seconds."""
 
@@ -235,7 +223,6 @@ def train(plan: dict) -> None:
         model=PackedCausalLM(model), args=args, train_dataset=data, processing_class=tokenizer,
         data_collator=lambda rows: rows[0], callbacks=[StepLog(out / "log.jsonl", per_step)],
     )  # fmt: skip
-    trainer.add_callback(AloneWithoutReduction(trainer))
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     trainer.save_model(str(out))
     if trainer.is_world_process_zero():
