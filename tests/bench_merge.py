@@ -3,6 +3,7 @@
 Two inputs: layers with the shapes of Qwen2.5-32B (embedding and two layers, random bf16 weights with differences of
 the size that branches have), and the branches of a finished run. Each program is started as its own command, from
 start to exit, with the operating system's account of its memory; the floor is reading and writing the same bytes.
+Parameters/s are those of merging: the time that a program needs for a checkpoint of nearly no size is taken off.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import checkpoints  # beside this file
 import pandas as pd
 import torch
 from peers import python as peer_python
@@ -29,6 +31,8 @@ HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 5120, 27648, 40, 8, 
 SPREAD = 1e-4  # standard deviation of a branch's difference to the backbone (ledger §3.4)
 EXPERTS = ("math", "science", "code")
 CHUNK = 1 << 20
+TWO = {"method": "fusion", "base": "science", "right": "math"}
+CHAIN = {"method": "fusion", "base": "code", "right": TWO}
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -116,10 +120,19 @@ def mergekit(base: Path, right: Path, out: Path) -> tuple[float, float]:
     return timed([command, "--quiet", "--random-seed", "0", file, out])
 
 
-def compare(folders: dict[str, Path], scratch: Path, repeats: int) -> pd.DataFrame:
+def starts(scratch: Path, repeats: int) -> dict[str, float]:
+    """Median seconds of each program's command for checkpoints of a few thousand parameters."""
+    tiny = checkpoints.experts(scratch / "tiny")
+    found: dict[str, list[float]] = {"tinyr1": [], "mergekit": []}
+    for i in range(repeats):
+        found["tinyr1"].append(kit(TWO, tiny, "exact", scratch / f"kit{i}")[0])
+        found["mergekit"].append(mergekit(tiny["science"], tiny["math"], scratch / f"mergekit{i}")[0])
+    shutil.rmtree(scratch)
+    return {program: statistics.median(seconds) for program, seconds in found.items()}
+
+
+def compare(folders: dict[str, Path], scratch: Path, repeats: int, start: dict[str, float]) -> pd.DataFrame:
     """Medians over alternating repeats: seconds, parameters/s, peak GB, GB written, ratio to mergekit."""
-    two = {"method": "fusion", "base": "science", "right": "math"}
-    chain = {"method": "fusion", "base": "code", "right": two}
     seconds: dict[tuple[str, str], list[float]] = {}
     memory: dict[tuple[str, str], list[float]] = {}
     size = sum(f.stat().st_size for f in folders["code"].glob("*.safetensors"))
@@ -133,9 +146,9 @@ def compare(folders: dict[str, Path], scratch: Path, repeats: int) -> pd.DataFra
         scratch.mkdir(parents=True)
         return scratch / "out"
 
-    kit(chain, folders, "exact", fresh())  # compiles once, and brings the inputs into memory for everybody
+    kit(CHAIN, folders, "exact", fresh())  # compiles once, and brings the inputs into memory for everybody
     for _ in range(repeats):
-        for kind, recipe in (("two models", two), ("chain of three", chain)):
+        for kind, recipe in (("two models", TWO), ("chain of three", CHAIN)):
             for reading in ("exact", "released"):
                 note(kind, f"tinyr1, {reading}", kit(recipe, folders, reading, fresh()))
             used = [folders[name] for name in EXPERTS[: 2 if kind == "two models" else 3]]
@@ -148,13 +161,19 @@ def compare(folders: dict[str, Path], scratch: Path, repeats: int) -> pd.DataFra
     shutil.rmtree(scratch)
     rows = []
     for (kind, who), values in sorted(seconds.items()):
-        median = statistics.median(values)
-        steps = 1 if kind == "two models" else 2
+        steps, commands = (1, 1) if kind == "two models" else (2, 2 if who == "mergekit" else 1)
+        begun = commands * start.get(who.split(",")[0], 0.0)  # nothing for the floor
+
+        def rate(steps: int, seconds: float) -> float:
+            return steps * size / 2 / seconds / 1e6
+
+        median, theirs = statistics.median(values), statistics.median(seconds[kind, "mergekit"])
+        merging = rate(steps, median - begun)
         rows.append({
-            "inputs": kind, "program": who, "seconds": median,
-            "M parameters/s": steps * size / 2 / median / 1e6, "peak GB": max(memory[kind, who]),
-            "GB written": size / 1e9 * (steps if who == "mergekit" else 1),
-            "times mergekit": statistics.median(seconds[kind, "mergekit"]) / median,
+            "inputs": kind, "program": who, "seconds": median, "of them start": begun,
+            "M parameters/s": merging, "peak GB": max(memory[kind, who]), "GB written": commands * size / 1e9,
+            "parameters/s, times mergekit": merging / rate(steps, theirs - steps * start["mergekit"]),
+            "whole command, times mergekit": theirs / median,
             "times floor": median / statistics.median(seconds[kind, "floor"]),
         })  # fmt: skip
     return pd.DataFrame(rows).set_index(["inputs", "program"]).round(2)
@@ -171,12 +190,13 @@ def main() -> None:
         folder = Path(name)
         cfg = config.load(arguments.run)
         branches = {name: cfg.model(name) for name in EXPERTS}
+        start = starts(folder / "start", arguments.repeats)
         if all(path.is_dir() for path in branches.values()):
-            print(f"branches of {cfg.run}\n{compare(branches, folder / 'scratch', arguments.repeats).to_string()}\n")
+            print(f"branches of {cfg.run}\n{compare(branches, folder / 'scratch', arguments.repeats, start).to_string()}\n")
         # In a process of its own: a command's peak memory would otherwise count what this one held when it forked.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             experts = pool.submit(make_experts, folder).result()
-        table = compare(experts, folder / "scratch", arguments.repeats)
+        table = compare(experts, folder / "scratch", arguments.repeats, start)
         print(f"layers with the shapes of Qwen2.5-32B, {LAYERS} of them and the embedding\n{table.to_string()}")
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tinyr1 import merge
 from tinyr1.blocks import as_rows
 from tinyr1.checkpoint import INDEX, Checkpoint, CheckpointError, Writer
+from tinyr1.record import file_hash
 
 DAMAGES = 500
 EVERY = (
@@ -44,7 +45,7 @@ def written(folder, tensors: dict[str, torch.Tensor], limit: int) -> None:
         flat = tensor.reshape(-1)
         for i in reversed(range(0, len(flat), 2)):
             writer.write(name, i * tensor.dtype.itemsize, flat[i : i + 2])
-    writer.close()
+    assert writer.close() == {f.name: file_hash(f) for f in folder.glob("*.safetensors")}
 
 
 class TestReading:

@@ -5,6 +5,7 @@ resident is what is worked on. Writing: `Writer` lays out all files before the f
 any order, and hands them to the disk while the next ones are made.
 """
 
+import hashlib
 import json
 import mmap
 import os
@@ -189,7 +190,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
 
 
 class Writer:
-    """Safetensors files of at most `limit` bytes each, with an index where there are several."""
+    """Safetensors files of at most `limit` bytes each, with an index where there are several.
+
+    Blocks may come in any order and from any thread; one thread writes and hashes them, another waits for the disk.
+    """
 
     def __init__(self, folder: Path, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]], limit: int) -> None:
         self.folder = folder
@@ -197,9 +201,10 @@ class Writer:
         names = ["model.safetensors"]
         if len(layout) > 1:
             names = [f"model-{i:05d}-of-{len(layout):05d}.safetensors" for i in range(1, len(layout) + 1)]
-        self.places: dict[str, tuple[int, int]] = {}  # tensor -> (file descriptor, first byte)
-        self.handles: dict[int, int] = {}  # file descriptor -> bytes that were not given to the disk
-        self.pen, self.disk = ThreadPoolExecutor(1), ThreadPoolExecutor(1)  # one writes, one waits for the disk
+        self.order = [name for shard in layout for name in shard]  # as they lie in the files
+        self.places: dict[str, tuple[_Sink, int]] = {}  # tensor -> (its file, first byte)
+        self.sinks: dict[str, _Sink] = {}
+        self.pen, self.disk = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.room = threading.Semaphore(WAITING)
         self.failed: list[OSError] = []
         for file, shard in zip(names, layout, strict=True):
@@ -220,56 +225,95 @@ class Writer:
             at += stored.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % ALIGNMENT)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        self.handles[handle] = 0
-        os.pwrite(handle, struct.pack("<Q", len(text)) + text, 0)
-        os.ftruncate(handle, 8 + len(text) + at)
+        sink = self.sinks[path.name] = _Sink(path, 8 + len(text) + at)
+        sink.write(0, struct.pack("<Q", len(text)) + text)
         for name in shard:
-            self.places[name] = (handle, 8 + len(text) + header[name]["data_offsets"][0])
+            self.places[name] = (sink, 8 + len(text) + header[name]["data_offsets"][0])
 
     def write(self, name: str, offset: int, data: torch.Tensor) -> None:
-        """Bytes of a contiguous tensor at a byte offset of the named one; OSError when earlier ones had no room.
-
-        One thread writes for all: two that write to one file wait for each other.
-        """
-        handle, begin = self.places[name]
+        """Bytes of a contiguous tensor at a byte offset of the named one; OSError when earlier ones had no room."""
+        sink, begin = self.places[name]
         view = memoryview(data.contiguous().view(torch.uint8).reshape(-1).numpy())
         self.room.acquire()
         if self.failed:
             self.room.release()
             raise self.failed[0]
-        self.pen.submit(self._write, handle, begin + offset, view)
+        self.pen.submit(self._write, sink, begin + offset, view)
 
-    def _write(self, handle: int, at: int, view: memoryview) -> None:
+    def _write(self, sink: "_Sink", at: int, view: memoryview) -> None:
         try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(handle, view[done:], at + done)
-            self.handles[handle] += done
-            if self.handles[handle] >= FLUSH_BYTES:
-                self.handles[handle] = 0
-                self.disk.submit(self._flush, handle)
+            sink.write(at, view)
+            if sink.unflushed >= FLUSH_BYTES:
+                sink.unflushed = 0
+                self.disk.submit(self._flush, sink)
         except OSError as error:
             self.failed.append(error)
         finally:
             self.room.release()
 
-    def _flush(self, handle: int) -> None:
+    def _flush(self, sink: "_Sink") -> None:
         try:
-            os.fdatasync(handle)
+            os.fdatasync(sink.handle)
         except OSError as error:
             self.failed.append(error)
 
-    def close(self) -> None:
-        """Flush everything to the disk. OSError when it did not take something."""
+    def close(self) -> dict[str, str]:
+        """SHA-256 of every file, now that all of them are on the disk. OSError when it did not take something."""
         self.pen.shutdown()
         self.disk.shutdown()
-        for handle in self.handles:
-            if not self.failed:
-                os.fsync(handle)
-            os.close(handle)
-        if self.failed:
-            raise self.failed[0]
+        try:
+            if self.failed:
+                raise self.failed[0]
+            return {name: sink.finish() for name, sink in self.sinks.items()}
+        finally:
+            self._release()
+
+    def abandon(self) -> None:
+        """Let go of files that nobody will use."""
+        self.pen.shutdown(cancel_futures=True)
+        self.disk.shutdown(cancel_futures=True)
+        self._release()
+
+    def _release(self) -> None:
+        for sink in self.sinks.values():
+            os.close(sink.handle)
+
+
+class _Sink:
+    """A file of a known size that is hashed from its start while its blocks come, in about that order."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.ftruncate(self.handle, size)
+        self.size, self.unflushed, self.hashed, self.hash = size, 0, 0, hashlib.sha256()
+        self.early: dict[int, int] = {}  # first byte -> bytes of blocks that came before an earlier one
+
+    def write(self, at: int, view: bytes | memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self.handle, view[done:], at + done)
+        if not done:
+            return
+        self.unflushed += done
+        self.early[at] = done
+        if at == self.hashed:
+            self._hash(view)
+        while self.hashed in self.early:
+            self._hash(os.pread(self.handle, self.early[self.hashed], self.hashed))
+
+    def _hash(self, view: bytes | memoryview) -> None:
+        self.hash.update(view)
+        del self.early[self.hashed]
+        self.hashed += len(view)
+
+    def finish(self) -> str:
+        """Flush the file; its SHA-256, with zeros where nothing was written."""
+        os.fsync(self.handle)
+        while self.hashed < self.size:
+            rest = os.pread(self.handle, min(FLUSH_BYTES, self.size - self.hashed), self.hashed)
+            self.hash.update(rest)
+            self.hashed += len(rest)
+        return self.hash.hexdigest()
 
 
 def _shards(tensors: dict[str, Stored], limit: int) -> Iterator[dict[str, Stored]]:

@@ -42,7 +42,7 @@ def merge(
         leftover.unlink()
     merge_checks.check_disk(out, output_bytes(models, steps, options))
     parents = parents or hashes(models)
-    rows = write(steps, models, out, options, title)
+    rows, written = write(steps, models, out, options, title)
     main, tokenizer = folders[steps.main_leaf], folders[options.tokenizer or steps.main_leaf]
     for name in (*merge_checks.TOKENIZER_FILES, "generation_config.json"):
         if (tokenizer / name).exists():
@@ -57,7 +57,7 @@ def merge(
     _write_config(main, tokenizer, out, options)  # last: without it nothing loads the folder
     parameters = sum(t.entries for t in shared_tensors(models, models[steps.main_leaf]).values())
     seconds = round(time.perf_counter() - started, 2)
-    return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings}
+    return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings, record.HASHED: written}
 
 
 def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str, Checkpoint]:

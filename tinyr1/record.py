@@ -39,6 +39,9 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+HASHED = "sha256"  # fact of a builder: hashes of files it has written
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
@@ -97,8 +100,12 @@ def _files(path: Path) -> list[Path]:
 
 
 def seal(path: Path, key: str, facts: dict) -> dict:
-    """Flush an artifact's files, hash them and write its manifest, last."""
+    """Flush an artifact's files, hash them and write its manifest, last.
+
+    Files that the builder hashed while it wrote them are in facts[HASHED] (name -> SHA-256), which is not kept.
+    """
     root = path.parent if path.is_file() else path
+    known, facts = facts.get(HASHED, {}), {name: fact for name, fact in facts.items() if name != HASHED}
     files = {}
     for file in _files(path):
         if not file.is_symlink():  # what a link points to is not ours to flush
@@ -106,7 +113,8 @@ def seal(path: Path, key: str, facts: dict) -> dict:
                 os.fsync(handle.fileno())
         stat = file.stat()
         name = str(file.relative_to(root))
-        files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_hash(file)}
+        digest_of = known.get(name) or file_hash(file)
+        files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest_of}
     content = digest({name: entry["sha256"] for name, entry in files.items()})
     manifest = {"key": key, "content": content, "files": files, "facts": facts}
     write_atomic(manifest_path(path), json.dumps(manifest, indent=1))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -118,29 +119,41 @@ def _finite(tensor: torch.Tensor) -> bool:
     return bool(tensor.isfinite().all())
 
 
-def write(recipe: Recipe, models: dict[str, Checkpoint], out: Path, options: Options, title: str) -> list[dict]:
-    """Merge the weights of checked models into safetensors files under `out`; a statistics row a tensor and step."""
+def write(
+    recipe: Recipe, models: dict[str, Checkpoint], out: Path, options: Options, title: str
+) -> tuple[list[dict], dict[str, str]]:
+    """Merge the weights of checked models into safetensors files under `out`.
+
+    Returns a statistics row a tensor and step, and the SHA-256 of each file.
+    """
     main = models[recipe.main_leaf]
     tensors = shared_tensors(models, main)
     keep_freed_memory()
     writer = Writer(out, {n: (t.shape, stored_dtype(t, options)) for n, t in tensors.items()}, options.shard_bytes)
     watch = _Watch(title, sum(t.entries for t in tensors.values()))
+    rows: dict[str, list[dict]] = {}
     try:
         for model in models.values():
             model.open()
         with ThreadPoolExecutor(options.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             job = partial(_merge_tensor, recipe, models, options, writer, watch)
-            many = {n: t for n, t in tensors.items() if len(borders(as_rows(t.shape))) >= LARGE}
-            rows = {n: job(n, t, partial(_in_order, pool, 2 * options.threads)) for n, t in many.items()}
-            few = {n: t for n, t in tensors.items() if n not in many}
-            found = _in_order(pool, 4 * options.threads, lambda item: job(*item, map), few.items())
-            rows |= dict(zip(few, found, strict=True))
+            for is_large, names in groupby(writer.order, lambda name: _is_large(tensors[name])):
+                if is_large:
+                    rows |= {n: job(n, tensors[n], partial(_in_order, pool, 2 * options.threads)) for n in names}
+                else:
+                    few = list(names)
+                    found = _in_order(pool, 4 * options.threads, lambda name: job(name, tensors[name], map), few)
+                    rows |= dict(zip(few, found, strict=True))
     finally:
         watch.bar.close()
         for model in models.values():
             model.close()
-        writer.close()
-    return [row for name in tensors for row in rows[name]]
+        hashes = writer.close() if len(rows) == len(tensors) else writer.abandon()
+    return [row for name in tensors for row in rows[name]], hashes
+
+
+def _is_large(stored: Stored) -> bool:
+    return len(borders(as_rows(stored.shape))) >= LARGE
 
 
 def shared_tensors(models: dict[str, Checkpoint], main: Checkpoint) -> dict[str, Stored]:
