@@ -192,7 +192,8 @@ def main() -> None:
         branches = {name: cfg.model(name) for name in EXPERTS}
         start = starts(folder / "start", arguments.repeats)
         if all(path.is_dir() for path in branches.values()):
-            print(f"branches of {cfg.run}\n{compare(branches, folder / 'scratch', arguments.repeats, start).to_string()}\n")
+            table = compare(branches, folder / "scratch", arguments.repeats, start)
+            print(f"branches of {cfg.run}\n{table.to_string()}\n")
         # In a process of its own: a command's peak memory would otherwise count what this one held when it forked.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             experts = pool.submit(make_experts, folder).result()
