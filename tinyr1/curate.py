@@ -49,7 +49,8 @@ class Ledger:
 
     def drop(self, source: str, reason: str, question: str) -> None:
         self.dropped[source, reason] += 1
-        self.examples.setdefault(reason, question[:300])
+        if question:
+            self.examples.setdefault(reason, question[:300])
 
 
 def think_parts(text: str) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ from tinyr1.mathgrade import Verifier
 from tinyr1.progress import say
 from tinyr1.sandbox import Runner
 
+SHOWN_CHARACTERS = 1500  # of each end of an answer
 GRADED_COLUMNS = ("model", "benchmark", "question", "family", "sample", "outcome", "extracted", "n_tokens", "text")
 
 
@@ -242,7 +243,7 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def examples(graded: pd.DataFrame, asked: dict[str, list[dict]], model: str) -> str:
-    """One answer of a model for each benchmark and outcome, in full; questions that are private are never shown."""
+    """One answer of a model for each benchmark and outcome; questions that are private are never shown."""
     parts = []
     rows = graded[graded.model == model].drop_duplicates(["benchmark", "outcome"])
     for row in rows.sort_values(["benchmark", "outcome"]).itertuples():
@@ -252,8 +253,16 @@ def examples(graded: pd.DataFrame, asked: dict[str, list[dict]], model: str) -> 
             continue
         question = next(q for q in asked[row.benchmark] if q["id"] == row.question)
         truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
-        parts.append(f"{title} {question['question']}\n\n{row.text}{truth}")
+        parts.append(f"{title} {question['question']}\n\n{_shortened(row.text)}{truth}")
     return f"\n{'-' * 60}\n".join(parts)
+
+
+def _shortened(text: str) -> str:
+    """The two ends of a long answer."""
+    left_out = len(text) - 2 * SHOWN_CHARACTERS
+    if left_out <= 0:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}\n[… {left_out:,} characters …]\n{text[-SHOWN_CHARACTERS:]}"
 
 
 def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:

@@ -268,7 +268,7 @@ def store(
 ) -> None:
     """scores.csv, graded.jsonl, evaluation.json, and the harness's results.json and samples_*.jsonl."""
     asked = {name: one.questions for name, one in loaded.items()}
-    evaluate.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.4f")
+    evaluate.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.6f")
     evaluate.save_graded(cfg, graded)
     evaluate.export(cfg, cfg.out, graded, asked, described)
     facts = {
