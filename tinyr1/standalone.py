@@ -222,7 +222,8 @@ def _sent(request: dict) -> str:
 
 def published(graded: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """The paper's scores on these benchmarks, for its backbone and its model, with the difference of ours to each."""
-    scores, ours = paper.scores(), {name: comparison.shares(graded, name).iloc[:, 0].to_numpy() for name in names}
+    shares = comparison.by_question(graded).share
+    scores, ours = paper.scores(), {name: shares.xs(name, level="benchmark").to_numpy() for name in names}
     called = {"backbone": "DeepSeek-R1-Distill-Qwen-32B", "math-science-code": "TinyR1-32B-Preview"}
     rows = {
         title: {
