@@ -18,7 +18,7 @@ PROTOCOL ?= sound
 .PHONY: help setup reproduce test test-full lab chat merge evaluate bench readme clean lint $(STAGES)
 
 help:
-	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 22 min on 2 CPU cores, 24 GB"
+	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB"
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
 	@echo "make lab                    JupyterLab with the notebooks"
