@@ -162,3 +162,14 @@ def test_options_override_the_params_file(home):
     assert e.benchmarks["livecodebench"].samples == 3
     whole = yaml.safe_load((config.ROOT / "params" / "r1-1.5b.yaml").read_text())
     assert e.benchmarks["livecodebench"].revision == whole["evaluate"]["benchmarks"]["livecodebench"]["revision"]
+
+
+@pytest.mark.parametrize(("limit", "length"), [(8192, 8192), (100, 36864), (131072, 36864), (None, 36864)])
+def test_the_engine_asks_for_no_more_context_than_a_small_model_has(home, limit, length):
+    """But for a max_tokens of 200, which a context of 100 cannot hold: that is refused when it comes to sampling."""
+    (home / "model").mkdir()
+    (home / "model" / "config.json").write_text(json.dumps({"max_position_embeddings": limit}))
+    words = ["--model", "m", "--benchmarks", "aime24", "--max-tokens", "200"]
+    params = standalone.settings(standalone._arguments().parse_args(words), config.load("paper").params)
+    assert standalone.fitted(params, home / "model").evaluate.engine.max_model_len == length
+    assert standalone.fitted(params, home / "nowhere") == params

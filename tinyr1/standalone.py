@@ -154,10 +154,24 @@ def identity(a: argparse.Namespace, folder: Path) -> str:
         return record.digest(dict(zip([f.name for f in files], pool.map(record.file_hash, files), strict=True)))
 
 
+def fitted(params: config.Params, folder: Path) -> config.Params:
+    """The engine asks for no more context than the model has, unless a max_tokens needs it: then sampling refuses."""
+    e = params.evaluate
+    if e.engine.kind != "vllm" or not (folder / "config.json").is_file():
+        return params
+    limit = preflight.context_limit(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    longest = max(benchmark.max_tokens for benchmark in e.benchmarks.values())
+    if limit is None or not longest < limit < e.engine.max_model_len:
+        return params
+    engine = e.engine.model_copy(update={"max_model_len": limit})
+    return params.model_copy(update={"evaluate": e.model_copy(update={"engine": engine})})
+
+
 def load(a: argparse.Namespace) -> Single:
     base = config.load(a.run)
     params = settings(a, base.params)  # before anything is fetched
     folder = checkpoint(a)
+    params = fitted(params, folder)
     name = folder.resolve().name if folder.is_dir() and "/snapshots/" not in str(folder) else Path(a.model).name
     key = identity(a, folder)
     out = a.out or base.home.parent / "evaluations" / f"{name}-{key[:8]}"
