@@ -251,3 +251,12 @@ def test_an_average_over_benchmarks_counts_each_the_same():
     assert (one.mean, one.low, one.high) == pytest.approx((plain.mean, plain.low, plain.high))
     same = stats.averaged([np.zeros(5), np.zeros(9)])
     assert (same.low, same.high) == (0, 0)
+
+
+@pytest.mark.parametrize(("ours", "published"), [(0.0, 0.8), (1.0, 0.5)])
+def test_a_score_without_spread_is_no_certainty_beside_a_published_one(ours, published):
+    found = stats.against_published(np.full(5, ours), published)
+    assert found.mean == pytest.approx(ours - published)
+    # Wilson, n = 5: 0 of 5 [0, 0.434], 4 of 5 [0.376, 0.964], 5 of 5 [0.566, 1], 2 of 5 [0.118, 0.769]
+    expected = {0.0: (-0.8 - 0.164, -0.8 + 0.606), 1.0: (0.5 - 0.510, 0.5 + 0.382)}[ours]
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.002)

@@ -41,10 +41,14 @@ def proportion(values: np.ndarray) -> Estimate:
     """`clustered`, cut to [0, 1]; with no spread at all, Wilson's interval for n questions instead of width 0."""
     values = np.asarray(values, dtype=float)
     if np.ptp(values) == 0 and len(values) > 1:
-        interval = stats.binomtest(round(values[0] * len(values)), len(values)).proportion_ci(method="wilson")
-        return Estimate(float(values[0]), float(interval.low), float(interval.high))
+        return _wilson(float(values[0]), len(values))
     estimate = clustered(values)
     return Estimate(estimate.mean, max(0.0, estimate.low), min(1.0, estimate.high))
+
+
+def _wilson(share: float, questions: int) -> Estimate:
+    interval = stats.binomtest(round(share * questions), questions).proportion_ci(method="wilson")
+    return Estimate(share, float(interval.low), float(interval.high))
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
@@ -128,9 +132,17 @@ def against_published(values: np.ndarray, published: float) -> Estimate:
     """Our mean less a published score of which no values by question are known, with the unpaired interval.
 
     The other score is taken to rest on as many questions with the same spread, so its error is as large as ours.
+    Without any spread it is Newcombe's interval, from the Wilson intervals of both scores.
     """
     values = _questions(values)
     n = len(values)
+    if np.ptp(values) == 0:
+        ours = proportion(values)
+        theirs = _wilson(published, n)
+        difference = ours.mean - published
+        below = math.hypot(ours.mean - ours.low, theirs.high - published)
+        above = math.hypot(ours.high - ours.mean, published - theirs.low)
+        return Estimate(difference, difference - below, difference + above)
     half = float(stats.t.ppf(0.975, 2 * (n - 1)) * values.std(ddof=1) * math.sqrt(2 / n))
     difference = float(values.mean()) - published
     return Estimate(difference, difference - half, difference + half)
