@@ -172,3 +172,27 @@ def test_damaged_checkpoints_give_clear_errors_and_no_output(tmp_path, monkeypat
     assert min(kinds.values()) >= 5, kinds
     assert merge.main() == 0, "the restored checkpoints merge"
     assert bytes_of(out)
+
+
+class TestWritingFails:
+    """What goes wrong in the thread that writes must not be lost with it."""
+
+    @pytest.mark.parametrize("error", [OSError("no room"), KeyError("a defect")])
+    @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+    def test_an_error_of_the_writing_threads_is_raised_by_close(self, tmp_path, monkeypatch, call, error):
+        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        monkeypatch.setattr("tinyr1.checkpoint.FLUSH_BYTES", 1)
+
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(f"tinyr1.checkpoint.os.{call}", fail)
+        writer.write("a", 0, torch.zeros(4, 4))
+        with pytest.raises(type(error)):
+            writer.close()
+
+    def test_a_file_cut_by_somebody_else_is_an_error_and_no_endless_wait(self, tmp_path):
+        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        (tmp_path / "model.safetensors").write_bytes(b"")
+        with pytest.raises(OSError, match="cut short while it was written"):
+            writer.close()

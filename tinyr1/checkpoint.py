@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,7 +206,7 @@ class Writer:
         self.sinks: dict[str, _Sink] = {}
         self.pen, self.disk = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.room = threading.Semaphore(WAITING)
-        self.failed: list[OSError] = []
+        self.failed: list[BaseException] = []
         for file, shard in zip(names, layout, strict=True):
             self._start(folder / file, shard)
         if len(layout) > 1:
@@ -231,34 +231,30 @@ class Writer:
             self.places[name] = (sink, 8 + len(text) + header[name]["data_offsets"][0])
 
     def write(self, name: str, offset: int, data: torch.Tensor) -> None:
-        """Bytes of a contiguous tensor at a byte offset of the named one; OSError when earlier ones had no room."""
+        """Bytes of a contiguous tensor at a byte offset of the named one; raises what went wrong with earlier ones."""
         sink, begin = self.places[name]
         view = memoryview(data.contiguous().view(torch.uint8).reshape(-1).numpy())
         self.room.acquire()
         if self.failed:
             self.room.release()
             raise self.failed[0]
-        self.pen.submit(self._write, sink, begin + offset, view)
+        task = self.pen.submit(self._write, sink, begin + offset, view)
+        task.add_done_callback(self._note)
+        task.add_done_callback(lambda _: self.room.release())
 
     def _write(self, sink: "_Sink", at: int, view: memoryview) -> None:
-        try:
-            sink.write(at, view)
-            if sink.unflushed >= FLUSH_BYTES:
-                sink.unflushed = 0
-                self.disk.submit(self._flush, sink)
-        except OSError as error:
-            self.failed.append(error)
-        finally:
-            self.room.release()
+        sink.write(at, view)
+        if sink.unflushed >= FLUSH_BYTES:
+            sink.unflushed = 0
+            self.disk.submit(os.fdatasync, sink.handle).add_done_callback(self._note)
 
-    def _flush(self, sink: "_Sink") -> None:
-        try:
-            os.fdatasync(sink.handle)
-        except OSError as error:
+    def _note(self, task: Future) -> None:
+        """Keep the error of a task, for the next `write` or `close` to raise."""
+        if not task.cancelled() and (error := task.exception()):
             self.failed.append(error)
 
     def close(self) -> dict[str, str]:
-        """SHA-256 of every file, now that all of them are on the disk. OSError when it did not take something."""
+        """SHA-256 of every file, now that all of them are on the disk; raises what went wrong before."""
         self.pen.shutdown()
         self.disk.shutdown()
         try:
@@ -285,7 +281,8 @@ class _Sink:
     def __init__(self, path: Path, size: int) -> None:
         self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         os.ftruncate(self.handle, size)
-        self.size, self.unflushed, self.hashed, self.hash = size, 0, 0, hashlib.sha256()
+        self.path, self.size = path, size
+        self.unflushed, self.hashed, self.hash = 0, 0, hashlib.sha256()
         self.early: dict[int, int] = {}  # first byte -> bytes of blocks that came before an earlier one
 
     def write(self, at: int, view: bytes | memoryview) -> None:
@@ -311,6 +308,8 @@ class _Sink:
         os.fsync(self.handle)
         while self.hashed < self.size:
             rest = os.pread(self.handle, min(FLUSH_BYTES, self.size - self.hashed), self.hashed)
+            if not rest:
+                raise OSError(f"{self.path}: cut short while it was written; another program works in that folder")
             self.hash.update(rest)
             self.hashed += len(rest)
         return self.hash.hexdigest()

@@ -24,7 +24,7 @@ _lanes = {"fastmath": {"reassoc", "contract", "nsz", "nnan"}, "error_model": "nu
 _strict = {"error_model": "numpy", "nogil": True, "cache": True}
 
 
-def _at(row, j):
+def _at(row, j):  # numba compiles what is registered for the name below; Python itself never runs it
     raise NotImplementedError("compiled code only")
 
 
@@ -36,7 +36,7 @@ def _at_compiled(row, j):
     return lambda row, j: row[j]
 
 
-def _stored(row, value):
+def _stored(row, value):  # numba compiles what is registered for the name below; Python itself never runs it
     raise NotImplementedError("compiled code only")
 
 
@@ -105,7 +105,7 @@ def _value(ordered):
 def _moments(right, left):
     """Σ p, Σ p d, … Σ p d⁴ of p = exp(right), d = right - left, and the largest |right| and |d|; SPAN entries at most.
 
-    exp(x) is the eighth power of a Taylor polynomial at x / 8: to 3e-7 up to |x| = WEIGHT_LIMIT.
+    exp(x) is the eighth power of a Taylor polynomial at x / 8: to 1e-6 up to |x| = WEIGHT_LIMIT.
     """
     one, eighth = np.float32(1), np.float32(1 / 8)
     c2, c3, c4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
@@ -338,36 +338,37 @@ def select(mode, right, left, kl, threshold, out, tally):
 
 
 @numba.njit(**_lanes)
+def _add(tally, d, passes):
+    """A tally (what `fusion.COUNTS` names) with one more entry, whose difference is d."""
+    differing, selected, distance, taken = tally
+    differs = d != np.float32(0)
+    return (
+        np.int32(differing + differs), np.int32(selected + (differs & passes)),
+        distance + d * d, taken + (d * d if passes else np.float32(0)),
+    )  # fmt: skip
+
+
+@numba.njit(**_lanes)
 def _tally_span(right, left, codes, limit):
     """A span's differing and selected entries, squared distance and the selected part of it."""
-    differing = selected = np.int32(0)
-    distance = taken = np.float32(0)
+    tally = np.int32(0), np.int32(0), np.float32(0), np.float32(0)
     for j in range(right.size):
         d = _at(right, j) - _at(left, j)
         passes = codes[j] >= limit
-        differs = d != np.float32(0)
-        differing += differs
-        selected += differs & passes
-        distance += d * d
-        taken += d * d if passes else np.float32(0)
-    return differing, selected, distance, taken
+        tally = _add(tally, d, passes)
+    return tally
 
 
 @numba.njit(**_lanes)
 def _copy_span(right, left, kl, threshold, out):
     """Fuses a span under EXACT and returns what `_tally_span` does: one loop, as nothing is added that could round."""
-    differing = selected = np.int32(0)
-    distance = taken = np.float32(0)
+    tally = np.int32(0), np.int32(0), np.float32(0), np.float32(0)
     for j in range(right.size):
         d = _at(right, j) - _at(left, j)
         passes = abs(d) * kl >= threshold
         out[j] = right[j] if passes else left[j]
-        differs = d != np.float32(0)
-        differing += differs
-        selected += differs & passes
-        distance += d * d
-        taken += d * d if passes else np.float32(0)
-    return differing, selected, distance, taken
+        tally = _add(tally, d, passes)
+    return tally
 
 
 @numba.njit(**_strict)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MANIFEST = "artifact.json"
+HASHED = "sha256"  # fact of a builder: hashes of the files that it has hashed while it wrote them
 
 
 class StageError(RuntimeError):
@@ -37,9 +38,6 @@ def digest(value: object) -> str:
     """SHA-256 of a JSON-able value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-HASHED = "sha256"  # fact of a builder: hashes of files it has written
 
 
 def file_hash(path: Path) -> str:

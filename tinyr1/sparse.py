@@ -4,6 +4,7 @@
 the number of threads changes which entries are kept.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -50,9 +51,9 @@ class _Magnitude(_Pruned):
     particular order. `rescale` makes the kept magnitudes sum up to those of the whole difference.
     """
 
+    @abstractmethod
     def places(self, model: int, entries: int) -> tuple[int, int]:
         """First and last + 1 place of the kept entries in the order from the largest to the smallest."""
-        raise NotImplementedError
 
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> list[Window]:
         """A window for each model."""
