@@ -1,6 +1,9 @@
 """Safetensors checkpoints: headers, rows, layout of what is written, and five hundred damaged ones."""
 
+import errno
+import fcntl
 import json
+import os
 import re
 import struct
 import sys
@@ -13,9 +16,10 @@ from damage import damages
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tinyr1 import merge
+from tinyr1 import checkpoint_writer, merge
 from tinyr1.blocks import as_rows
-from tinyr1.checkpoint import INDEX, Checkpoint, CheckpointError, Writer
+from tinyr1.checkpoint import INDEX, Checkpoint, CheckpointError
+from tinyr1.checkpoint_writer import Writer
 from tinyr1.record import file_hash
 
 DAMAGES = 500
@@ -174,25 +178,115 @@ def test_damaged_checkpoints_give_clear_errors_and_no_output(tmp_path, monkeypat
     assert bytes_of(out)
 
 
+class TestPieces:
+    """Blocks through buffers of a few bytes, past the page cache and through it."""
+
+    TENSORS = {"a": ((40, 300), torch.float32), "b": ((7, 1001), torch.bfloat16), "c": ((0, 4), torch.float32)}
+
+    def written(self, folder) -> None:
+        torch.manual_seed(3)
+        tensors = {name: torch.randn(shape).to(dtype) for name, (shape, dtype) in self.TENSORS.items()}
+        for limit, files in ((10**9, 1), (60_000, 2)):
+            out = folder / str(limit)
+            out.mkdir()
+            written(out, tensors, limit)
+            made = sorted(out.glob("*.safetensors"))
+            assert len(made) == files
+            stored = {name: tensor for file in made for name, tensor in load_file(file).items()}
+            assert stored.keys() == tensors.keys()
+            assert all(torch.equal(stored[name], tensor) for name, tensor in tensors.items())
+
+    @pytest.mark.parametrize("piece", [4096, 2 * 4096, 2**23])
+    def test_pieces_of_any_size_make_the_same_files(self, tmp_path, monkeypatch, piece):
+        monkeypatch.setattr(checkpoint_writer, "PIECE", piece)
+        self.written(tmp_path)
+
+    def test_a_file_system_without_direct_writing(self, tmp_path, monkeypatch):
+        def refuse(handle, command, *value):
+            if command == fcntl.F_SETFL and value[0] & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return real(handle, command, *value)
+
+        real = fcntl.fcntl
+        monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
+        monkeypatch.setattr(checkpoint_writer.fcntl, "fcntl", refuse)
+        self.written(tmp_path)
+
+    def test_a_file_system_that_promises_direct_writing_and_refuses(self, tmp_path, monkeypatch):
+        def refuse(handle, view, at):
+            if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return real(handle, view, at)
+
+        real = os.pwrite
+        monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
+        monkeypatch.setattr(checkpoint_writer.os, "pwrite", refuse)
+        self.written(tmp_path)
+
+    def test_whole_pieces_go_past_the_page_cache(self, tmp_path, monkeypatch):
+        def watch(handle, view, at):
+            direct.append((bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT), len(view)))
+            return real(handle, view, at)
+
+        real, direct = os.pwrite, []
+        monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
+        monkeypatch.setattr(checkpoint_writer.os, "pwrite", watch)
+        writer = Writer(tmp_path, {"a": ((64, 64), torch.float32)}, 10**9)
+        writer.write("a", 0, torch.zeros(64, 64))
+        writer.close()
+        *whole, last = direct
+        assert whole == [(True, 4096)] * 4
+        assert last[0] is False
+        assert 0 < last[1] < 4096
+
+    def test_bytes_that_never_came_are_an_error(self, tmp_path):
+        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        writer.write("a", 0, torch.zeros(3, 4))
+        with pytest.raises(ValueError, match="model.safetensors: of all bytes only the first"):
+            writer.close()
+
+
 class TestWritingFails:
-    """What goes wrong in the thread that writes must not be lost with it."""
+    """What goes wrong in the threads that write must not be lost with them."""
 
     @pytest.mark.parametrize("error", [OSError("no room"), KeyError("a defect")])
-    @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+    @pytest.mark.parametrize("call", ["open", "ftruncate", "pwrite", "fsync"])
     def test_an_error_of_the_writing_threads_is_raised_by_close(self, tmp_path, monkeypatch, call, error):
-        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
-        monkeypatch.setattr("tinyr1.checkpoint.FLUSH_BYTES", 1)
-
         def fail(*_):
             raise error
 
-        monkeypatch.setattr(f"tinyr1.checkpoint.os.{call}", fail)
-        writer.write("a", 0, torch.zeros(4, 4))
-        with pytest.raises(type(error)):
-            writer.close()
-
-    def test_a_file_cut_by_somebody_else_is_an_error_and_no_endless_wait(self, tmp_path):
         writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
-        (tmp_path / "model.safetensors").write_bytes(b"")
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint_writer.os, call, fail)
+            writer.write("a", 0, torch.zeros(4, 4))
+            with pytest.raises(type(error)):
+                writer.close()
+
+    def test_a_full_disk_ends_a_large_file_and_gives_every_buffer_back(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
+        monkeypatch.setattr(checkpoint_writer.os, "pwrite", full)
+        writer = Writer(tmp_path, {"a": ((1024, 1024), torch.float32)}, 10**9)
+
+        def write_all():
+            for row in range(1024):
+                writer.write("a", row * 4096, torch.zeros(1, 1024))
+
+        with pytest.raises(OSError, match="No space left"):
+            write_all()
+        writer.abandon()
+        assert writer.stream.free.qsize() + (writer.stream.buffer is not None) == checkpoint_writer.PIECES
+
+    def test_a_file_cut_by_somebody_else_is_an_error(self, tmp_path, monkeypatch):
+        def cut(handle):
+            os.truncate(tmp_path / "model.safetensors", 3)
+            real(handle)
+
+        real = os.fsync
+        monkeypatch.setattr(checkpoint_writer.os, "fsync", cut)
+        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        writer.write("a", 0, torch.zeros(4, 4))
         with pytest.raises(OSError, match="cut short while it was written"):
             writer.close()

@@ -40,8 +40,10 @@ def finish(out):
 def result(out):
     return {p.name: record.file_hash(p) for p in sorted(out.iterdir()) if p.name != "artifact.json"}
 
+PHASES = ["before", "weights", "merge.jsonl", "config.json", "artifact.json", "result, key left", "result"]
+
 def phase(out):
-    '''What a kill left: nothing yet, weights, files beside them, a sealed folder, or the result.'''
+    '''How far a merge came: nothing yet, weights, files beside them, a sealed folder, or the result.'''
     partial = record.partial_path(out)
     if out.exists():
         return "result, key left" if partial.with_name(partial.name + ".key").exists() else "result"
@@ -57,15 +59,24 @@ def timed(out):
     code = finish(out)
     return code, time.perf_counter() - began
 
+def until(child, out, wanted):
+    '''Wait until a merge came as far as `wanted`, or is over.'''
+    while PHASES.index(phase(out)) < PHASES.index(wanted):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.0002)
+
 _, whole = timed(folder / "timed")
 expected, rng, outcomes = result(folder / "first"), random.Random(5), []
 while sum(o["killed"] for o in outcomes) < kills and len(outcomes) < 2 * kills:
     i = len(outcomes)
     out = folder / f"killed-{i}"
-    # Spread over the whole time; every third into the end, where the folder is sealed and renamed.
-    at = rng.uniform(0.8, 1.0) if i % 3 == 2 else rng.random()
     child = start(out)
-    time.sleep(at * whole)
+    if i % 3 == 2:  # into the end, where files are written beside the weights, sealed and renamed
+        until(child, out, rng.choice(PHASES[2:]))
+        time.sleep(rng.uniform(0, 0.002))
+    else:  # spread over the whole time
+        time.sleep(rng.random() * whole)
     os.kill(child, signal.SIGKILL)
     killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
     was = phase(out)
@@ -98,7 +109,8 @@ def test_a_killed_merge_gives_the_bytes_of_an_undisturbed_one(tmp_path):
     beside = [o["names"] for i, o in enumerate(outcomes) if o["names"] != [f"killed-{i}"]]
     assert not beside, "a result must be alone"
     assert len(phases) == KILLS, "the merge was over before most kills"
-    assert len(set(phases)) >= 3, phases
+    assert {"before", "weights"} < set(phases), phases
+    assert len(set(phases)) >= 4, "of the phases of the end, two at least"
 
 
 # Dies before call number 1, 2, … of a function of `os` in a merge, then merges again.
@@ -106,10 +118,11 @@ DIES = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from tinyr1 import fusion, merge, record
+from tinyr1 import checkpoint_writer, fusion, merge, record
 
 torch.set_num_threads(1)
 fusion.fuse(*torch.randn(2, 64, 64).bfloat16())
+checkpoint_writer.PIECE = 4096  # many writes of a small model
 folder, step = Path(sys.argv[1]), sys.argv[2]
 experts = [word for name in ("math", "science", "code") for word in (f"--{name}", str(folder / "in" / name))]
 
@@ -146,7 +159,7 @@ print(json.dumps(outcomes))
 @pytest.mark.parametrize(("step", "least"), [("fsync", 10), ("replace", 4), ("unlink", 1), ("pwrite", 15)])
 def test_a_merge_that_dies_at_every_step(tmp_path, step, least):
     """The moments that a timer rarely hits: before each flush, renaming, removal and write of a merge, one by one."""
-    experts(tmp_path / "in", Shape(layers=1))
+    experts(tmp_path / "in", Shape(layers=3))
     command = [sys.executable, "-c", DIES, str(tmp_path), step]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert process.returncode == 0, process.stderr[-3000:]

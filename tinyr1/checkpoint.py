@@ -1,19 +1,15 @@
-"""Safetensors checkpoints, read and written block by block.
+"""Safetensors checkpoints, read block by block.
 
-Reading: `Checkpoint` knows every tensor from the headers alone and maps the rows that are asked for, so that what is
-resident is what is worked on. Writing: `Writer` lays out all files before the first weight is there, takes blocks in
-any order, and hands them to the disk while the next ones are made.
+Every tensor is known from the headers alone, and the rows that are asked for are mapped, so that what is resident is
+what is worked on.
 """
 
-import hashlib
 import json
 import mmap
 import os
 import struct
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -27,10 +23,9 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 50 * 10**9  # transformers' own limit for a file
-ALIGNMENT = 8  # of the first tensor in a file, in bytes
-FLUSH_BYTES = 2**28  # written to a file before the disk is made to take them
-WAITING = 8  # blocks that wait for being written, at most
+# Blocks that lie beside each other share a mapping: one of many MB has large pages, of which few must be looked up.
+WINDOW = 2**23  # bytes, a multiple of a large page; a mapping begins at a multiple of it and is at least two long
+WINDOWS = 2  # mappings that a checkpoint keeps
 
 
 class CheckpointError(ValueError):
@@ -82,12 +77,14 @@ class Checkpoint:
 
     def open(self) -> "Checkpoint":
         self._handles = {file: os.open(file, os.O_RDONLY) for file in self.files}
+        self._windows = lru_cache(WINDOWS)(self._map)
         return self
 
     def close(self) -> None:
         for handle in self._handles.values():
             os.close(handle)
         self._handles = {}
+        self._windows.cache_clear()
 
     def rows(self, name: str, first: int, last: int) -> torch.Tensor:
         """Rows first to last - 1 of a tensor as (rows, width); the checkpoint is open.
@@ -100,15 +97,20 @@ class Checkpoint:
         if size == 0:
             return torch.empty((last - first, width), dtype=stored.dtype)
         begin = stored.begin + first * width * stored.dtype.itemsize
-        extra = begin % mmap.ALLOCATIONGRANULARITY
-        handle = self._handles[stored.file]
-        if os.fstat(handle).st_size < begin + size:  # touching what is not there would end the process
+        if os.fstat(self._handles[stored.file]).st_size < begin + size:  # touching it would end the process
             raise CheckpointError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
-        pages = mmap.mmap(handle, extra + size, access=mmap.ACCESS_COPY, offset=begin - extra)
-        data = torch.frombuffer(pages, dtype=torch.uint8, offset=extra, count=size)
+        start, end = begin // WINDOW * WINDOW, -(-(begin + size) // WINDOW) * WINDOW
+        window = self._windows(stored.file, start, max(end, start + 2 * WINDOW))
+        data = torch.frombuffer(window, dtype=torch.uint8, offset=begin - start, count=size)
         if begin % stored.dtype.itemsize:
             data = data.clone()
         return data.view(stored.dtype).view(last - first, width)
+
+    def _map(self, file: Path, start: int, end: int) -> mmap.mmap:
+        """Bytes of a file from `start` to `end`, or to its end."""
+        handle = self._handles[file]
+        size = min(end, os.fstat(handle).st_size) - start
+        return mmap.mmap(handle, size, access=mmap.ACCESS_COPY, offset=start)
 
     def announce(self, name: str) -> None:
         """Tell the system that a tensor will be read soon, so that the disk starts before it is asked for."""
@@ -187,140 +189,3 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
         keys = [key for key, _ in pairs]
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)} is listed twice")
     return found
-
-
-class Writer:
-    """Safetensors files of at most `limit` bytes each, with an index where there are several.
-
-    Blocks may come in any order and from any thread; one thread writes and hashes them, another waits for the disk.
-    """
-
-    def __init__(self, folder: Path, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]], limit: int) -> None:
-        self.folder = folder
-        layout = list(_shards({n: Stored(folder, 0, *t) for n, t in tensors.items()}, limit))
-        names = ["model.safetensors"]
-        if len(layout) > 1:
-            names = [f"model-{i:05d}-of-{len(layout):05d}.safetensors" for i in range(1, len(layout) + 1)]
-        self.order = [name for shard in layout for name in shard]  # as they lie in the files
-        self.places: dict[str, tuple[_Sink, int]] = {}  # tensor -> (its file, first byte)
-        self.sinks: dict[str, _Sink] = {}
-        self.pen, self.disk = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self.room = threading.Semaphore(WAITING)
-        self.failed: list[BaseException] = []
-        for file, shard in zip(names, layout, strict=True):
-            self._start(folder / file, shard)
-        if len(layout) > 1:
-            weight_map = {name: file for file, shard in zip(names, layout, strict=True) for name in shard}
-            total = sum(stored.bytes for shard in layout for stored in shard.values())
-            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-            (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-
-    def _start(self, path: Path, shard: dict[str, Stored]) -> None:
-        """Create a file of full size with its header."""
-        header, at = {"__metadata__": {"format": "pt"}}, 0
-        for name, stored in shard.items():
-            header[name] = {
-                "dtype": NAMES[stored.dtype], "shape": list(stored.shape), "data_offsets": [at, at + stored.bytes]
-            }  # fmt: skip
-            at += stored.bytes
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % ALIGNMENT)
-        sink = self.sinks[path.name] = _Sink(path, 8 + len(text) + at)
-        sink.write(0, struct.pack("<Q", len(text)) + text)
-        for name in shard:
-            self.places[name] = (sink, 8 + len(text) + header[name]["data_offsets"][0])
-
-    def write(self, name: str, offset: int, data: torch.Tensor) -> None:
-        """Bytes of a contiguous tensor at a byte offset of the named one; raises what went wrong with earlier ones."""
-        sink, begin = self.places[name]
-        view = memoryview(data.contiguous().view(torch.uint8).reshape(-1).numpy())
-        self.room.acquire()
-        if self.failed:
-            self.room.release()
-            raise self.failed[0]
-        task = self.pen.submit(self._write, sink, begin + offset, view)
-        task.add_done_callback(self._note)
-        task.add_done_callback(lambda _: self.room.release())
-
-    def _write(self, sink: "_Sink", at: int, view: memoryview) -> None:
-        sink.write(at, view)
-        if sink.unflushed >= FLUSH_BYTES:
-            sink.unflushed = 0
-            self.disk.submit(os.fdatasync, sink.handle).add_done_callback(self._note)
-
-    def _note(self, task: Future) -> None:
-        """Keep the error of a task, for the next `write` or `close` to raise."""
-        if not task.cancelled() and (error := task.exception()):
-            self.failed.append(error)
-
-    def close(self) -> dict[str, str]:
-        """SHA-256 of every file, now that all of them are on the disk; raises what went wrong before."""
-        self.pen.shutdown()
-        self.disk.shutdown()
-        try:
-            if self.failed:
-                raise self.failed[0]
-            return {name: sink.finish() for name, sink in self.sinks.items()}
-        finally:
-            self._release()
-
-    def abandon(self) -> None:
-        """Let go of files that nobody will use."""
-        self.pen.shutdown(cancel_futures=True)
-        self.disk.shutdown(cancel_futures=True)
-        self._release()
-
-    def _release(self) -> None:
-        for sink in self.sinks.values():
-            os.close(sink.handle)
-
-
-class _Sink:
-    """A file of a known size that is hashed from its start while its blocks come, in about that order."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.ftruncate(self.handle, size)
-        self.path, self.size = path, size
-        self.unflushed, self.hashed, self.hash = 0, 0, hashlib.sha256()
-        self.early: dict[int, int] = {}  # first byte -> bytes of blocks that came before an earlier one
-
-    def write(self, at: int, view: bytes | memoryview) -> None:
-        done = 0
-        while done < len(view):
-            done += os.pwrite(self.handle, view[done:], at + done)
-        if not done:
-            return
-        self.unflushed += done
-        self.early[at] = done
-        if at == self.hashed:
-            self._hash(view)
-        while self.hashed in self.early:
-            self._hash(os.pread(self.handle, self.early[self.hashed], self.hashed))
-
-    def _hash(self, view: bytes | memoryview) -> None:
-        self.hash.update(view)
-        del self.early[self.hashed]
-        self.hashed += len(view)
-
-    def finish(self) -> str:
-        """Flush the file; its SHA-256, with zeros where nothing was written."""
-        os.fsync(self.handle)
-        while self.hashed < self.size:
-            rest = os.pread(self.handle, min(FLUSH_BYTES, self.size - self.hashed), self.hashed)
-            if not rest:
-                raise OSError(f"{self.path}: cut short while it was written; another program works in that folder")
-            self.hash.update(rest)
-            self.hashed += len(rest)
-        return self.hash.hexdigest()
-
-
-def _shards(tensors: dict[str, Stored], limit: int) -> Iterator[dict[str, Stored]]:
-    """Tensors in order, wide dtypes first so that every one is aligned, cut before a file grows beyond the limit."""
-    shard: dict[str, Stored] = {}
-    for name, stored in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
-        if shard and sum(s.bytes for s in shard.values()) + stored.bytes > limit:
-            yield shard
-            shard = {}
-        shard[name] = stored
-    yield shard

@@ -21,7 +21,8 @@ import torch
 
 from tinyr1 import kernels
 from tinyr1.blocks import Block, Method, as_rows, borders
-from tinyr1.checkpoint import SHARD_BYTES, Checkpoint, Stored, Writer
+from tinyr1.checkpoint import Checkpoint, Stored
+from tinyr1.checkpoint_writer import SHARD_BYTES, Writer
 from tinyr1.merge_checks import MergeError
 from tinyr1.methods import tensor_seed
 from tinyr1.progress import Bar
