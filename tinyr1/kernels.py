@@ -88,6 +88,16 @@ def _from_bits(typingctx, value):
     return numba.types.float32(numba.types.uint32), code
 
 
+@intrinsic
+def _trailing_zeros(typingctx, value):
+    """How many of the lowest bits of a uint64 other than 0 are 0."""
+
+    def code(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], context.get_constant(numba.types.boolean, True))
+
+    return numba.types.int64(numba.types.uint64), code
+
+
 @numba.njit(**_strict)
 def _ordered(value):
     """Bits of a float32 that compare, as unsigned integers, like the number itself."""
@@ -257,13 +267,12 @@ def count_high(mode, right, left, kl, counts):
 
 @numba.njit(**_strict)
 def _mark(codes, n, first, second, third, marks):
-    """Marks (uint8) the codes other than 0's whose upper half is wanted; returns how many are 0's."""
-    zeros = 0
+    """Marks with 1 (uint8, others 0) the first n codes whose upper half is wanted, but for those of 0."""
     for j in range(n):
         high = codes[j] >> np.uint32(16)
         marks[j] = ((high == first) | (high == second) | (high == third)) & (codes[j] != ZERO)
-        zeros += codes[j] == ZERO
-    return zeros
+    for j in range(n, -(-n // 8) * 8):
+        marks[j] = 0
 
 
 @numba.njit(**_strict)
@@ -271,27 +280,31 @@ def count_low(mode, right, left, kl, highs, counts):
     """For scores whose upper half is highs[k], k < 3, adds the lower half to counts[k]; counts is (3, 65536).
 
     Of equal entries of highs the first one counts. Few scores are wanted, but for zeros, so eight are passed over at
-    a time.
+    a time, and of eight those that are not wanted.
     """
-    codes, marks = np.empty(SPAN, np.uint32), np.zeros(SPAN, np.uint8)
-    eights, zeros = marks.view(np.uint64), 0
+    codes, marks = np.empty(SPAN, np.uint32), np.empty(SPAN, np.uint8)
+    eights = marks.view(np.uint64)
     first, second, third = highs[0], highs[1], highs[2]
+    zero = ZERO >> np.uint32(16)
+    zero_place = 0 if first == zero else 1 if second == zero else 2 if third == zero else -1
     for i in range(right.shape[0]):
         for c in range(0, right.shape[1], SPAN):
             r = right[i, c : c + SPAN]
             _codes(mode, r, left[i, c : c + SPAN], kl[i], codes)
-            zeros += _mark(codes, r.size, first, second, third, marks)
+            _mark(codes, r.size, first, second, third, marks)
             for e in range((r.size + 7) // 8):
-                if eights[e]:
-                    for j in range(8 * e, min(8 * e + 8, r.size)):
-                        if marks[j]:
-                            high = codes[j] >> np.uint32(16)
-                            k = 0 if high == first else 1 if high == second else 2
-                            counts[k, codes[j] & np.uint32(0xFFFF)] += 1
-    for k in range(3):
-        if highs[k] == ZERO >> np.uint32(16):
-            counts[k, 0] += zeros
-            break
+                wanted = eights[e]
+                while wanted:
+                    code = codes[8 * e + (_trailing_zeros(wanted) >> 3)]
+                    wanted &= wanted - np.uint64(1)
+                    high = code >> np.uint32(16)
+                    k = 0 if high == first else 1 if high == second else 2
+                    counts[k, code & np.uint32(0xFFFF)] += 1
+            if zero_place >= 0:
+                zeros = np.uint32(0)
+                for j in range(r.size):
+                    zeros += codes[j] == ZERO
+                counts[zero_place, 0] += zeros
 
 
 @numba.njit(**_strict)
