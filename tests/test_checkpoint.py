@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from tinyr1 import checkpoint_writer, merge
 from tinyr1.blocks import as_rows
-from tinyr1.checkpoint import INDEX, Checkpoint, CheckpointError
+from tinyr1.checkpoint import Checkpoint
 from tinyr1.checkpoint_writer import Writer
+from tinyr1.modelfiles import INDEX, CheckpointError
 from tinyr1.record import file_hash
 
 DAMAGES = 500

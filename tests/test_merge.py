@@ -13,7 +13,7 @@ import yaml
 from checkpoints import Shape, bytes_of, change_json, experts, put_json, store
 from safetensors.torch import load_file
 
-from tinyr1 import blocks, merge, modelcard, recipe, record, streaming
+from tinyr1 import blocks, merge, merging, modelcard, recipe, record, streaming
 from tinyr1.checkpoint import Checkpoint
 from tinyr1.merge_checks import MergeError
 from tinyr1.recipe import Recipe, parse
@@ -46,7 +46,7 @@ def merged(recipe: Recipe | dict, folders: dict, out: Path, **options) -> dict[s
     """The weight files of a merge into a new folder."""
     out.mkdir()
     recipe = parse(recipe, "test") if isinstance(recipe, dict) else recipe
-    merge.merge(recipe, folders, out, Options(**options), "test")
+    merging.merge(recipe, folders, out, Options(**options), "test")
     return bytes_of(out)
 
 
@@ -193,7 +193,7 @@ class TestResult:
 
     def test_statistics_have_a_row_for_every_tensor_and_step(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out")
-        rows = record.read_lines(tmp_path / "out" / merge.STATISTICS)
+        rows = record.read_lines(tmp_path / "out" / merging.STATISTICS)
         base = load_file(three["code"] / "model.safetensors")
         names = {n for n, t in base.items() if t.is_floating_point() and t.numel()}
         steps = [("math", "science"), ("math & science", "code")]
@@ -215,14 +215,14 @@ class TestResult:
         for name, folder in three.items():
             digest = record.file_hash(folder / "model.safetensors")
             assert f"| {name} | model.safetensors | {digest} |" in card
-        rows = record.read_lines(tmp_path / "out" / merge.STATISTICS)
+        rows = record.read_lines(tmp_path / "out" / merging.STATISTICS)
         lines = [line for line in card.splitlines() if line.startswith(("| model.", "| lm_head"))]
         assert len(lines) == len(rows) - 2  # `scale`, twice, starts with neither
         assert all(line.count(" | ") == len(modelcard.COLUMNS) - 1 for line in lines)
 
     def test_the_mergekit_file_reads_back(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out", dtype=FP32, out_dtype=BF16)
-        steps, folders, settings = recipe.read(tmp_path / "out" / merge.MERGEKIT_FILE)
+        steps, folders, settings = recipe.read(tmp_path / "out" / merging.MERGEKIT_FILE)
         assert recipe.describe(steps) == recipe.describe(CHAIN).replace("math", str(three["math"])).replace(
             "science", str(three["science"])).replace("& code", f"& {three['code']}")  # fmt: skip
         assert set(folders.values()) == set(three.values())
@@ -406,10 +406,10 @@ class TestCommand:
         command(*given, "--out", out := tmp_path / "out")
         manifest = record.check(out, "")
         assert set(manifest["files"]) == {p.name for p in out.iterdir()} - {"artifact.json"}
-        assert {"config.json", "generation_config.json", "tokenizer.json", "README.md", merge.MERGEKIT_FILE} <= set(
+        assert {"config.json", "generation_config.json", "tokenizer.json", "README.md", merging.MERGEKIT_FILE} <= set(
             manifest["files"]
         )
-        assert list(yaml.safe_load_all((out / merge.MERGEKIT_FILE).read_text()))[-1]["merge_method"] == "arcee_fusion"
+        assert list(yaml.safe_load_all((out / merging.MERGEKIT_FILE).read_text()))[-1]["merge_method"] == "arcee_fusion"
 
 
 class TestFailure:
@@ -469,7 +469,7 @@ MEMORY_BOUND = 160  # MB
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from tinyr1 import merge
+from tinyr1 import merging
 from tinyr1.recipe import parse
 from tinyr1.streaming import Options
 
@@ -477,7 +477,7 @@ def go(source, out):
     out.mkdir()
     step = parse({"method": "fusion", "base": "code", "right": "math"}, "test")
     folders = {name: source / name for name in ("math", "code")}
-    merge.merge(step, folders, out, Options(threads=2, reading=sys.argv[2]), "test", {name: {} for name in folders})
+    merging.merge(step, folders, out, Options(threads=2, reading=sys.argv[2]), "test")
 
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()

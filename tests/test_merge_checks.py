@@ -10,7 +10,7 @@ import torch
 from checkpoints import WORDS, Shape, add_tokenizer, change_json, experts, store
 from safetensors.torch import load_file
 
-from tinyr1 import merge, merge_checks
+from tinyr1 import merge_checks, merging
 from tinyr1.checkpoint import Checkpoint
 from tinyr1.merge_checks import MergeError
 from tinyr1.recipe import Recipe
@@ -45,7 +45,7 @@ def change_weights(folder: Path, **changes) -> None:
 
 def into(three, out: Path, recipe: Recipe = CHAIN, **options) -> dict:
     out.mkdir(exist_ok=True)
-    return merge.merge(recipe, three, out, Options(**options), "test")
+    return merging.merge(recipe, three, out, Options(**options), "test")
 
 
 def test_equal_models_pass(three):

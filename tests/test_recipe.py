@@ -5,7 +5,7 @@ import torch
 import yaml
 from checkpoints import Shape, bytes_of, experts
 
-from tinyr1 import merge, recipe
+from tinyr1 import merging, recipe
 from tinyr1.blocks import merge_tensors
 from tinyr1.fusion import Fusion
 from tinyr1.methods import METHODS
@@ -186,15 +186,15 @@ class TestMergekit:
         monkeypatch.chdir(tmp_path)
         made = {n: f.relative_to(tmp_path) for n, f in experts(tmp_path / "in", Shape(layers=1)).items()}
         (tmp_path / "out").mkdir()
-        merge.merge(parse(CHAIN, "file"), made, tmp_path / "out", Options(reading="released"), "test")
-        text = (tmp_path / "out" / merge.MERGEKIT_FILE).read_text(encoding="utf-8")
+        merging.merge(parse(CHAIN, "file"), made, tmp_path / "out", Options(reading="released"), "test")
+        text = (tmp_path / "out" / merging.MERGEKIT_FILE).read_text(encoding="utf-8")
         assert text.startswith("# not in mergekit: fusion with reading released, iqr_multiplier 1.5\n")
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         named = {m["model"] for d in yaml.safe_load_all(text) for m in d["models"]} - {"step-1"}
         assert named == {str(tmp_path / "in" / name) for name in made}
-        steps, folders, settings = recipe.read(tmp_path / "out" / merge.MERGEKIT_FILE)
-        again = merge.merge(steps, folders, tmp_path / "elsewhere", Options(reading="released", **settings), "test")
+        steps, folders, settings = recipe.read(tmp_path / "out" / merging.MERGEKIT_FILE)
+        again = merging.merge(steps, folders, tmp_path / "elsewhere", Options(reading="released", **settings), "test")
         assert again["order"].count(str(tmp_path)) == 3
         assert bytes_of(tmp_path / "elsewhere") == bytes_of(tmp_path / "out")
 

@@ -16,20 +16,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tinyr1.blocks import as_rows
+from tinyr1.modelfiles import INDEX, CheckpointError, read_config, read_weight_map, weight_files
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-INDEX = "model.safetensors.index.json"
 # Blocks that lie beside each other share a mapping: one of many MB has large pages, of which few must be looked up.
 WINDOW = 2**23  # bytes, a multiple of a large page; a mapping begins at a multiple of it and is at least two long
 WINDOWS = 2  # mappings that a checkpoint keeps
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise CheckpointError(f"{folder}: no such folder; give the folder of a checkpoint on this machine")
-        self.config = read_json(self.folder / "config.json")
-        if not isinstance(self.config, dict):
-            raise CheckpointError(f"{folder}: not a checkpoint, it has no config.json")
-        self.files = _weight_files(self.folder)
+        self.config = read_config(self.folder)
+        self.files = weight_files(self.folder)
         self.tensors: dict[str, Stored] = {}
         for file, tensors in ((file, _header(file)) for file in self.files):
             for name, stored in tensors.items():
@@ -118,43 +110,11 @@ class Checkpoint:
         os.posix_fadvise(self._handles[stored.file], stored.begin, stored.bytes, os.POSIX_FADV_WILLNEED)
 
 
-def read_json(path: Path) -> object:
-    """Content of a JSON file, None where there is none. CheckpointError when it is not JSON."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: those its index lists, or all there are."""
-    if not (folder / INDEX).exists():
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise CheckpointError(f"{folder}: no .safetensors file; convert the weights with transformers first")
-        return files
-    files = sorted({folder / name for name in _weight_map(folder).values()})
-    if absent := [f.name for f in files if not f.is_file()]:
-        raise CheckpointError(f"{folder}: the index lists files that are not there: {', '.join(absent)}")
-    return files
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    """Tensor -> file of the index."""
-    index = read_json(folder / INDEX)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{folder / INDEX}: has no weight_map of names to files; fetch it again")
-    return weight_map
-
-
 def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
     """The index lists the tensors that the files hold, each in its file."""
     if not (folder / INDEX).exists():
         return
-    weight_map = _weight_map(folder)
+    weight_map = read_weight_map(folder)
     for name, file in weight_map.items():
         if name not in tensors or tensors[name].file.name != file:
             raise CheckpointError(f"{folder}: the index puts {name} into {file}, where it is not")

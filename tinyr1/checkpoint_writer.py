@@ -25,7 +25,7 @@ from tinyr1.checkpoint import INDEX, NAMES, Stored
 
 SHARD_BYTES = 50 * 10**9  # transformers' own limit for a file
 ALIGNMENT = 8  # of the first tensor in a file, in bytes
-PIECE = 2**23  # bytes that the disk is given at once; a multiple of any file system's block
+PIECE = 2**22  # bytes that the disk is given at once; a multiple of any file system's block
 PIECES = 4  # buffers of that size: one is filled while the others are written
 WAITING = 8  # blocks that wait for their turn to be put in order, at most
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tinyr1.recipe import Recipe
+from tinyr1.recipe import READINGS, Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +158,7 @@ class Branches(Block):
 class Merge(Block):
     """The models to make, and what their fusion steps use: reading of the method, λ of the threshold."""
 
-    reading: Literal["exact", "released", "paper"]
+    reading: Literal[READINGS]
     iqr_multiplier: Annotated[Float, Field(ge=0)]
     models: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Recipe]
 

@@ -30,8 +30,8 @@ import torch
 from tinyr1 import kernels, quantiles
 from tinyr1.blocks import Block, Method, Scan, merge_tensors
 from tinyr1.quantiles import BINS
+from tinyr1.recipe import READINGS
 
-READINGS = ("exact", "released", "paper")
 COUNTS = ("differing", "selected", "distance", "taken")  # entries, entries, squared, squared
 RELEASED_EPSILON = 1e-8  # added after softmax in the released code; lost in bfloat16
 

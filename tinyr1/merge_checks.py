@@ -2,11 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from tinyr1.modelfiles import PROVENANCE, SPECIAL, TOKENIZER_FILES, read_json
+from tinyr1.recipe import Recipe
 
-from tinyr1.checkpoint import Checkpoint, read_json
-from tinyr1.modelfiles import PROVENANCE, SPECIAL, TOKENIZER_FILES
+if TYPE_CHECKING:
+    import torch
+
+    from tinyr1.checkpoint import Checkpoint
 
 SHOWN = 20  # problems listed before the rest is only counted
 RESERVE = 100 * 10**6  # bytes of the output disk that stay free
@@ -16,7 +20,14 @@ class MergeError(ValueError):
     """Inputs that cannot be merged or an output that cannot be written; the message names every problem."""
 
 
-def check(models: dict[str, Checkpoint], tokenizer: str | None) -> None:
+def chosen(steps: Recipe, folders: dict[str, Path]) -> dict[str, Path]:
+    """The folders of the models that a recipe names."""
+    if unknown := sorted(set(steps.leaves) - set(folders)):
+        raise MergeError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
+    return {name: folders[name] for name in dict.fromkeys(steps.leaves)}
+
+
+def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
     """All models have the same architecture, tensors and tokenizer; MergeError lists every mismatch by model.
 
     tokenizer: the model whose tokenizer and special tokens are kept; None demands that all have the same.
@@ -36,7 +47,7 @@ def check(models: dict[str, Checkpoint], tokenizer: str | None) -> None:
         raise MergeError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
 
 
-def _generation_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint) -> list[str]:
+def _generation_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
     """Special tokens of generation_config.json, where both models have one."""
     a, b = (read_json(m.folder / "generation_config.json") or {} for m in (first, model))
     return [
@@ -47,7 +58,7 @@ def _generation_problems(first_name: str, first: Checkpoint, name: str, model: C
     ]
 
 
-def _config_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint, special: bool) -> list[str]:
+def _config_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint", special: bool) -> list[str]:
     skipped = {*PROVENANCE, *(SPECIAL if special else ())}
     keys = (first.config.keys() | model.config.keys()) - skipped
     different = [k for k in sorted(keys) if first.config.get(k) != model.config.get(k)]
@@ -58,12 +69,12 @@ def _config_problems(first_name: str, first: Checkpoint, name: str, model: Check
     ]
 
 
-def tied_head(model: Checkpoint) -> set[str]:
+def tied_head(model: "Checkpoint") -> set[str]:
     """The output head of a model that shares it with the embedding: some checkpoints store it, others do not."""
     return {"lm_head.weight"} if model.config.get("tie_word_embeddings") else set()
 
 
-def _tensor_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint) -> list[str]:
+def _tensor_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
     problems = []
     for tensor in sorted((first.tensors.keys() ^ model.tensors.keys()) - tied_head(first)):
         owner, other = (first_name, name) if tensor in first.tensors else (name, first_name)
@@ -79,11 +90,11 @@ def _tensor_problems(first_name: str, first: Checkpoint, name: str, model: Check
     return problems
 
 
-def _short(dtype: torch.dtype) -> str:
+def _short(dtype: "torch.dtype") -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _tokenizer_problems(first_name: str, first: Checkpoint, name: str, model: Checkpoint) -> list[str]:
+def _tokenizer_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
     return [
         f"{file}: {name} and {first_name} differ; name the model whose tokenizer to keep"
         for file in TOKENIZER_FILES

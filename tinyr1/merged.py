@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tinyr1 import merge, record
+from tinyr1 import merging, record
 from tinyr1.blocks import as_rows, borders
 from tinyr1.checkpoint import Checkpoint
 from tinyr1.config import Config
@@ -35,7 +35,7 @@ def make(cfg: Config, name: str) -> dict:
     }  # fmt: skip
 
     def build(out: Path) -> dict:
-        return merge.merge(recipe, folders, out, chosen, name)
+        return merging.merge(recipe, folders, out, chosen, name)
 
     again = f"run `make 03_fusion_merge RUN={cfg.run}` again"
     manifest, built = record.make(cfg.model(name), inputs, build, again)
@@ -65,7 +65,7 @@ def _fusion_steps(recipe: Recipe) -> Iterator[Recipe]:
 
 def statistics(folder: Path) -> pd.DataFrame:
     """Per-tensor statistics of a merged checkpoint: tensor, method, base, right, and those of the method."""
-    return pd.DataFrame(record.read_lines(folder / merge.STATISTICS))
+    return pd.DataFrame(record.read_lines(folder / merging.STATISTICS))
 
 
 def fusion_tables(cfg: Config) -> dict[str, pd.DataFrame]:

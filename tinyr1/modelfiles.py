@@ -1,4 +1,9 @@
-"""What a checkpoint folder consists of beside its weights, by name: files of the tokenizer, keys of config.json."""
+"""The files of a checkpoint folder, by name and without a look into the weights."""
+
+import json
+from pathlib import Path
+
+INDEX = "model.safetensors.index.json"
 
 # All that decides how text becomes token ids, chat template included, in the forms that transformers writes and reads.
 TOKENIZER_FILES = (
@@ -11,3 +16,49 @@ CHECKPOINT = ("*.safetensors", "*.json", *TOKENIZER_FILES)
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 # Keys of config.json that say where a checkpoint comes from and how it is run, not what network it is.
 PROVENANCE = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+def read_json(path: Path) -> object:
+    """Content of a JSON file, None where there is none. CheckpointError when it is not JSON."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_config(folder: Path) -> dict:
+    """config.json of a checkpoint folder. CheckpointError when there is no such folder or file."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; give the folder of a checkpoint on this machine")
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder}: not a checkpoint, it has no config.json")
+    return config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those its index lists, or all there are."""
+    if not (folder / INDEX).exists():
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise CheckpointError(f"{folder}: no .safetensors file; convert the weights with transformers first")
+        return files
+    files = sorted({folder / name for name in read_weight_map(folder).values()})
+    if absent := [f.name for f in files if not f.is_file()]:
+        raise CheckpointError(f"{folder}: the index lists files that are not there: {', '.join(absent)}")
+    return files
+
+
+def read_weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> file of the index."""
+    index = read_json(folder / INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{folder / INDEX}: has no weight_map of names to files; fetch it again")
+    return weight_map

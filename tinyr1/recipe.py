@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 if TYPE_CHECKING:
     from tinyr1.blocks import Method
 
+READINGS = ("exact", "released", "paper")  # of fusion, see tinyr1.fusion
+DTYPE_NAMES = ("bfloat16", "float16", "float32")  # that a merge converts to
 _MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
 _SPARSE = {"models", "base", "normalize", "lambda", "rescale"}
 # What each method takes: keys of the recipe, and keys of each of its models beside `model`.
@@ -61,7 +63,7 @@ class Recipe(_Block):
     base: "str | Recipe | None" = None
     right: "str | Recipe | None" = None
     models: list[Input] | None = Field(default=None, min_length=1)
-    reading: Literal["exact", "released", "paper"] | None = None  # null: what the whole merge uses
+    reading: Literal[READINGS] | None = None  # null: what the whole merge uses
     iqr_multiplier: float | None = Field(default=None, ge=0)
     t: float | None = Field(default=None, ge=0, le=1)
     normalize: bool | None = None  # null: the method's own default, as for the next two

@@ -26,10 +26,10 @@ from tinyr1.checkpoint_writer import SHARD_BYTES, Writer
 from tinyr1.merge_checks import MergeError
 from tinyr1.methods import tensor_seed
 from tinyr1.progress import Bar
-from tinyr1.recipe import Recipe, build, describe
+from tinyr1.recipe import DTYPE_NAMES, Recipe, build, describe
 
 LARGE = 4  # blocks from which all threads work on one tensor; smaller tensors get a thread each
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 @dataclass(frozen=True)
