@@ -496,8 +496,9 @@ print(before, resident("VmHWM"))
 def test_memory_does_not_grow_with_a_tensor(tmp_path, reading):
     """A tensor of 268 MB in each of two models: to map it, or to keep what a block left, would take as much again.
 
-    Two threads work on blocks of 2 MB and their intermediates, of which up to four wait for their turn: 65 to 85 MB
-    were measured, the same for a tensor of 537 MB. The bound is twice that.
+    Two threads work on blocks of 2 MB and their intermediates, of which up to four wait for their turn; windows of the
+    inputs are mapped for them and for the hashes, and the result waits in buffers for the disk: 126 to 136 MB were
+    measured.
     """
     for size, rows in (("small", 64), ("large", 32768)):
         for seed, name in enumerate(("math", "code")):

@@ -20,6 +20,7 @@ right. `exact` and `released` keep that rule, and the statistics name it. Import
 below 1e-45 is 0.
 """
 
+import threading
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import ClassVar
@@ -135,19 +136,19 @@ class Fusion(Method):
         fixed = _tensor_divergence(scan) if self.reading == "paper" else None
         # Copied to one place: kept where the threads make them, small results would hold freed blocks apart.
         divergence, done, dtype = np.empty(shape[0]), 0, None
-        high, low = np.zeros(BINS, np.int64), np.zeros((len(ranks), BINS), np.int64)
-        for rows, counts, dtype in scan(lambda block: self._measure(block, fixed)):  # noqa: B007
+        high, low = _Counts((BINS,)), _Counts((len(ranks), BINS))
+        for rows, dtype in scan(lambda block: self._measure(block, fixed, high.mine())):  # noqa: B007
             divergence[done : done + len(rows)] = rows
             done += len(rows)
-            high += counts
-        bins = [quantiles.locate(torch.from_numpy(high), rank) for rank in ranks]
+        bins = [quantiles.locate(high.total(), rank) for rank in ranks]
         highs = [b for b, _ in bins]
         if self.reading == "released" and dtype == torch.bfloat16:  # the upper half of such a score is all of it
             lows = [(BINS - 1) * (h < BINS // 2) for h in highs]  # bits of negative numbers are flipped
         else:
-            for counts in scan(lambda block: self._refine(block, divergence, highs)):
-                low += counts
-            lows = [quantiles.locate(torch.from_numpy(low[highs.index(h)]), rest)[0] for h, rest in bins]
+            for _ in scan(lambda block: self._refine(block, divergence, highs, low.mine())):
+                pass
+            found = low.total()
+            lows = [quantiles.locate(found[highs.index(h)], rest)[0] for h, rest in bins]
         values = [quantiles.value_of((h - BINS // 2) * BINS + low) for h, low in zip(highs, lows, strict=True)]
         exact = dtype if self.reading == "released" else torch.float64
         return _State(divergence, threshold(values, self.iqr_multiplier, exact), entries)
@@ -174,15 +175,14 @@ class Fusion(Method):
             nonpositive_rows=int((state.divergence <= 0).sum()), regime=_regime(int(differing), int(selected)),
         ))  # fmt: skip
 
-    def _measure(self, block: Block, fixed: float | None) -> tuple[np.ndarray, np.ndarray, torch.dtype]:
-        """(divergence of each row, counts of the upper halves of the scores, dtype) of a block."""
+    def _measure(self, block: Block, fixed: float | None, counts: np.ndarray) -> tuple[np.ndarray, torch.dtype]:
+        """(divergence of each row, dtype) of a block; adds the upper halves of its scores to counts (65536,)."""
         left, right = block.tensors
         if not _compiled(left):
             divergence = _divergence(self.reading, left, right, fixed)
             scores = importance(left, right, divergence, self.reading)
-            counts = quantiles.histogram(quantiles.ordered(scores)).cpu().numpy()
-            return divergence.double().cpu().numpy(), counts, left.dtype
-        counts = np.zeros(BINS, np.uint32)
+            counts += quantiles.histogram(quantiles.ordered(scores)).cpu().numpy()
+            return divergence.double().cpu().numpy(), left.dtype
         if self.reading == "exact":
             divergence = np.empty(len(left))
             kernels.exact_divergence(_array(right), _array(left), divergence, counts)
@@ -190,20 +190,35 @@ class Fusion(Method):
             divergence = _divergence(self.reading, left, right, fixed).double().numpy()
             mode = _mode(self.reading, left.dtype)
             kernels.count_high(mode, _array(right), _array(left), divergence, counts)
-        return divergence, counts, left.dtype
+        return divergence, left.dtype
 
-    def _refine(self, block: Block, divergence: np.ndarray, highs: list[int]) -> np.ndarray:
-        """Counts (3, 65536) of the lower halves of the scores whose upper half is wanted."""
+    def _refine(self, block: Block, divergence: np.ndarray, highs: list[int], counts: np.ndarray) -> None:
+        """Adds the lower halves of the scores whose upper half is wanted to counts (3, 65536)."""
         left, right = block.tensors
         rows = divergence[block.start : block.start + len(left)]
         if not _compiled(left):
             scores = importance(left, right, torch.from_numpy(rows).to(left.device), self.reading)
             keys = quantiles.ordered(scores)
-            return torch.stack([quantiles.histogram(keys, h) for h in highs]).cpu().numpy()
-        counts = np.zeros((len(highs), BINS), np.uint32)
+            counts += torch.stack([quantiles.histogram(keys, h) for h in highs]).cpu().numpy()
+            return
         mode = _mode(self.reading, left.dtype)
         kernels.count_low(mode, _array(right), _array(left), rows, np.array(highs, np.uint32), counts)
-        return counts
+
+
+class _Counts:
+    """Counters (int64) that each thread has for itself, so that none waits and none is added up block by block."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.local, self.parts = shape, threading.local(), []
+
+    def mine(self) -> np.ndarray:
+        if not hasattr(self.local, "counts"):
+            self.local.counts = np.zeros(self.shape, np.int64)
+            self.parts.append(self.local.counts)
+        return self.local.counts
+
+    def total(self) -> torch.Tensor:
+        return torch.from_numpy(sum(self.parts))
 
 
 def fuse(

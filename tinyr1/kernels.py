@@ -247,7 +247,7 @@ def _fold(lanes, counts):
 
 @numba.njit(**_strict)
 def exact_divergence(right, left, kl, counts):
-    """Fills kl (rows,) float64 and adds each score's upper half to counts (65536,) uint32, in one pass."""
+    """Fills kl (rows,) float64 and adds each score's upper half to counts (65536,) int64, in one pass."""
     n, lanes = right.shape[1], np.zeros(counts.size * LANES, np.uint32)
     weight, delta, codes = np.empty(n), np.empty(n), np.empty(SPAN, np.uint32)
     for i in range(right.shape[0]):
@@ -258,7 +258,7 @@ def exact_divergence(right, left, kl, counts):
 
 @numba.njit(**_strict)
 def count_high(mode, right, left, kl, counts):
-    """Adds the upper half of each score's ordered bits to counts (65536,) uint32."""
+    """Adds the upper half of each score's ordered bits to counts (65536,) int64."""
     codes, lanes = np.empty(SPAN, np.uint32), np.zeros(counts.size * LANES, np.uint32)
     for i in range(right.shape[0]):
         _count_row(mode, right[i], left[i], kl[i], codes, lanes)
@@ -277,7 +277,7 @@ def _mark(codes, n, first, second, third, marks):
 
 @numba.njit(**_strict)
 def count_low(mode, right, left, kl, highs, counts):
-    """For scores whose upper half is highs[k], k < 3, adds the lower half to counts[k]; counts is (3, 65536).
+    """For scores whose upper half is highs[k], k < 3, adds the lower half to counts[k]; counts is (3, 65536) int64.
 
     Of equal entries of highs the first one counts. Few scores are wanted, but for zeros, so eight are passed over at
     a time, and of eight those that are not wanted.
