@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, ValidationError
 
+from tinyr1 import launch
 from tinyr1.preflight import Request
 from tinyr1.record import StageError
 
@@ -83,8 +84,9 @@ class Vllm:
     """One engine; `load` puts another checkpoint of the same signature into it."""
 
     def __init__(self, settings: dict, path: str, seed: int) -> None:
-        from vllm import LLM
-        from vllm.platforms import current_platform
+        with launch.lasting_imports():
+            from vllm import LLM
+            from vllm.platforms import current_platform
 
         self.is_cpu = current_platform.is_cpu()
         # A generator of its own kills the CPU engine of vLLM 0.32; the engine's seed serves there.

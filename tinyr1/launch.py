@@ -1,12 +1,14 @@
 """Starts heavy work in a child process, shows its progress, and turns a failure into a readable error."""
 
+import gc
 import os
 import shlex
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tinyr1.progress import Bar
@@ -19,6 +21,21 @@ TAIL_LINES = 25
 def shell(command: list[str], environment: dict[str, str]) -> str:
     """The command as it can be pasted into a terminal."""
     return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in environment.items()), shlex.join(command)])
+
+
+@contextmanager
+def lasting_imports() -> Iterator[None]:
+    """Imports of a process that needs them to its end.
+
+    Their objects are not searched for garbage, neither now nor when the process ends: of the seconds that torch,
+    transformers and vLLM take, that is a third.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def die_with_parent() -> None:

@@ -9,7 +9,6 @@ command is said at once.
 """
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyr1 import recipe, record
+from tinyr1 import launch, recipe, record
 from tinyr1.merge_checks import MergeError, check_disk, chosen
 from tinyr1.parents import Parents
 from tinyr1.recipe import Recipe
@@ -134,11 +133,9 @@ def _run(a: argparse.Namespace) -> int:
     if a.out is not None:
         _check_free(a.out)
     parents = None if a.out is None or a.dry_run else Parents(chosen(steps, folders))
-    gc.disable()  # what torch makes while it is imported is no garbage: to search it, then and at the end, takes 0.6 s
-    from tinyr1 import merging
+    with launch.lasting_imports():
+        from tinyr1 import merging
 
-    gc.freeze()
-    gc.enable()
     options = merging.options(settings)
     models = merging.load(steps, folders, options)
     if a.out is not None:

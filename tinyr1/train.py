@@ -14,15 +14,17 @@ import shutil
 import time
 from pathlib import Path
 
-import deepspeed.ops
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
-
 from tinyr1 import launch, record
-from tinyr1.packing import ATTENTION, PackedSequences, shifted_targets
+
+with launch.lasting_imports():
+    import deepspeed.ops
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch.utils.checkpoint import checkpoint
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+
+    from tinyr1.packing import ATTENTION, PackedSequences, shifted_targets
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at one time
 CHECKPOINT_DONE = "tinyr1_complete"
