@@ -76,6 +76,22 @@ class TestReading:
         assert torch.equal(checkpoint.rows("b", 7, 13), tensor.reshape(20, 6)[7:13])
         checkpoint.close()
 
+    def test_closing_what_was_never_opened_changes_nothing(self, tmp_path):
+        """As after an input that could not be opened, whose error must be the one that is seen."""
+        Checkpoint(write(tmp_path / "a", Shape(), weights(Shape(), torch.Generator()))).close()
+
+    @pytest.mark.parametrize("width", [100, 5000])
+    def test_windows_change_nothing(self, tmp_path, monkeypatch, width):
+        """Rows within a mapping, across two, and longer than one."""
+        monkeypatch.setattr("tinyr1.checkpoint.WINDOW", 4096)
+        tensor = torch.randn(200, width)
+        put_json(tmp_path / "config.json", {})
+        store(tmp_path, {"a": torch.zeros(3), "b": tensor})
+        checkpoint = Checkpoint(tmp_path).open()
+        for first in range(0, 200, 7):
+            assert torch.equal(checkpoint.rows("b", first, min(first + 7, 200)), tensor[first : first + 7])
+        checkpoint.close()
+
     def test_a_file_cut_while_it_is_read_is_named(self, tmp_path):
         folder = write(tmp_path / "a", Shape(), weights(Shape(), torch.Generator()))
         checkpoint = Checkpoint(folder).open()
@@ -202,33 +218,32 @@ class TestPieces:
         monkeypatch.setattr(checkpoint_writer, "PIECE", piece)
         self.written(tmp_path)
 
-    def test_a_file_system_without_direct_writing(self, tmp_path, monkeypatch):
-        def refuse(handle, command, *value):
-            if command == fcntl.F_SETFL and value[0] & os.O_DIRECT:
+    @pytest.mark.parametrize("place", ["fcntl.fcntl", "os.pwrite"])
+    def test_a_file_system_without_direct_writing(self, tmp_path, monkeypatch, place):
+        """It refuses when it is asked for it, or promises it and refuses the first piece."""
+
+        def refuse(handle, *rest):
+            flags = rest[1] if place == "fcntl.fcntl" and len(rest) > 1 else fcntl_of(handle, fcntl.F_GETFL)
+            if flags & os.O_DIRECT:
+                refused.append(place)
                 raise OSError(errno.EINVAL, "Invalid argument")
-            return real(handle, command, *value)
+            return real(handle, *rest)
 
-        real = fcntl.fcntl
+        fcntl_of, refused = fcntl.fcntl, []
+        real = fcntl.fcntl if place == "fcntl.fcntl" else os.pwrite
         monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
-        monkeypatch.setattr(checkpoint_writer.fcntl, "fcntl", refuse)
+        monkeypatch.setattr(f"tinyr1.checkpoint_writer.{place}", refuse)
         self.written(tmp_path)
-
-    def test_a_file_system_that_promises_direct_writing_and_refuses(self, tmp_path, monkeypatch):
-        def refuse(handle, view, at):
-            if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT:
-                raise OSError(errno.EINVAL, "Invalid argument")
-            return real(handle, view, at)
-
-        real = os.pwrite
-        monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
-        monkeypatch.setattr(checkpoint_writer.os, "pwrite", refuse)
-        self.written(tmp_path)
+        assert refused
 
     def test_whole_pieces_go_past_the_page_cache(self, tmp_path, monkeypatch):
         def watch(handle, view, at):
             direct.append((bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT), len(view)))
             return real(handle, view, at)
 
+        with (tmp_path / "probe").open("w") as probe:
+            if not checkpoint_writer._set_direct(probe.fileno(), True):
+                pytest.skip("this file system cannot write past the page cache")
         real, direct = os.pwrite, []
         monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
         monkeypatch.setattr(checkpoint_writer.os, "pwrite", watch)

@@ -1,5 +1,6 @@
 """Hashes of the weights that a merge starts from: made beside other work, known from a manifest, wrong ones said."""
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -86,6 +87,14 @@ def test_a_file_cut_while_it_is_hashed_is_named(folders, monkeypatch):
     monkeypatch.setattr(record.mmap, "mmap", cut)
     with pytest.raises(OSError, match=f"{file.name}: cut short while it was hashed"):
         record.file_hash(file)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 3 * 4096])
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(record, "HASHED_AT_ONCE", 4096)
+    data = bytes(i % 251 for i in range(size))
+    (tmp_path / "file").write_bytes(data)
+    assert record.file_hash(tmp_path / "file") == hashlib.sha256(data).hexdigest()
 
 
 def test_the_command_says_mistakes_before_torch_is_imported():

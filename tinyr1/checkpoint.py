@@ -62,6 +62,7 @@ class Checkpoint:
                 self.tensors[name] = stored
         _check_index(self.folder, self.tensors)
         self._handles: dict[Path, int] = {}
+        self._windows = lru_cache(WINDOWS)(self._map)
 
     @property
     def bytes(self) -> int:
@@ -69,7 +70,6 @@ class Checkpoint:
 
     def open(self) -> "Checkpoint":
         self._handles = {file: os.open(file, os.O_RDONLY) for file in self.files}
-        self._windows = lru_cache(WINDOWS)(self._map)
         return self
 
     def close(self) -> None:

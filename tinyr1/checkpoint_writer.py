@@ -2,7 +2,7 @@
 
 The files are laid out before the first weight is there. Blocks are put into the order of the files, hashed and handed
 to the disk while the next ones are made. Where the file system can, they go to the disk past the page cache: filling
-the cache costs several times the processor time that merging does, and drives out the inputs that are read again.
+the cache takes more than ten times the processor time, and drives out the inputs that are read again.
 """
 
 import errno

@@ -140,7 +140,8 @@ class Fusion(Method):
         for rows, dtype in scan(lambda block: self._measure(block, fixed, high.mine())):  # noqa: B007
             divergence[done : done + len(rows)] = rows
             done += len(rows)
-        bins = [quantiles.locate(high.total(), rank) for rank in ranks]
+        found = high.total()
+        bins = [quantiles.locate(found, rank) for rank in ranks]
         highs = [b for b, _ in bins]
         if self.reading == "released" and dtype == torch.bfloat16:  # the upper half of such a score is all of it
             lows = [(BINS - 1) * (h < BINS // 2) for h in highs]  # bits of negative numbers are flipped

@@ -18,26 +18,26 @@ class Parents:
     """
 
     def __init__(self, folders: dict[str, Path]) -> None:
-        self.folders = folders
+        self.files: dict[str, list[Path]] = {}
         self.known: dict[str, dict[str, str]] = {}
         self.asked: dict[str, dict[str, Future]] = {}
-        self.files: SimpleQueue[tuple[Path, Future]] = SimpleQueue()
+        self.waiting: SimpleQueue[tuple[Path, Future]] = SimpleQueue()
         for name, folder in folders.items():
             read_config(folder)
-            files = weight_files(folder)
+            files = self.files[name] = weight_files(folder)
             if record.manifest_path(folder).is_file():
                 self.known[name] = _manifest_hashes(folder, files)
             else:
                 self.asked[name] = {file.name: Future() for file in files}
                 for file in files:
-                    self.files.put((file, self.asked[name][file.name]))
-        for _ in range(min(self.files.qsize(), len(os.sched_getaffinity(0)))):
+                    self.waiting.put((file, self.asked[name][file.name]))
+        for _ in range(min(self.waiting.qsize(), len(os.sched_getaffinity(0)))):
             threading.Thread(target=self._work, daemon=True).start()  # an error elsewhere does not wait for them
 
     def _work(self) -> None:
         while True:
             try:
-                file, digest = self.files.get_nowait()
+                file, digest = self.waiting.get_nowait()
             except Empty:
                 return
             try:
@@ -47,16 +47,13 @@ class Parents:
 
     def stamps(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Model -> file name -> (bytes, time of the last change), which cost nothing to know."""
-        found = {}
-        for name, folder in self.folders.items():
-            stats = {file.name: file.stat() for file in weight_files(folder)}
-            found[name] = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
-        return found
+        stats = {name: {file.name: file.stat() for file in files} for name, files in self.files.items()}
+        return {n: {file: (s.st_size, s.st_mtime_ns) for file, s in files.items()} for n, files in stats.items()}
 
     def hashes(self) -> dict[str, dict[str, str]]:
         """Model -> file name -> SHA-256, once all are there."""
         found = {name: {file: d.result() for file, d in files.items()} for name, files in self.asked.items()}
-        return {name: (self.known | found)[name] for name in self.folders}
+        return {name: (self.known | found)[name] for name in self.files}
 
 
 def _manifest_hashes(folder: Path, files: list[Path]) -> dict[str, str]:
