@@ -45,9 +45,12 @@ PHASES = ["before", "weights", "merge.jsonl", "config.json", "artifact.json", "r
 def phase(out):
     '''How far a merge came: nothing yet, weights, files beside them, a sealed folder, or the result.'''
     partial = record.partial_path(out)
+    try:
+        names = set(os.listdir(partial))
+    except FileNotFoundError:  # not begun, or at this moment renamed: then it is found under its final name
+        names = set()
     if out.exists():
         return "result, key left" if partial.with_name(partial.name + ".key").exists() else "result"
-    names = {p.name for p in partial.glob("*")}
     for name in ("artifact.json", "config.json", "merge.jsonl"):
         if name in names:
             return name
