@@ -85,6 +85,7 @@ def texts(plan: dict) -> dict:
 def measure(folder: Path) -> dict:
     """Seconds of both ways, and the texts they wrote."""
     cfg, paths = config.load("smoke"), checkpoints(folder)
+    sample(cfg, plan_of(cfg, paths[:1], folder / "warm", questions=1), folder / "warm.json")  # files into the cache
     together = plan_of(cfg, paths, folder / "together")
     seconds = {"one engine": sample(cfg, together, folder / "together.json"), "engine for each": 0.0}
     apart = plan_of(cfg, paths, folder / "apart")

@@ -24,6 +24,6 @@ def python() -> str:
         kit = next(p for p in sys.path if p.endswith("site-packages"))
         folder = next((ENVIRONMENT / "lib").glob("python3*")) / "site-packages"
         (folder / "kit.pth").write_text(f"{kit}\n{site}\n", encoding="utf-8")
-        subprocess.run([interpreter, "-m", "pip", "install", "-q", "--no-deps", *PINS], check=True)
+        subprocess.run([interpreter, "-m", "pip", "install", "-q", "--retries", "10", "--no-deps", *PINS], check=True)
         done.write_text(pins, encoding="utf-8")  # last: an environment without it is not finished
     return str(interpreter)

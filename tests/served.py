@@ -59,7 +59,7 @@ class Served:
         """The engine block of a plan for this server."""
         return {
             "kind": "endpoint", "base_url": self.url, "model": MODEL, "api_key_variable": None, "concurrency": 4,
-            "timeout_seconds": 0.5, "retries": 2,
+            "timeout_seconds": 10, "retries": 2,
         } | changes  # fmt: skip
 
     def reply(self, handler, body):
@@ -70,7 +70,7 @@ class Served:
             self.headers.append(handler.headers)
         time.sleep(self.delay * random.random())
         if fault == "slow":
-            time.sleep(1.2)  # and then nothing: the client has hung up
+            time.sleep(4)  # and then nothing: the client has hung up
             return
         if fault and fault.isdigit():
             self.send(handler, int(fault), json.dumps({"error": {"message": f"fault {fault}"}}))

@@ -708,8 +708,11 @@ def test_the_same_as(who, tmp_path):
              "-k", selection, str(Path(__file__)), str(Path(__file__).with_name("test_sandbox.py"))]  # fmt: skip
     if who == "an ordinary user" and not all(map(reachable, (Path(os.path.realpath(sys.executable)), ROOT))):
         words = ["unshare", "--mount", "sh", "-ec", OPENED, "sh", sys.base_prefix, str(tmp_path), *words]
-    environment = os.environ | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT), "TINYR1_SAME_AS": who}
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
+    with tempfile.TemporaryDirectory(prefix="tinyr1-") as own:  # pytest refuses a temporary folder of somebody else's
+        os.chmod(own, 0o1777)
+        environment = os.environ | {"HOME": "/nonexistent", "PYTHONPATH": str(ROOT), "TINYR1_SAME_AS": who,
+                                    "PYTEST_DEBUG_TEMPROOT": own}  # fmt: skip
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= 30
 

@@ -449,7 +449,8 @@ def test_passing_faults_are_retried_and_leave_no_trace(tmp_path):
 )  # fmt: skip
 def test_lasting_faults_are_counted_the_rest_is_kept_and_the_same_command_completes(tmp_path, fault, reason):
     with Served(lambda n: fault if n in (2, 5) else None) as server:
-        plan = plan_of(tmp_path, server.settings(concurrency=1, retries=0))
+        patience = 2 if fault == "slow" else 10  # seconds
+        plan = plan_of(tmp_path, server.settings(concurrency=1, retries=0, timeout_seconds=patience))
         with pytest.raises(StageError, match=rf"2 of 6 requests to only have no answer[^:]*:\n  2 x .*{reason}"):
             generate.run(plan, tmp_path / "p.progress")
         assert received(plan)["only"].total() == 4
@@ -624,6 +625,12 @@ def start(path, environment=None):
     )
 
 
+def said(process):
+    """What a process that has to end now wrote to its standard error."""
+    process.kill()
+    return process.communicate()[1]
+
+
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_leave_each_sample_exactly_once(tmp_path):
     rng = random.Random(11)
@@ -639,7 +646,7 @@ def test_thirty_kills_at_random_moments_leave_each_sample_exactly_once(tmp_path)
             deadline, moment = time.monotonic() + 60, rng.random()
             if moment < 0.9:  # most while it samples, some while it starts
                 while not (out.exists() and out.stat().st_size > (sizes[-1] if sizes else 0)):
-                    assert time.monotonic() < deadline, process.stderr.read()
+                    assert time.monotonic() < deadline, said(process)
                     time.sleep(0.01)
             time.sleep(moment)
             assert process.poll() is None, process.stderr.read()
@@ -653,7 +660,7 @@ def test_thirty_kills_at_random_moments_leave_each_sample_exactly_once(tmp_path)
         assert in_work >= 20, "the kills have to meet it at work"
         assert lost <= 30 * settings["concurrency"], "a kill loses at most the requests in flight"
         last = start(path)
-        assert last.wait(timeout=300) == 0, last.stderr.read()
+        assert last.wait(timeout=300) == 0, said(last)
     assert exactly_once(plan)
     assert all(line["text"] == answer_to(f"{line['question']}?") for _, line in responses.read(out))
     assert responses.of(out, "key of only", "p").notes() == []
@@ -711,7 +718,7 @@ def test_kills_while_vllm_samples_leave_each_sample_exactly_once(tmp_path):
         deadline = time.monotonic() + 180
         while not (out.exists() and out.stat().st_size > len(stored)):  # an engine takes its time to start
             assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, process.stderr.read()
+            assert time.monotonic() < deadline, said(process)
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 1))
         assert process.poll() is None, "it has to be killed at work"
@@ -721,8 +728,8 @@ def test_kills_while_vllm_samples_leave_each_sample_exactly_once(tmp_path):
         assert now.startswith(stored[: stored.rfind(b"\n") + 1]), "what was stored stays"
         stored = now
     last = start(path, environment)
-    _, said = last.communicate(timeout=300)
-    assert last.returncode == 0, said[-3000:]
+    _, errors = last.communicate(timeout=300)
+    assert last.returncode == 0, errors[-3000:]
     assert exactly_once(plan)
     assert responses.of_job(plan["models"][0]["jobs"][0], plan["models"][0]["key"]).notes() == []
     progress = json.loads(path.with_suffix(".progress").read_text())

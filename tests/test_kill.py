@@ -13,7 +13,9 @@ import pytest
 from tinyr1.config import ROOT
 
 pytestmark = pytest.mark.slow
-PROCESSES = ("tinyr1.run", "ipykernel_launcher", "deepspeed.launcher", "tinyr1.train", "tinyr1.generate")
+PROCESSES = (
+    "tinyr1.run", "ipykernel_launcher", "bin/deepspeed", "deepspeed.launcher", "tinyr1.train", "tinyr1.generate",
+)  # fmt: skip
 
 
 def family(home: Path) -> list[tuple[int, str]]:
@@ -39,8 +41,21 @@ def start(env: dict, log: Path) -> subprocess.Popen:
 
 def finished(home: Path) -> dict[Path, int]:
     """Time stamps of the weights of finished checkpoints."""
-    folders = [p.parent for p in home.rglob("artifact.json") if ".partial" not in str(p)]
+    walked = os.walk(home)  # a folder of unfinished work may go while this looks
+    folders = [Path(folder) for folder, _, names in walked if "artifact.json" in names and ".partial" not in folder]
     return {f: f.stat().st_mtime_ns for folder in folders for f in folder.glob("*.safetensors")}
+
+
+def kill_one(home: Path, rng: random.Random) -> str | None:
+    """Kill a random process of the run; its command, or None when the run is over."""
+    while victims := family(home):
+        pid, command = rng.choice(victims)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            return command
+        except ProcessLookupError:
+            continue  # it ended by itself
+    return None
 
 
 def test_a_run_survives_kills_at_random_moments(tmp_path):
@@ -52,17 +67,14 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
         deadline = time.monotonic() + rng.uniform(15, 45)
         while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.2)
-        victims = family(home)
-        if not victims:
-            break
-        pid, command = rng.choice(victims)
         before = finished(home)
-        os.kill(pid, signal.SIGKILL)
+        command = kill_one(home, rng)
+        if command is None:
+            break
         killed.append(command.split()[-2:])
         process.wait(timeout=120)
-        for _ in range(40):  # orphans notice that their parent is gone
-            if not family(home):
-                break
+        deadline = time.monotonic() + 120  # orphans notice that their parent is gone, once they have imported torch
+        while family(home) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert not family(home), f"left running after killing {command}: {family(home)}"
         after = finished(home)

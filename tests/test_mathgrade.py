@@ -33,7 +33,7 @@ def test_verdicts_are_math_verifys(verifier, gold, text, status):
 def test_a_bomb_is_killed_in_time_and_the_next_question_is_answered(verifier, bomb):
     started = time.monotonic()
     assert verifier.ask("204", bomb).status in ("timeout", "error")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10
     assert verifier.ask("204", "\\boxed{204}").status == "equal"
 
 

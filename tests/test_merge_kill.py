@@ -15,7 +15,7 @@ KILLS = 50
 # A process that has everything imported and compiled forks the merges, so that a kill falls into the merge and not
 # into its start. It compiles on tensors in memory: no thread ever runs in the process that forks.
 FORKS = """
-import json, os, random, signal, sys, time
+import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
 from tinyr1 import fusion, merge, record
@@ -87,6 +87,8 @@ while sum(o["killed"] for o in outcomes) < kills and len(outcomes) < 2 * kills:
         assert result(out) == expected and merge.verify(out) == [], f"{out}: half a result"
     if was in ("config.json", "artifact.json"):  # what would load is complete, under the temporary name too
         left = result(record.partial_path(out))
+        for name in [n for n in left if n.startswith(".artifact.json.")]:  # a seal that was cut short; nothing reads it
+            del left[name]
         assert left | {"config.json": 0} == expected | {"config.json": 0}, f"{out}: loads and is not whole"
     code, seconds = timed(out)
     if was != "result":
@@ -94,6 +96,7 @@ while sum(o["killed"] for o in outcomes) < kills and len(outcomes) < 2 * kills:
     names = sorted(p.name for p in folder.glob(f"killed-{i}*"))
     outcomes.append({"killed": killed, "phase": was, "code": code, "names": names,
                      "same": result(out) == expected and merge.verify(out) == []})
+    shutil.rmtree(out)  # a hundred results would take 5 GB
 print(json.dumps({"seconds": whole, "outcomes": outcomes}))
 """
 

@@ -23,13 +23,12 @@ def smoke(tmp_path_factory):
     """(environment, result) of a complete smoke run in folders of its own."""
     folder = tmp_path_factory.mktemp("smoke")
     env = os.environ | {"TINYR1_HOME": str(folder / "runs"), "TINYR1_REPORTS": str(folder / "reports")}
-    saved = {key: os.environ.get(key) for key in ("TINYR1_HOME", "TINYR1_REPORTS")}
-    os.environ.update({key: env[key] for key in saved})
-    result = run_kit("smoke", env=env)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
-    yield env, result
-    for key, value in saved.items():
-        os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for key in ("TINYR1_HOME", "TINYR1_REPORTS"):
+            patch.setenv(key, env[key])
+        result = run_kit("smoke", env=env)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
+        yield env, result
 
 
 def test_every_stage_leaves_a_record_and_a_page(smoke):
@@ -93,7 +92,7 @@ def test_a_second_run_keeps_everything_and_is_quick(smoke):
     result = run_kit("smoke", env=smoke[0])
     assert result.returncode == 0
     assert result.stdout.count(": kept") == len(STAGES)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60, "the stages ran again"
     assert before == {p: p.stat().st_mtime_ns for p in config.load("smoke").home.rglob("*.safetensors")}
 
 
