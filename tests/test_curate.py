@@ -23,11 +23,11 @@ def math_row(problem=CLEAN, answer="5", generations=("<think>a</think>b",), veri
     }  # fmt: skip
 
 
-def rule(share=0.5):
-    return curate.Contamination([BENCHMARK], Decontaminate(ngram=8, min_share=share))
+def rule(share=0.5, private=False):
+    return curate.Contamination([{"question": BENCHMARK, "private": private}], Decontaminate(ngram=8, min_share=share))
 
 
-def run(raw_rows, max_tokens=100, limit=None, generations=1, **options):
+def run(raw_rows, max_tokens=100, limit=None, generations=1, unseen=None, **options):
     """`curate` over OpenR1 rows; a token is a word of the whole row."""
     spec = source(
         "openr1_math", keep={"question_type": ["math-word-problem"], "source": ["olympiads"]}, **options
@@ -37,7 +37,7 @@ def run(raw_rows, max_tokens=100, limit=None, generations=1, **options):
     def count(row):
         return len(" ".join((row["question"], row["thinking"], row["response"])).split())
 
-    return curate.curate("math", found, rule(), count, max_tokens, limit)
+    return curate.curate("math", found, unseen or rule(), count, max_tokens, limit)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,12 @@ def test_the_ledger_shows_a_contaminated_question_beside_the_benchmark_question(
     assert ledger.examples["contaminated"] == f"Homework: {BENCHMARK}\n  benchmark: {BENCHMARK}"
 
 
+def test_the_ledger_shows_nothing_of_a_benchmark_that_must_not_be_published():
+    kept, ledger = run([math_row(problem=f"Homework: {BENCHMARK}"), math_row()], unseen=rule(private=True))
+    assert (len(kept), ledger.dropped["openr1", "contaminated"]) == (1, 1)
+    assert ledger.examples == {"contaminated": "(a question that must not be published)"}
+
+
 def real_rows(path, columns, domain="math", **options):
     spec = source(columns, path, **options)
     return [c for raw in sources.read(spec, domain, [], 0) for c in curate.normalise(raw, spec, 4)]
@@ -246,6 +252,7 @@ def test_real_questions_are_found_again_in_themselves_and_not_in_each_other(shar
     path = shared_data / "s1k" / "partial_solution_question_source_type.jsonl"
     questions = [json.loads(line)["question"] for line in path.open(encoding="utf-8")]
     long = [q for q in dict.fromkeys(questions) if len(curate.words(q)) > 30][:100]
-    index = curate.Contamination(long[:50], Decontaminate(ngram=8, min_share=0.9))
+    asked = [{"question": text, "private": False} for text in long[:50]]
+    index = curate.Contamination(asked, Decontaminate(ngram=8, min_share=0.9))
     assert all(index.hit(f"Consider this. {q}") for q in long[:50])
     assert not any(index.hit(q) for q in long[50:])

@@ -377,7 +377,7 @@ class TestCommand:
             (("--math", "a", "--code", "b"), "--science: missing"),
             (("--recipe", "r.yaml", "--math", "a"), "--recipe names its own models; leave out --math"),
             (("--recipe", "nowhere.yaml"), "--recipe: nowhere.yaml does not exist"),
-            (("--math", "a", "--science", "b", "--code", "nowhere"), "nowhere: no such folder"),
+            (("--math", "a", "--science", "b", "--code", "nowhere", "--out", "o"), "nowhere: no such folder"),
             (("--verify", "nowhere"), "nowhere: no artifact.json; not a checkpoint that this program finished"),
         ],
     )
@@ -387,7 +387,26 @@ class TestCommand:
         assert error.startswith(f"error: {said}")
 
     def test_a_missing_output_folder_is_said(self, given, command):
-        assert command(*given)[2] == "error: --out: missing; name the folder for the merged checkpoint\n"
+        for words in ((), ("--out", "")):
+            assert command(*given, *words)[2] == "error: --out: missing; name the folder for the merged checkpoint\n"
+
+    def test_an_empty_word_is_no_folder(self, three, command, tmp_path):
+        """`make merge` passes on variables that were not set."""
+        words = ["--math", three["math"], "--science", "", "--code", three["code"], "--out", tmp_path / "out"]
+        assert command(*words)[2] == "error: --science: missing; give all three experts, or --recipe\n"
+
+    @pytest.mark.parametrize("device", ["foo", "cuda:99"])
+    def test_a_device_that_is_not_there_is_refused(self, given, command, tmp_path, device):
+        code, _, error = command(*given, "--out", tmp_path / "out", "--device", device)
+        assert code == 2
+        assert error.startswith(f"error: --device: {device!r} cannot be used here (")
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("threads", ["0", "-1", "two"])
+    def test_threads_are_a_number(self, given, command, tmp_path, capsys, threads):
+        with pytest.raises(SystemExit):
+            command(*given, "--out", tmp_path / "out", "--threads", threads)
+        assert f"{threads!r} is not a whole number of at least 1" in capsys.readouterr().err
 
     def test_a_recipe_without_a_folder_for_a_model_is_refused(self, three, command, tmp_path):
         put_json(tmp_path / "r.yaml", {"recipe": FUSION, "models": {"math": str(three["math"])}})

@@ -166,11 +166,15 @@ class Contamination:
     A row is contaminated when at least `min_share` of the n-grams of some benchmark question occur in it. A
     low share catches quotations in long competition problems; templated questions, which share their phrasing
     and differ in their numbers, need a high one.
+
+    asked: questions of `tinyr1.benchmarks`. Texts of those that are private are in `private`.
     """
 
-    def __init__(self, questions: Iterable[str], rule: Decontaminate) -> None:
+    def __init__(self, asked: Iterable[dict], rule: Decontaminate) -> None:
         self.rule = rule
-        self.questions = list(dict.fromkeys(questions))
+        private = {q["question"]: q["private"] for q in asked}
+        self.questions = list(private)
+        self.private = {question for question, hidden in private.items() if hidden}
         self.sizes = [len(_ngrams(q, rule.ngram)) for q in self.questions]
         self.index: dict[tuple[str, ...], list[int]] = {}
         for i, question in enumerate(self.questions):
@@ -258,7 +262,10 @@ def curate(
         if _same(row) in seen:
             return "duplicate"
         if hit := contamination.hit(row["question"]):
-            ledger.examples.setdefault("contaminated", f"{row['question'][:300]}\n  benchmark: {hit[0][:300]}")
+            if hit[0] in contamination.private:  # the row repeats it, so that neither may be shown
+                ledger.examples.setdefault("contaminated", "(a question that must not be published)")
+            else:
+                ledger.examples.setdefault("contaminated", f"{row['question'][:300]}\n  benchmark: {hit[0][:300]}")
             return "contaminated"
         row["n_tokens"] = count_tokens(row)
         if row["n_tokens"] > max_tokens:

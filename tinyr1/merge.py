@@ -27,19 +27,30 @@ if TYPE_CHECKING:
 MADE_FROM = "made_from"  # fact of a merge: hash of recipe, settings and weights
 
 
+def _folder(text: str) -> Path | None:
+    """A path; an empty one, as `make merge` gives for a variable that was not set, is none."""
+    return Path(text) if text else None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Merge checkpoints: Arcee Fusion and other methods, in any nesting.")
     for name in ("math", "science", "code"):
-        parser.add_argument(f"--{name}", type=Path, help=f"{name} expert; the order is (math & science) & code")
-    parser.add_argument("--recipe", type=Path, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
-    parser.add_argument("--out", type=Path, help="folder for the merged checkpoint")
+        parser.add_argument(f"--{name}", type=_folder, help=f"{name} expert; the order is (math & science) & code")
+    parser.add_argument("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
+    parser.add_argument("--out", type=_folder, help="folder for the merged checkpoint")
     parser.add_argument("--reading", choices=recipe.READINGS, help="of Arcee Fusion, see tinyr1.fusion; default: exact")
     parser.add_argument("--iqr-multiplier", type=float, help="λ of fusion's threshold; default: 1.5")
     parser.add_argument("--dtype", choices=recipe.DTYPE_NAMES, help="convert inputs to it first; default: as stored")
     parser.add_argument("--out-dtype", choices=recipe.DTYPE_NAMES, help="of the result; default: dtype")
     parser.add_argument("--tokenizer", metavar="MODEL", help="keep this model's tokenizer where they differ")
     parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=_count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
     parser.add_argument("--verify", type=Path, metavar="FOLDER", help="hash a merged checkpoint's files again")
     return parser
@@ -132,7 +143,9 @@ def _run(a: argparse.Namespace) -> int:
     steps, folders, settings = _job(a)
     if a.out is not None:
         _check_free(a.out)
-    parents = None if a.out is None or a.dry_run else Parents(chosen(steps, folders))
+    elif not a.dry_run:
+        raise MergeError("--out: missing; name the folder for the merged checkpoint")
+    parents = None if a.dry_run else Parents(chosen(steps, folders))
     with launch.lasting_imports():
         from tinyr1 import merging
 
@@ -142,8 +155,6 @@ def _run(a: argparse.Namespace) -> int:
         _check_room(a.out, merging.output_bytes(models, steps, options))
     if a.dry_run:
         print(merging.plan(steps, models, a.out, options))
-    elif a.out is None:
-        raise MergeError("--out: missing; name the folder for the merged checkpoint")
     else:
         print(_make(steps, folders, a.out, options, parents))
     return 0

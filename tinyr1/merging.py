@@ -29,8 +29,9 @@ def merge(
 ) -> dict:
     """A complete merged checkpoint in the folder `out`, whose earlier content goes; returns a summary.
 
-    Everything that can be known from headers is checked before a weight is read. parents: of the same folders, where
-    their hashes are being made already. MergeError or CheckpointError when the models do not fit together.
+    Everything that can be known from headers is checked before anything is computed or written. parents: of the same
+    folders, where their hashes are being made already. MergeError or CheckpointError when the models do not fit
+    together.
     """
     started = time.perf_counter()
     models = load(steps, folders, options)
@@ -57,14 +58,26 @@ def merge(
 
 
 def options(settings: dict) -> Options:
-    """Options from a recipe file or a command line: dtypes by name, the device a GPU where there is one."""
+    """Options from a recipe file or a command line: dtypes by name, the device a GPU where there is one.
+
+    MergeError for a dtype or a device that there is not.
+    """
     given = {"device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
     for key in ("dtype", "out_dtype"):
         if key in given:
             if given[key] not in DTYPES:
                 raise MergeError(f"{key}: {given[key]!r} is not one of {', '.join(DTYPES)}")
             given[key] = DTYPES[given[key]]
+    _check_device(given["device"])
     return Options(**given)
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        why = str(error).splitlines()[0]
+        raise MergeError(f"--device: {name!r} cannot be used here ({why}); use cpu, or cuda with a GPU") from error
 
 
 def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str, Checkpoint]:
