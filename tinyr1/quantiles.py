@@ -77,11 +77,6 @@ def select(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]])
     return [[value(i, *hit) for hit in found] for i, found in enumerate(hits)]
 
 
-def order_statistics(scan: Scan, values: Values, ranks: list[int]) -> list[float]:
-    """The values of the given 0-based ranks in ascending order; `values`: Block -> float32 tensor without NaN."""
-    return select(scan, [values], [ranks])[0]
-
-
 def _added(parts) -> tuple[torch.Tensor, ...]:
     """Tuples of tensors, added up position by position."""
     total = next(parts)

@@ -4,7 +4,8 @@
 
 A denied call fails with EPERM, so that a program gets an ordinary PermissionError; calls of another architecture or
 of the x32 ABI kill the process; calls newer than LAST_KNOWN do not exist (ENOSYS), so that what future kernels add
-is closed until it has been looked at. Standard library only: the file is read by the confined interpreter.
+is closed until it has been looked at. Standard library only: the file is read by the confined interpreter, and
+libseccomp, asked to build the filter in every fork, would take 9 ms of it.
 """
 
 import errno

@@ -24,7 +24,7 @@ DRAWS = 200
 DIRT = {
     "proof": 0.08,  # asks for a proof: no answer to check
     "multiple_choice": 0.08,
-    "wrong": 0.10,  # the trace ends in a wrong answer and the checker said so
+    "wrong": 0.10,  # a wrong answer, as its checker said; s1 has no checker: a question of another domain
     "cut": 0.05,  # the trace stops before its end
     "duplicate": 0.05,
     "contaminated": 0.02,  # a benchmark question
