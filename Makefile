@@ -12,9 +12,11 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONWARNINGS := ignore:IProgress not found
 
 .DEFAULT_GOAL := help
-MODEL ?= runs/$(RUN)/merged/math-science-code
+HOME_DIR := $(or $(TINYR1_HOME),runs)
+MODEL ?= $(HOME_DIR)/$(RUN)/merged/math-science-code
 BENCHMARKS ?= aime24,gpqa,lcb
 PROTOCOL ?= sound
+ARGS ?=
 .PHONY: help setup reproduce test test-full lab chat merge evaluate bench readme clean lint $(STAGES)
 
 help:
@@ -24,11 +26,12 @@ help:
 	@echo "make lab                    JupyterLab with the notebooks"
 	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
 	@echo "make chat [MODEL=folder]    talk to a model, the merged one by default; any CPU or GPU"
-	@echo "make merge MATH= SCIENCE= CODE= OUT=   merge three checkpoints of your own"
-	@echo "make evaluate MODEL= BENCHMARKS= [PROTOCOL=sound] [RUN=r1-1.5b]   any model folder or hub id; a GPU for large ones"
+	@echo "make merge MATH= SCIENCE= CODE= OUT= [ARGS=\"--reading released\"]   merge three checkpoints of your own"
+	@echo "make evaluate MODEL= BENCHMARKS= [PROTOCOL=sound] [RUN=r1-1.5b] [ARGS=]   any model folder or hub id; a GPU for large ones"
+	@echo "                            ARGS: further options; make merge ARGS=--help lists them, make evaluate alike"
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make readme                 the result table of README.md from reports/smol/scores.csv"
-	@echo "make clean [RUN=smol]       remove a run's artifacts (runs/RUN)"
+	@echo "make clean [RUN=smol]       remove a run's artifacts (runs/RUN, or TINYR1_HOME/RUN)"
 	@echo "make setup [PYTHON=python3] the environment alone; about 4 min, once"
 
 setup:
@@ -53,14 +56,14 @@ lab: setup
 	@$(PY) -m jupyter lab --notebook-dir=notebooks
 
 chat: setup
-	@$(PY) -m tinyr1.chat $(MODEL)
+	@$(PY) -m tinyr1.chat "$(MODEL)"
 
 merge: setup
-	@$(PY) -m tinyr1.merge --math "$(MATH)" --science "$(SCIENCE)" --code "$(CODE)" --out "$(OUT)"
+	@$(PY) -m tinyr1.merge --math "$(MATH)" --science "$(SCIENCE)" --code "$(CODE)" --out "$(OUT)" $(ARGS)
 
 evaluate: RUN = r1-1.5b
 evaluate: setup
-	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)"
+	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)" $(ARGS)
 
 bench: setup
 	@$(PY) tests/bench.py
@@ -72,4 +75,6 @@ readme: setup
 	@$(PY) -m tinyr1.report $(RUN)
 
 clean:
-	@rm -rf "runs/$(RUN)" && echo "removed runs/$(RUN)"
+	@test -n "$(RUN)" || { echo "RUN is empty; name the run, as in: make clean RUN=smol" >&2; exit 1; }
+	@if test -e "$(HOME_DIR)/$(RUN)"; then rm -rf "$(HOME_DIR)/$(RUN)" && echo "removed $(HOME_DIR)/$(RUN)"; \
+	else echo "$(HOME_DIR)/$(RUN): not there"; fi

@@ -408,6 +408,14 @@ def test_malformed_test_cases_are_named_by_problem(tmp_path, private, message):
         load("livecodebench", path, window=EVERY_DAY)
 
 
+@pytest.mark.parametrize("metadata", ['{"func_name"', "[]", "null", 7])
+def test_malformed_metadata_is_named_by_problem(tmp_path, metadata):
+    path = write(tmp_path / "a.jsonl", [lcb_row(metadata=metadata)])
+    with pytest.raises(ConfigError, match=r"a\.jsonl: problem a: metadata: "):
+        load("livecodebench", path, window=EVERY_DAY)
+    assert load("livecodebench", write(path, [lcb_row(metadata=None)]), window=EVERY_DAY)[0]["func_name"] == ""
+
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

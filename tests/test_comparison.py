@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tinyr1 import comparison, config, evaluate, plots
+from tinyr1 import claims, comparison, config, evaluate, plots
 
 
 def graded(shares: dict[str, list[float]], samples: int = 4) -> pd.DataFrame:
@@ -31,6 +31,46 @@ def test_pairs_are_paired_by_question():
     assert (table.holm >= table.p).all()
     assert comparison.differing(table)[["model", "against"]].to_numpy().tolist() == [["b", "a"], ["c", "b"]]
     assert plots.comparison_matrix(table, ["a", "b", "c"]).axes
+
+
+def run_of(shares: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
+    """Graded samples, one of each question, by benchmark and model; models left out are never right."""
+    zero = [0.0] * 40
+    models = dict.fromkeys(("backbone", "math", "science", "code"), zero)
+    return pd.concat(graded(models | by_model, samples=1).assign(benchmark=b) for b, by_model in shares.items())
+
+
+def test_the_headline_says_what_the_intervals_of_the_averages_show():
+    half, most, few = [1.0, 0.0] * 20, [1.0] * 36 + [0.0] * 4, [1.0] * 4 + [0.0] * 36
+    rows = run_of({
+        "a": {"m": half, "mixture": most, "math": half[::-1], "code": few},
+        "b": {"m": half, "mixture": most, "math": half[::-1], "code": few},
+    })
+    # by benchmark: m - mixture has mean -0.4, s 0.5905; m - backbone 0.5, 0.5064; m - math 0.0, 1.0127; the standard
+    # error of the average of two is s / sqrt(80), and t(0.975, 78) = 1.9908
+    assert comparison.headline(rows, "m") == (
+        "Averaged over 2 benchmarks, with 95 % intervals paired by question, m is 40.0 points [26.9, 53.1] below the "
+        "data mixture; it is 50.0 points [38.7, 61.3] above the backbone; no difference shown between it and the best "
+        "expert, math (+0.0 points [-22.5, +22.5])."
+    )
+
+
+def test_the_headline_of_one_benchmark_without_a_mixture():
+    said = comparison.headline(run_of({"a": {"m": [0.0] * 40, "science": [1.0] * 40}}), "m")
+    assert said == (
+        "On a, with 95 % intervals paired by question, no difference shown between m and the backbone (+0.0 points "
+        "[+0.0, +0.0]); it is 100.0 points [100.0, 100.0] below the best expert, science."
+    )
+
+
+def test_the_headline_agrees_with_the_claims():
+    rng = np.random.default_rng(3)
+    merged = "math-science-code"
+    models = ("backbone", "mixture", "math", "science", "code", merged)
+    rows = run_of({b: {m: list(rng.integers(0, 2, 40) / 1) for m in models} for b in ("x", "y", "z")})
+    table = claims.audit(evaluate.per_question(rows), {"x": "math", "y": "science", "z": "code"})
+    points = table.loc["merged model over data mixture, average", "ours, points"].replace(" [", " points [")
+    assert f"no difference shown between {merged} and the data mixture ({points})" in comparison.headline(rows, merged)
 
 
 def test_both_intervals_and_pass_at_k():

@@ -222,6 +222,85 @@ def test_a_window_belongs_to_livecodebench_only(params_text):
     ]
 
 
+@pytest.mark.parametrize(
+    ("window", "complaint"),
+    [
+        (["2024-8-01", "2025-01-31"], "'2024-8-01' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
+        (["2024-08-01", "soon"], "'soon' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
+        (["20240801", "2025-01-31"], "'20240801' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
+        (["2024-08-01", "2025-02-29"], "'2025-02-29' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
+        (["2025-01-31", "2024-08-01"],
+         "2025-01-31 is after 2024-08-01; give the first contest date, then the last"),
+    ],
+)  # fmt: skip
+def test_a_window_is_two_dates_in_order(params_text, window, complaint):
+    text = change(params_text, "evaluate.benchmarks.lcb", LCB | {"window": window})
+    assert problems(text) == [f"{FILE}: evaluate.benchmarks.lcb.window: {complaint}"]
+
+
+def test_a_window_of_one_day_is_a_window(params_text):
+    text = change(params_text, "evaluate.benchmarks.lcb", LCB | {"window": ["2024-08-01", "2024-08-01"]})
+    assert config.parse(text, FILE).evaluate.benchmarks["lcb"].window == ("2024-08-01", "2024-08-01")
+
+
+@pytest.mark.parametrize("path", ["branch.math", "backbone.distill.sft"])
+def test_a_constant_rate_has_no_warmup(params_text, path):
+    text = change(params_text, f"{path}.schedule", "constant")
+    assert problems(text) == [
+        f"{FILE}: {path}.warmup_ratio: 0.1 has no effect with schedule: constant; use constant_with_warmup, "
+        "or warmup_ratio: 0"
+    ]
+    assert config.parse(change(text, f"{path}.warmup_ratio", 0), FILE)
+
+
+def test_a_warmup_over_all_steps_is_refused(params_text):
+    """transformers takes 1 for one step."""
+    lines = problems(change(params_text, "branch.math.warmup_ratio", 1))
+    assert lines == [f"{FILE}: branch.math.warmup_ratio: 1 should be less than 1"]
+
+
+@pytest.mark.parametrize("path", ["merge.models", "evaluate.benchmarks", "sources.math.0.keep.question_type"])
+def test_what_needs_an_entry_may_not_be_empty(params_text, path):
+    empty = [] if path.startswith("sources") else {}
+    assert problems(change(params_text, path, empty)) == [f"{FILE}: {path}: {empty} is empty; give at least one"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", "many"),
+        ("trainer.weight_decay", "much"),
+        ("curate.limit", 3),
+        ("evaluate.engine.max_model_len", "long"),
+        ("evaluate.benchmarks", {}),
+        ("branch.code.schedule", "constant"),
+    ],
+)
+def test_a_contradiction_is_told_beside_a_value_that_is_wrong_in_itself(params_text, path, value):
+    room = yaml.safe_load(params_text)["trainer"]["sequence_length"]
+    text = change(change(params_text, path, value), "curate.max_tokens", room + 1)
+    text = change(text, "merge.models.math-science-code.base", "coed")
+    found = [line.removeprefix(f"{FILE}: ").split(":")[0] for line in problems(text)]
+    assert len(found) == 3
+    assert {"curate.max_tokens", "merge.models.math-science-code"} < set(found)
+    assert [line for line in found if line.startswith(path.removesuffix(".schedule"))]
+
+
+def test_a_contradiction_is_not_looked_for_with_a_value_that_is_wrong(params_text):
+    text = change(change(params_text, "trainer.sequence_length", "long"), "curate.max_tokens", 100_000)
+    assert problems(text) == [f"{FILE}: trainer.sequence_length: 'long' is not a whole number"]
+
+
+def test_relative_folders_are_in_the_repository_wherever_a_notebook_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "REPORTS"):
+        monkeypatch.setenv(f"TINYR1_{name}", f"elsewhere/{name.lower()}")
+    monkeypatch.setenv("TINYR1_PARAMS", "params")
+    cfg = config.load("smol")
+    assert cfg.home == ROOT / "elsewhere" / "home" / "smol"
+    assert cfg.reports == ROOT / "elsewhere" / "reports" / "smol"
+
+
 def test_a_loaded_config_cannot_be_changed(home):
     cfg = config.load("smol")
     for target, name in ((cfg, "run"), (cfg.params, "seed"), (cfg.params.branch.math, "learning_rate")):

@@ -250,6 +250,27 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, checkpoint, spoil, 
         preflight.prepare(VLLM, plan_of(tmp_path, VLLM)["models"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b'{"model_type": ', "config.json: not valid JSON"),
+        ("config.json", b"[]", "config.json: holds a list, expected an object"),
+        ("model.safetensors", b"short", "model.safetensors: damaged safetensors file"),
+        ("tokenizer.json", b'{"version": ', "tokenizer.json: not valid JSON"),
+        ("generation_config.json", b"[2]", "generation_config.json: holds a list"),
+        ("model.safetensors.index.json", b'{"weight_map": {"w": "absent"}}', "lists files that are not there: absent"),
+    ],
+)
+def test_damaged_files_of_a_checkpoint_are_named_before_an_engine_starts(checkpoint, name, content, message):
+    folder = checkpoint("only")
+    (folder / name).write_bytes(content)
+    with pytest.raises(StageError, match=message):
+        preflight.signature(folder)
+    if name.startswith(("config", "model.safetensors.index")):
+        with pytest.raises(StageError, match=message):
+            preflight.check_engine(VLLM, [{"path": str(folder)}])
+
+
 def test_a_template_that_refuses_the_messages_is_named_with_the_question(tmp_path, checkpoint):
     checkpoint("only", template="{{ raise_exception('no system turns') }}")
     with pytest.raises(StageError, match="a: the model's chat template refuses it: no system turns"):
@@ -487,6 +508,16 @@ def test_an_unknown_model_and_a_silent_address_are_refused_before_any_question(t
     plan["engine"]["retries"] = 0
     with pytest.raises(StageError, match=f"{server.url} does not answer"):
         generate.run(plan, tmp_path / "p.progress")
+
+
+@pytest.mark.parametrize("page", ["<html>a web site</html>", '{"detail": "hello"}', '"pong"'])
+def test_an_address_that_is_no_api_is_refused_before_any_question(tmp_path, page):
+    with Served() as server:
+        server.send = lambda handler, status, text: Served.send(handler, status, page)
+        plan = plan_of(tmp_path, server.settings(base_url=server.url.removesuffix("/v1")))
+        with pytest.raises(StageError, match=r"is no OpenAI-compatible API.*the URL usually ends in /v1"):
+            generate.run(plan, tmp_path / "p.progress")
+    assert server.attempts == 0
 
 
 def test_an_endpoint_is_one_model(tmp_path):

@@ -354,6 +354,15 @@ class TestCommand:
             1, "README.md: missing\nmodel.safetensors: not the bytes that were written\nmore.txt: added later\n"
         )  # fmt: skip
 
+    def test_a_damaged_manifest_is_named(self, given, command, tmp_path):
+        command(*given, "--out", out := tmp_path / "out")
+        manifest = out / "artifact.json"
+        manifest.write_text(manifest.read_text()[:-9])
+        for words in (("--verify", out), (*given, "--out", out)):
+            code, _, error = command(*words)
+            assert code == 2
+            assert error.startswith(f"error: {manifest}: damaged, it is not valid JSON")
+
     def test_a_changed_result_is_not_taken_for_finished(self, given, command, tmp_path):
         command(*given, "--out", tmp_path / "out")
         with (tmp_path / "out" / "model.safetensors").open("ab") as file:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from checkpoints import NAMES, Shape, experts, store
 from safetensors.torch import load_file
+from test_notebooks import code_cells
 
 from tinyr1 import config, fusion, lens, merged, plots, record
+from tinyr1.config import ROOT, ConfigError
 from tinyr1.recipe import parse
 
 EACH = [{"model": name} for name in NAMES]
@@ -26,13 +28,16 @@ FUSED = ("fused", "onto-sparse", "two-minds")
 SHAPES = {"bf16": Shape(), "fp32": Shape(dtype=torch.float32, architecture="llama", tied=True, stores_head=False)}
 
 
+def with_recipes(cfg, recipes):
+    models = {name: parse(data, name) for name, data in recipes.items()}
+    merge = cfg.params.merge.model_copy(update={"models": models})
+    return cfg.model_copy(update={"params": cfg.params.model_copy(update={"merge": merge})})
+
+
 @pytest.fixture(params=SHAPES)
 def run(request, home, tmp_path):
     """(configuration of a run with these recipes, name -> folder of its branches and backbone), all made."""
-    cfg = config.load("smol")
-    models = {name: parse(data, name) for name, data in RECIPES.items()}
-    merge = cfg.params.merge.model_copy(update={"models": models})
-    cfg = cfg.model_copy(update={"params": cfg.params.model_copy(update={"merge": merge})})
+    cfg = with_recipes(config.load("smol"), RECIPES)
     folders = {}
     for name, made in experts(tmp_path / "in", SHAPES[request.param], ("backbone", *NAMES)).items():
         folders[name] = cfg.model(name)
@@ -92,6 +97,40 @@ def test_a_run_without_any_fusion_has_empty_tables():
     assert merged.summary({}).empty
     assert merged.regimes({}).empty
     assert list(merged.degenerate({}).columns) == merged.STEP_COLUMNS
+
+
+def test_recipes_are_checked_before_there_is_a_model(home):
+    cfg = config.load("smol")
+    merged.check(with_recipes(cfg, RECIPES))
+    uneven = SPARSE | {"models": [{"model": "math", "density": 0.5}, {"model": "code"}]}
+    nested = {"method": "fusion", "base": "code", "right": {"method": "linear", "models": [
+        {"model": "math", "weight": 1}, {"model": "science", "weight": -1}]}}  # fmt: skip
+    with pytest.raises(ConfigError) as error:
+        merged.check(with_recipes(cfg, RECIPES | {"uneven": uneven, "nested": nested}))
+    assert str(error.value).splitlines() == [
+        "merge.models.uneven: models: density is given for some models only; give it for all or for none",
+        "merge.models.nested: weight = (1.0, -1.0) sums to 0 and cannot be normalized; set normalize to false",
+    ]
+
+
+@pytest.mark.parametrize(("recipes", "figures"), [
+    (("mean", "sparse"), {"winners", "importance"}),
+    (("mean", "fused"), {"winners", "importance", "selected_share"}),
+])  # fmt: skip
+def test_the_notebook_shows_what_there_is_of_fusion(run, monkeypatch, recipes, figures):
+    cfg, _ = run
+    cfg = with_recipes(cfg, {name: RECIPES[name] for name in recipes})
+    recorded = []
+    monkeypatch.setattr(config, "load", lambda name: cfg)
+    monkeypatch.setattr(record, "require", lambda cfg, stage: {"artifacts": {}})
+    monkeypatch.setattr(record, "write", lambda *args: recorded.append(args) or {"artifacts": {}})
+    program = "\n".join(cell.source for cell in code_cells(ROOT / "notebooks" / "03_fusion_merge.ipynb"))
+    exec(program, {"display": lambda shown: None})
+    plots.plt.close("all")
+    ((_, stage, made, facts, _),) = recorded
+    assert (stage, tuple(made), set(facts["winners"]["all"]) - {"disagree"}) == (
+        "03_fusion_merge", recipes, {*NAMES, "shared", "none"})  # fmt: skip
+    assert {path.stem for path in cfg.reports.glob("*.png")} == figures
 
 
 def test_a_value_that_is_not_finite_is_found(run):

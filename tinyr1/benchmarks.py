@@ -17,6 +17,7 @@ import io
 import json
 import pickle
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -181,17 +182,27 @@ def _options(row: dict, path: Path, i: int) -> Question:
 
 def _program(row: dict, path: Path, i: int) -> Question:
     name, title = str(column(row, path, "question_id")), str(row.get("question_title", ""))
-    fields = {key: column(row, path, key) for key in ("public_test_cases", "private_test_cases")}
-    tests = []
-    for key, field in fields.items():
-        try:
-            tests += _tests(field)
-        except (ValueError, RecursionError, zlib.error, binascii.Error, pickle.UnpicklingError, EOFError) as error:
-            raise ConfigError(f"{path}: problem {name}: {key}: {error}") from error
-    metadata = json.loads(row.get("metadata") or "{}")
+    where, keys = f"{path}: problem {name}", ("public_test_cases", "private_test_cases")
+    tests = [test for key in keys for test in _decoded(_tests, column(row, path, key), f"{where}: {key}")]
+    metadata = _decoded(_metadata, row.get("metadata") or "{}", f"{where}: metadata")
     return {"id": name, "question": column(row, path, "question_content"), "family": column(row, path, "difficulty"),
             "starter_code": row.get("starter_code") or "", "func_name": metadata.get("func_name") or "",
             "tests": tests, "erratum": erratum(name, title)}  # fmt: skip
+
+
+def _decoded(decode: Callable, field: object, where: str) -> list | dict:
+    """A field of a row, decoded; ConfigError names it."""
+    try:
+        return decode(field)
+    except (ValueError, RecursionError, zlib.error, binascii.Error, pickle.UnpicklingError, EOFError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _metadata(field: object) -> dict:
+    """What LiveCodeBench says of a problem's program, an object as JSON text."""
+    if not isinstance(field, str) or not isinstance(found := json.loads(field), dict):
+        raise ValueError(f"{field!r} is not the text of a JSON object")
+    return found
 
 
 def erratum(question_id: str, title: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from tinyr1 import chat, launch, packing, record
-from tinyr1.config import DOMAINS, Config, ConfigError, Sft
+from tinyr1.config import DOMAINS, ROOT, Config, ConfigError, Sft
 from tinyr1.progress import say
 
 KEPT_FROM_TRAINING = "log.jsonl"
@@ -40,6 +40,11 @@ class Job:
     sft: Sft
     reserved: tuple[int, ...]
     distills: bool = False
+
+    @property
+    def section(self) -> str:
+        """Where its schedule is in the params file."""
+        return "backbone.distill.sft" if self.distills else f"branch.{self.name}"
 
     def rows(self) -> list[dict]:
         found = []
@@ -80,23 +85,29 @@ def world_size(cfg: Config) -> int:
     trainer = cfg.params.trainer
     if trainer.hostfile is None:
         return trainer.processes_per_node
-    path = Path(trainer.hostfile)
-    if not path.is_file():
-        raise ConfigError(f"trainer.hostfile: {path} does not exist; one line a node: `hostname slots=8`")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    path = ROOT / trainer.hostfile
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     nodes = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not nodes:
+        raise ConfigError(
+            f"trainer.hostfile: {path} does not exist or names no node; write one line a node: `hostname slots=8`"
+        )
     return len(nodes) * trainer.processes_per_node
 
 
-def gradient_accumulation(cfg: Config, job: Job) -> int:
-    """Packed sequences each rank takes before an optimizer step."""
-    ranks = world_size(cfg)
-    if job.sft.batch_size % ranks:
-        raise ConfigError(
-            f"branch.{job.name}.batch_size: {job.sft.batch_size} packed sequences cannot be shared by {ranks} ranks; "
-            f"use a multiple of {ranks}"
-        )
-    return job.sft.batch_size // ranks
+def check(cfg: Config, planned: list[Job]) -> None:
+    """Every job has rows, and a batch that the ranks can share evenly; ConfigError lists all jobs that cannot run."""
+    ranks, problems = world_size(cfg), []
+    for job in planned:
+        if job.sft.batch_size % ranks:
+            problems.append(
+                f"{job.section}.batch_size: {job.sft.batch_size} packed sequences cannot be shared by {ranks} ranks; "
+                f"use a multiple of {ranks}"
+            )
+        if not job.rows():
+            problems.append(f"{job.name}: no rows to train on are left after curation; see sources and curate.limit")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
@@ -104,7 +115,7 @@ def command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str
     trainer = cfg.params.trainer
     words = [str(Path(sys.executable).with_name("deepspeed"))]
     if trainer.hostfile:
-        words += ["--hostfile", trainer.hostfile]
+        words += ["--hostfile", str(ROOT / trainer.hostfile)]
     else:
         words += ["--master_port", str(_free_port())]  # two runs may share a machine
     words += ["--num_gpus" if has_gpu else "--num_accelerators", str(trainer.processes_per_node)]
@@ -147,7 +158,7 @@ def plan_table(cfg: Config, planned: list[Job]) -> pd.DataFrame:
 
 def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
     """The finished checkpoint of a job: kept if it is there and was made from the same inputs, else trained."""
-    accumulation = gradient_accumulation(cfg, job)
+    check(cfg, [job])
 
     def build(folder: Path) -> dict:
         from transformers import AutoTokenizer
@@ -161,8 +172,8 @@ def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
         )
         plan = {
             "model": str(job.start), "packed": str(work / "packed.safetensors"), "out": str(folder),
-            "finished": str(work / "finished"), "gradient_accumulation": accumulation, "seed": cfg.params.seed,
-            "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
+            "finished": str(work / "finished"), "gradient_accumulation": job.sft.batch_size // world_size(cfg),
+            "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
         record.write_atomic(work / "plan.json", json.dumps(plan, indent=1))
         words, environment = command(cfg, work / "plan.json", has_gpu)
@@ -180,8 +191,6 @@ def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
             "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
         }  # fmt: skip
 
-    if not job.rows():
-        raise ConfigError(f"{job.name}: no rows to train on are left after curation; see sources and curate.limit")
     remedy = f"run `make 02_branch_sft RUN={cfg.run}` again"
     out = cfg.model(job.name)
     manifest, built = record.make(out, inputs(cfg, job), build, remedy)

@@ -7,9 +7,14 @@ Training and evaluation call the same functions, so a prompt cannot drift betwee
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tinyr1 import config
+from tinyr1.modelfiles import CheckpointError, weight_files
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -27,6 +32,11 @@ INSTRUCTION = {
     "science": "Reason step by step, and put the letter within \\boxed{}.",
     "code": "Think, then write Python in one ```python block.",
 }
+
+# A tokenizer has at least one of these files.
+VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,35 +102,86 @@ def stream(model: Any, tokenizer: Any, user: str, max_tokens: int, temperature: 
     )  # fmt: skip
 
 
-def main() -> None:
-    default = "runs/smol/merged/math-science-code"
+def load(folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of a checkpoint folder. CheckpointError where one cannot talk to it."""
+    if not (folder / "config.json").is_file():
+        lack = "no config.json, so it is no checkpoint" if folder.is_dir() else "no such folder"
+        raise CheckpointError(f"{folder}: {lack}; `make reproduce` makes the merged model, MODEL=folder names another")
+    weight_files(folder)
+    if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty tokenizer
+        raise CheckpointError(f"{folder}: no tokenizer; copy tokenizer.json and its neighbours from the model's origin")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _loading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.chat_template is None:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no chat template, which makes a prompt of a question; put the model's "
+            "chat_template.jinja into the folder"
+        )
+    with _loading(folder):
+        encode_prompt(tokenizer, "a question")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Errors of transformers about a checkpoint in one sentence, as CheckpointError."""
+    from jinja2 import TemplateError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError, TemplateError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder}: cannot be loaded ({reason}); make it or fetch it again") from error
+
+
+def ask(at_terminal: bool) -> str:
+    """The next question; empty at an empty line, at the end of the input, and at Ctrl-C."""
+    try:
+        return input("\n> " if at_terminal else "").strip()
+    except (EOFError, KeyboardInterrupt):
+        if at_terminal:
+            print()
+        return ""
+
+
+def talk(model: Any, tokenizer: Any, settings: argparse.Namespace) -> None:
+    """Questions and answers, to the last question. At a terminal Ctrl-C stops an answer and no more."""
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        rules = "one question a line; Ctrl-C stops an answer, an empty line ends"
+        print(f"{model.name_or_path} on {model.device}: {rules}")
+    while question := ask(at_terminal):
+        user = user_turn(settings.domain, question) if settings.domain else question
+        try:
+            stream(model, tokenizer, user, settings.max_tokens, settings.temperature)
+        except KeyboardInterrupt:
+            if not at_terminal:
+                raise
+            print()
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description="Talk to a model folder; reasoning and answer are streamed.")
-    parser.add_argument("model", nargs="?", default=default, help=f"checkpoint folder (default: {default})")
+    parser.add_argument("model", nargs="?", type=Path, help="checkpoint folder (default: the merged model of smol)")
     parser.add_argument("--domain", choices=sorted(INSTRUCTION), help="append this domain's instruction")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.6, help="0: always the likeliest token")
     arguments = parser.parse_args()
-    if not (Path(arguments.model) / "config.json").is_file():
-        parser.error(f"{arguments.model} is no checkpoint folder (no config.json); `make reproduce` makes one")
-
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16).to(device).eval()
-    if sys.stdin.isatty():
-        print(f"{arguments.model} on {device}; one question a line, an empty line ends")
-    while True:
-        try:
-            question = input("\n> " if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not question:
-            return
-        user = user_turn(arguments.domain, question) if arguments.domain else question
-        stream(model, tokenizer, user, arguments.max_tokens, arguments.temperature)
+    try:
+        folder = arguments.model or config.load("smol").model("math-science-code")
+        talk(*load(folder), arguments)
+    except (CheckpointError, config.ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

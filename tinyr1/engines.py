@@ -179,6 +179,16 @@ class _Reply(BaseModel):
     usage: _Usage | None = None
 
 
+class _Served(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    """The list of models that an endpoint serves."""
+
+    data: list[_Served]
+
+
 def reply_text(choice: _Choice) -> str:
     """The whole generated text; where the server cut the reasoning out, it is put back before its closing tag."""
     if choice.message is None:
@@ -216,18 +226,26 @@ class Endpoint:
         self.client.close()
 
     def check(self) -> None:
-        """The endpoint answers and serves the model; StageError names the models it has."""
+        """The endpoint answers as one and serves the model; StageError names the models it has."""
         import openai
 
+        url = self.settings["base_url"]
         try:
-            names = [model.id for model in self.client.models.list()]
+            # The client takes a page of a web site for a list of models, so the reply is read here.
+            raw = self.client.models.with_raw_response.list()
+            names = [model.id for model in _Models.model_validate_json(raw.content).data]
         except openai.NotFoundError:
             return  # an endpoint may do without the list
         except openai.APIError as error:
-            raise StageError(f"engine.base_url: {self.settings['base_url']} does not answer: {error}") from error
+            raise StageError(f"engine.base_url: {url} does not answer: {error}") from error
+        except ValidationError as error:
+            raise StageError(
+                f"engine.base_url: {url} is no OpenAI-compatible API: {url}/models holds no list of models; the URL "
+                "usually ends in /v1"
+            ) from error
         if names and self.settings["model"] not in names:
             raise StageError(
-                f"engine.model: {self.settings['base_url']} does not serve {self.settings['model']!r}; "
+                f"engine.model: {url} does not serve {self.settings['model']!r}; "
                 f"it has {', '.join(names[:10])}"
             )
 

@@ -25,6 +25,7 @@ from tinyr1.progress import say
 from tinyr1.sandbox import Runner
 
 SHOWN_CHARACTERS = 1500  # of each end of an answer
+QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
 GRADED_COLUMNS = ("model", "benchmark", "question", "family", "sample", "outcome", "extracted", "n_tokens", "text")
 
 
@@ -242,19 +243,30 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[list(dict.fromkeys(table.model)), list(dict.fromkeys(table.benchmark))]
 
 
-def examples(graded: pd.DataFrame, asked: dict[str, list[dict]], model: str) -> str:
-    """One answer of a model for each benchmark and outcome; questions that are private are never shown."""
+def token_quantiles(graded: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of the number of tokens in an answer, one row for each benchmark whose answers were counted."""
+    counted = graded.dropna(subset="n_tokens")  # an endpoint need not count them
+    tokens = counted.n_tokens.astype(float).groupby(counted.benchmark)
+    return pd.DataFrame({name: tokens.quantile(q) for name, q in QUANTILES.items()}).round().astype(int)
+
+
+def examples(cfg: Config, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> str:
+    """One answer for each benchmark and outcome that occurs, by the first model that has it; no private questions."""
     parts = []
-    rows = graded[graded.model == model].drop_duplicates(["benchmark", "outcome"])
-    for row in rows.sort_values(["benchmark", "outcome"]).itertuples():
-        title = f"[{row.benchmark}: {row.outcome}]"
-        if any(q["private"] for q in asked[row.benchmark]):
-            parts.append(f"{title} its questions must not be published")
-            continue
-        question = next(q for q in asked[row.benchmark] if q["id"] == row.question)
-        truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
-        parts.append(f"{title} {question['question']}\n\n{_shortened(row.text)}{truth}")
+    for (benchmark, outcome), rows in graded.groupby(["benchmark", "outcome"]):
+        model = next(m for m in cfg.models if rows.model.eq(m).any())
+        row = rows[rows.model == model].iloc[0]
+        parts.append(f"[{benchmark}: {outcome}, by {model}] {_example(row, asked[benchmark])}")
     return f"\n{'-' * 60}\n".join(parts)
+
+
+def _example(row: pd.Series, asked: list[dict]) -> str:
+    """Question, answer and what is right of one graded sample."""
+    if any(q["private"] for q in asked):
+        return "its questions must not be published"
+    question = next(q for q in asked if q["id"] == row.question)
+    truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
+    return f"{question['question']}\n\n{_shortened(row.text)}{truth}"
 
 
 def _shortened(text: str) -> str:

@@ -9,7 +9,6 @@ command is said at once.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -79,7 +78,7 @@ def verify(folder: Path) -> list[str]:
     manifest = record.manifest_path(folder)
     if not manifest.is_file():
         raise MergeError(f"{folder}: no {manifest.name}; not a checkpoint that this program finished")
-    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    listed = record.manifest(folder)["files"]
     problems = []
     for name, entry in listed.items():
         if not (folder / name).is_file():
@@ -105,10 +104,8 @@ def _check_room(out: Path, need: int) -> None:
 
 def _check_same(out: Path, made_from: Callable[[], str]) -> None:
     """A finished merge in the output folder is this very one."""
-    if record.manifest_path(out).is_file():
-        facts = json.loads(record.manifest_path(out).read_text(encoding="utf-8"))["facts"]
-        if facts.get(MADE_FROM) != made_from():
-            raise MergeError(f"{out}: holds the result of another recipe or other models; choose another --out")
+    if record.manifest_path(out).is_file() and record.manifest(out)["facts"].get(MADE_FROM) != made_from():
+        raise MergeError(f"{out}: holds the result of another recipe or other models; choose another --out")
 
 
 def _make(steps: Recipe, folders: dict[str, Path], out: Path, options: "Options", parents: Parents) -> str:

@@ -9,9 +9,9 @@ import torch
 from tinyr1 import merging, record
 from tinyr1.blocks import as_rows, borders
 from tinyr1.checkpoint import Checkpoint
-from tinyr1.config import Config
+from tinyr1.config import Config, ConfigError
 from tinyr1.progress import say
-from tinyr1.recipe import Recipe
+from tinyr1.recipe import Recipe, build
 from tinyr1.streaming import Options
 
 STEP_COLUMNS = ["model", "right", "base", "tensor", "regime", "threshold", "differing", "entries"]
@@ -24,6 +24,21 @@ def options(cfg: Config) -> Options:
     return Options(reading=settings.reading, iqr_multiplier=settings.iqr_multiplier, device=device)
 
 
+def check(cfg: Config) -> None:
+    """The methods take the settings of every recipe of the run; ConfigError lists all recipes they refuse.
+
+    `config.load` cannot tell: the methods need PyTorch, and a params file is read without it.
+    """
+    chosen, problems = cfg.params.merge, []
+    for name, recipe in chosen.models.items():
+        try:
+            build(recipe, chosen.reading, chosen.iqr_multiplier)
+        except ValueError as error:
+            problems.append(f"merge.models.{name}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
 def make(cfg: Config, name: str) -> dict:
     """The merged checkpoint of a run's recipe; kept if it was made from the same branches and settings."""
     recipe, chosen = cfg.params.merge.models[name], options(cfg)
@@ -34,11 +49,11 @@ def make(cfg: Config, name: str) -> dict:
         "models": {leaf: record.check(path, remedy)["content"] for leaf, path in folders.items()},
     }  # fmt: skip
 
-    def build(out: Path) -> dict:
+    def merge(out: Path) -> dict:
         return merging.merge(recipe, folders, out, chosen, name)
 
     again = f"run `make 03_fusion_merge RUN={cfg.run}` again"
-    manifest, built = record.make(cfg.model(name), inputs, build, again)
+    manifest, built = record.make(cfg.model(name), inputs, merge, again)
     facts = manifest["facts"] | _fusion_settings(recipe, chosen)
     state = f"merged in {facts['seconds']:.0f} s" if built else "kept"
     say(f"  {name:18s} {facts['order']}, {state}")

@@ -32,12 +32,20 @@ def read_json(path: Path) -> object:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
 
 
+def read_object(path: Path) -> dict | None:
+    """The object in a JSON file, None where there is no file. CheckpointError when it holds anything else."""
+    content = read_json(path)
+    if content is not None and not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object; fetch or write it again")
+    return content
+
+
 def read_config(folder: Path) -> dict:
-    """config.json of a checkpoint folder. CheckpointError when there is no such folder or file."""
+    """config.json of a checkpoint folder. CheckpointError when there is no such folder or file, or it is damaged."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give the folder of a checkpoint on this machine")
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
+    config = read_object(folder / "config.json")
+    if config is None:
         raise CheckpointError(f"{folder}: not a checkpoint, it has no config.json")
     return config
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from tinyr1 import chat
-from tinyr1.modelfiles import PROVENANCE, SPECIAL, TOKENIZER_FILES
+from tinyr1 import chat, modelfiles
+from tinyr1.modelfiles import PROVENANCE, SPECIAL, TOKENIZER_FILES, CheckpointError
 from tinyr1.record import StageError, digest
 
 SHOWN = 5  # problems in one message
@@ -55,17 +55,6 @@ def requests_of(job_index: int, job: dict, wanted: list[dict], prompts: list[lis
 # --- checkpoints --------------------------------------------------------------------------------------------
 
 
-def read_config(folder: Path) -> dict:
-    """config.json of a checkpoint folder; StageError when it is no checkpoint."""
-    if not folder.is_dir():
-        raise StageError(f"{folder}: no such folder; give a folder with config.json and .safetensors files")
-    for what, found in (("config.json", (folder / "config.json").is_file()),
-                        (".safetensors file", any(folder.glob("*.safetensors")))):  # fmt: skip
-        if not found:
-            raise StageError(f"{folder}: no {what}; a checkpoint has config.json and .safetensors files")
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-
-
 def context_limit(config: dict) -> int | None:
     """Tokens the model was made for, prompt and answer together; None where config.json does not say."""
     config = config.get("text_config", config)
@@ -76,29 +65,40 @@ def context_limit(config: dict) -> int | None:
 
 
 def signature(folder: Path) -> str:
-    """Equal for checkpoints that one engine can serve in turn: same network, tensors, vocabulary and end tokens."""
-    config = {k: v for k, v in read_config(folder).items() if k not in (*PROVENANCE, *SPECIAL)}  # ids: see _eos
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    """Equal for checkpoints that one engine can serve in turn: same network, tensors, vocabulary and end tokens.
+
+    StageError names the file that is missing or damaged.
+    """
+    try:
+        config = modelfiles.read_config(folder)
+        config = {k: v for k, v in config.items() if k not in (*PROVENANCE, *SPECIAL)}  # ids: see _eos
+        tensors = {name: shape for file in modelfiles.weight_files(folder) for name, shape in _shapes(file).items()}
+        return digest([config, tensors, _vocabulary(folder), _eos(folder)])
+    except CheckpointError as error:
+        raise StageError(str(error)) from error
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Shape of each tensor of a safetensors file."""
+    try:
         with safe_open(file, "numpy") as handle:
-            tensors |= {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
-    return digest([config, tensors, _vocabulary(folder), _eos(folder)])
+            return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
 
 
 def _vocabulary(folder: Path) -> object:
     """tokenizer.json without the state that training may have left in it; else the bytes of other vocabularies."""
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return digest({k: v for k, v in content.items() if k not in ("truncation", "padding")})
-    return _tokenizer_key(folder)
+    content = modelfiles.read_object(folder / "tokenizer.json")
+    if content is None:
+        return _tokenizer_key(folder)
+    return digest({k: v for k, v in content.items() if k not in ("truncation", "padding")})
 
 
 def _eos(folder: Path) -> list[int]:
     """Token ids that end an answer: of generation_config.json, else of config.json."""
     for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        ids = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        ids = (modelfiles.read_object(folder / name) or {}).get("eos_token_id")
         if ids is not None:
             return sorted(ids) if isinstance(ids, list) else [ids]
     return []
@@ -178,9 +178,13 @@ def raw_prompt(request: dict) -> str:
 
 
 def check_engine(engine: dict, models: list[dict]) -> None:
-    """vLLM settings that cannot work with these checkpoints or on this machine."""
+    """vLLM settings that cannot work with these checkpoints or on this machine; folders that are no checkpoints."""
     for model in models:
-        limit = context_limit(read_config(Path(model["path"])))
+        try:
+            limit = context_limit(modelfiles.read_config(Path(model["path"])))
+            modelfiles.weight_files(Path(model["path"]))
+        except CheckpointError as error:
+            raise StageError(str(error)) from error
         if limit and engine["max_model_len"] > limit:
             raise StageError(
                 f"engine.max_model_len: {engine['max_model_len']:,} is above {limit:,}, the context that "

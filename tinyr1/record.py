@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 MANIFEST = "artifact.json"
 HASHED = "sha256"  # fact of a builder: hashes of the files that it has hashed while it wrote them
 HASHED_AT_ONCE = 2**24  # bytes of a file
+# What the two kinds of files hold at the least; one without it was cut short or changed by hand.
+MANIFEST_KEYS = {"key", "content", "files", "facts"}
+RECORD_KEYS = {"key", "notebook", "finished", "code", "machine", "params", "seconds", "artifacts"}
 
 
 class StageError(RuntimeError):
@@ -124,9 +128,36 @@ def seal(path: Path, key: str, facts: dict) -> dict:
         digest_of = known.get(name) or file_hash(file)
         files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest_of}
     content = digest({name: entry["sha256"] for name, entry in files.items()})
-    manifest = {"key": key, "content": content, "files": files, "facts": facts}
-    write_atomic(manifest_path(path), json.dumps(manifest, indent=1))
-    return manifest
+    made = {"key": key, "content": content, "files": files, "facts": facts}
+    write_atomic(manifest_path(path), json.dumps(made, indent=1))
+    return made
+
+
+def manifest(path: Path, remedy: str = "") -> dict:
+    """What the manifest of an artifact says, its files unseen. StageError where it is missing or damaged."""
+    file = manifest_path(path)
+    remedy = remedy or f"{_removal(path)} and make it again"
+    if not file.is_file():
+        raise StageError(f"{path}: not there, or never finished (no {file.name}); {remedy}")
+    return _json(file, MANIFEST_KEYS, remedy)
+
+
+def _json(path: Path, keys: set[str], remedy: str) -> dict:
+    """The JSON object in a file that is there. StageError where it is not one with these keys."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise StageError(f"{path}: damaged, it is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise StageError(f"{path}: damaged, it is no JSON object; {remedy}")
+    if absent := sorted(keys - value.keys()):
+        raise StageError(f"{path}: damaged, it has no {', '.join(absent)}; {remedy}")
+    return value
+
+
+def _removal(path: Path) -> str:
+    """How a person removes an artifact: a table lies beside its manifest, and either may be the damaged one."""
+    return f"remove it (rm -f {path} {manifest_path(path)})" if _is_table(path) else f"remove it (rm -r {path})"
 
 
 def check(path: Path, remedy: str) -> dict:
@@ -135,12 +166,9 @@ def check(path: Path, remedy: str) -> dict:
     Sizes are always compared; a file whose time stamp changed is hashed again. StageError names the file, the
     rule and the command to run.
     """
-    manifest_file = manifest_path(path)
-    if not manifest_file.is_file():
-        raise StageError(f"{path}: not there, or never finished (no {manifest_file.name}); {remedy}")
-    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
-    root = manifest_file.parent
-    for name, entry in manifest["files"].items():
+    found = manifest(path, remedy)
+    root = manifest_path(path).parent
+    for name, entry in found["files"].items():
         file = root / name
         if not file.is_file():
             raise StageError(f"{file}: deleted after it was made; {remedy}")
@@ -152,7 +180,7 @@ def check(path: Path, remedy: str) -> dict:
             )
         if stat.st_mtime_ns != entry["mtime_ns"] and file_hash(file) != entry["sha256"]:
             raise StageError(f"{file}: its content changed after it was made; {remedy}")
-    return manifest
+    return found
 
 
 def partial_path(path: Path) -> Path:
@@ -177,11 +205,11 @@ def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -
     partial = partial_path(path)
     key_file = partial.with_name(f"{partial.name}.key")
     if manifest_path(path).exists():
-        manifest = check(path, f"remove it (rm -r {path}) and {remedy}")
-        if manifest["key"] == key:
+        made = check(path, f"{_removal(path)} and {remedy}")
+        if made["key"] == key:
             if key_file.exists() and key_file.read_text() == key:  # of a kill after the renaming
                 key_file.unlink()
-            return manifest, False
+            return made, False
     with _alone(partial):
         return _build(path, partial, key_file, key, build, remedy), True
 
@@ -201,17 +229,17 @@ def _build(
         facts = build(partial)
         _remove(manifest_path(path))
         partial.replace(path)
-        manifest = seal(path, key, facts)
+        made = seal(path, key, facts)
     else:
         # A kill between sealing and renaming leaves a finished artifact under the temporary name.
         if not manifest_path(partial).exists():
             seal(partial, key, build(partial))
-        manifest = check(partial, f"remove it (rm -r {partial}) and {remedy}")
+        made = check(partial, f"{_removal(partial)} and {remedy}")
         _remove(path)
         partial.replace(path)
     _sync(path.parent)
     key_file.unlink()
-    return manifest
+    return made
 
 
 @contextmanager
@@ -299,11 +327,11 @@ def write(
 
 
 def read(cfg: Config, stage: str) -> dict:
-    """The record of a finished stage; StageError says which command makes it."""
-    path = record_path(cfg, stage)
+    """The record of a finished stage; StageError says which command makes it where it is missing or damaged."""
+    path, remedy = record_path(cfg, stage), f"run `make {stage} RUN={cfg.run}` first"
     if not path.is_file():
-        raise StageError(f"{path}: missing; run `make {stage} RUN={cfg.run}` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+        raise StageError(f"{path}: missing; {remedy}")
+    return _json(path, RECORD_KEYS, remedy)
 
 
 def require(cfg: Config, stage: str) -> dict:
@@ -372,6 +400,19 @@ def machine() -> dict:
         "python": platform.python_version(),
         "packages": versions,
     }
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU that the installed PyTorch can use.
+
+    A machine with a GPU may have PyTorch's CPU build, too old a driver or CUDA_VISIBLE_DEVICES="". PyTorch is asked
+    in a process of its own: it takes seconds to import, and CUDA, once it is begun, does not survive a fork.
+    """
+    if not machine()["gpus"]:
+        return False
+    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", question], capture_output=True, check=False).returncode == 0
 
 
 def _gpus() -> list[str]:

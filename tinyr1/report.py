@@ -18,19 +18,29 @@ from tinyr1.config import SCORE_COLUMNS, STAGES, Config
 from tinyr1.pages import ANCHOR, first_line, template, without_paths
 
 Table = dict | None
+SCORING = "04_evaluation"  # the stage that writes scores.csv
+RUNNING = r'data-stage="(\w+)" data-status="running"'  # of a row of the page
 # Of scores.csv: without one of these there is no table.
 SHOWN_COLUMNS = ("model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high", "paper")
 
 
-def index(cfg: Config, running: str | None = None, failures: dict[str, str] | None = None) -> Path:
+def index(
+    cfg: Config, running: str | None = None, failures: dict[str, str] | None = None, interrupted: str | None = None
+) -> Path:
     """Write reports/<run>/index.html from what is stored there, and return its path.
 
-    running: the stage that is being run now. failures: stage -> error message of the stages that failed; they
-    outweigh records of an earlier, successful run. Links lead to pages that exist, so render them first.
+    running, interrupted: the stage that is being run now, or was left half-way. failures: stage -> error message of
+    the stages that failed; all of them outweigh records of an earlier, successful run. Links lead to pages that
+    exist, so render them first.
     """
-    records = {s: record.read(cfg, s) for s in STAGES if record.record_path(cfg, s).is_file()}
     failures = failures or {}
-    stages = [_stage(cfg, s, records.get(s), s == running, failures.get(s)) for s in STAGES]
+    told = {running: "running", interrupted: "interrupted"} | dict.fromkeys(failures, "failed")
+    records = {s: entry for s in STAGES if (entry := _entry(cfg, s)) and s not in told}
+    stages: list[dict] = []
+    for s in STAGES:
+        follows = all(before["status"] == "finished" for before in stages)
+        status, note = (told[s], None) if s in told else _status(cfg, s, records.get(s), follows)
+        stages.append(_stage(cfg, s, status, note, records.get(s), failures.get(s)))
     rows, lacking = _score_rows(cfg)
     published = [row for row in rows if row["paper"] not in ("", "nan")]
     page = template("index.html.j2").render(
@@ -38,7 +48,8 @@ def index(cfg: Config, running: str | None = None, failures: dict[str, str] | No
         description=cfg.params.description,
         stages=stages,
         finished=sum(s["status"] == "finished" for s in stages),
-        total=sum(s["seconds"] or 0 for s in stages),
+        total=sum(s["seconds"] for s in stages if s["status"] == "finished"),
+        scored=stages[STAGES.index(SCORING)],
         codes=_distinct(records, lambda r: _code(r["code"])),
         machines=_distinct(records, lambda r: _machine(r["machine"])),
         lacking=lacking,
@@ -54,27 +65,49 @@ def index(cfg: Config, running: str | None = None, failures: dict[str, str] | No
     return path
 
 
-def _stage(cfg: Config, stage: str, entry: dict | None, running: bool, failure: str | None) -> dict:
+def shown_as_running(cfg: Config) -> str | None:
+    """The stage that the page, as it is, says is being run."""
+    path = cfg.reports / "index.html"
+    found = re.search(RUNNING, path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found and found[1]
+
+
+def _entry(cfg: Config, stage: str) -> dict | None:
+    """The record of a stage; None where there is none that can be read: the page is no place to fail."""
+    try:
+        return record.read(cfg, stage)
+    except record.StageError:
+        return None
+
+
+def _status(cfg: Config, stage: str, entry: dict | None, follows: bool) -> tuple[str, str | None]:
+    """(status, why) of a stage by its record. follows: the stages before it are finished.
+
+    What `record.require` would refuse by its key is outdated; the files are not looked at, which a clone has not.
+    """
+    if entry is None:
+        damaged = record.record_path(cfg, stage).is_file()
+        return ("outdated", "its record is damaged") if damaged else ("not run", None)
+    if not follows:
+        return "outdated", "from an earlier run of the stages above"
+    if entry["key"] != record.stage_key(cfg, stage):
+        return "outdated", "made from other parameters or inputs"
+    return "finished", None
+
+
+def _stage(cfg: Config, stage: str, status: str, note: str | None, entry: dict | None, failure: str | None) -> dict:
     """What the table says about one stage."""
-    status = "running" if running else "failed" if failure is not None else "finished" if entry else "not run"
-    shown = entry if entry and status == "finished" else None
-    seconds = shown["seconds"] if shown else {}
+    seconds = entry["seconds"] if entry else {}
     return {
         "name": stage,
         "status": status,
-        "error": first_line(failure) if status == "failed" else None,
-        "finished": shown["finished"].replace("T", " ").removesuffix("Z") + " UTC" if shown else None,
-        "seconds": sum(seconds.values()) if shown else None,
+        "note": note,
+        "error": None if failure is None else first_line(failure),
+        "finished": entry["finished"].replace("T", " ").removesuffix("Z") + " UTC" if entry else None,
+        "seconds": sum(seconds.values()) if entry else None,
         "parts": list(seconds.items()),
-        "outdated": bool(shown) and not _same_params(cfg, shown),
         "html": f"{stage}.html" if (cfg.reports / f"{stage}.html").is_file() else None,
     }
-
-
-def _same_params(cfg: Config, entry: dict) -> bool:
-    """Whether a stage was made from the parameters that the params file holds now."""
-    params = cfg.params.model_dump(mode="json")
-    return all(entry["params"].get(s) == params[s] for s in record.SECTIONS[entry["stage"]])
 
 
 def _distinct(records: dict[str, dict], text: Callable[[dict], str]) -> list[tuple[str, str]]:
@@ -222,7 +255,8 @@ def readme(cfg: Config, text: str) -> str:
         "base last: `math-science-code` is the paper's (math & science) & code."
     )
     table = "\n".join(lines)
-    return RESULTS.sub(lambda match: f"{match[1]}{table}\n\n{note}\n{match[2]}", text)
+    headline = entries[STAGES[-1]]["facts"]["headline"]
+    return RESULTS.sub(lambda match: f"{match[1]}{table}\n\n{headline}\n\n{note}\n{match[2]}", text)
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ calls sys.exit leaves exit status 0).
 
 import argparse
 import fcntl
-import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -92,7 +92,6 @@ def execute(cfg: Config, stage: str) -> str | None:
 
     executed = cfg.home / "executed" / f"{stage}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    record.record_path(cfg, stage).unlink(missing_ok=True)
     failure = None
     with Terminal(cfg.home / "logs" / "events.txt"):
         try:
@@ -111,16 +110,22 @@ def execute(cfg: Config, stage: str) -> str | None:
 
 
 def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
-    """Keep or run a stage and tell the terminal; False when it failed."""
+    """Keep or run a stage and tell the terminal; False when it failed. The page says how it stands, also when left."""
     from tinyr1 import report
 
     if is_fresh(cfg, stage):
         print(f"{stage}: kept", flush=True)
         return True
     print(f"\n== {stage}", flush=True)
-    report.index(cfg, running=stage)
+    for made_last in (record.record_path(cfg, stage), cfg.reports / f"{stage}.html"):  # these two make it fresh
+        made_last.unlink(missing_ok=True)
     started = time.monotonic()
-    failure = execute(cfg, stage)
+    try:
+        report.index(cfg, running=stage)
+        failure = execute(cfg, stage)
+    except BaseException:  # Ctrl-C, or a kernel that does not start
+        report.index(cfg, interrupted=stage)
+        raise
     if failure:
         failures[stage] = failure
         page = report.index(cfg, failures=failures)
@@ -131,6 +136,15 @@ def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
     report.index(cfg)
     print(f"   {stage} finished in {time.monotonic() - started:.0f} s", flush=True)
     return True
+
+
+def close_page(cfg: Config) -> None:
+    """A page that says "running" to whoever holds the run's lock was left by a run that was killed."""
+    from tinyr1 import report
+
+    stage = report.shown_as_running(cfg)
+    if stage is not None:
+        report.index(cfg, interrupted=None if is_fresh(cfg, stage) else stage)
 
 
 def headline(cfg: Config) -> str:
@@ -161,8 +175,7 @@ def model_bytes(cfg: Config) -> int | None:
     """Size of one model of the run, by the base checkpoint or by what it will be made from; None where unknown."""
     for made in (cfg.home / "base", cfg.backbone):
         if record.manifest_path(made).is_file():
-            files = json.loads(record.manifest_path(made).read_text(encoding="utf-8"))["files"].values()
-            return sum(file["bytes"] for file in files)
+            return sum(file["bytes"] for file in record.manifest(made)["files"].values())
     from tinyr1 import backbone  # PyTorch takes seconds; a run that has begun does not wait for it
 
     return backbone.weight_bytes(cfg)
@@ -201,9 +214,11 @@ def main() -> int:
     parser.add_argument("--stage", choices=STAGES, help="only this stage; the ones before it must be finished")
     arguments = parser.parse_args()
     failures: dict[str, str] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and a cluster's time limit end it as Ctrl-C does
     try:
         cfg = config.load(arguments.run)
         held = lock(cfg)
+        close_page(cfg)
         check_disk(cfg)
         if arguments.stage:
             check_before(cfg, arguments.stage)
@@ -214,7 +229,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from here: make reproduce RUN={arguments.run}", file=sys.stderr)
+        again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
+        print(f"\ninterrupted; the same command goes on from here: {again}", file=sys.stderr)
         return 130
     if not arguments.stage or arguments.stage == STAGES[-1]:
         print(f"\n{headline(cfg)}\n\npass@1 in percent, with 95 % intervals. Report: {cfg.reports / 'index.html'}")

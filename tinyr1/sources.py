@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets import load_dataset
-
+from tinyr1 import questionfiles
 from tinyr1.config import ROOT, Config, ConfigError, Source
 
+SUFFIXES = (".jsonl", ".parquet")
+PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
 # Columns that a row must have for its reader in `tinyr1.curate`; the rest of a dataset may be cut away.
 REQUIRED = {
     "openr1_math": ("problem", "answer", "question_type", "source", "generations", "correctness_math_verify"),
@@ -26,16 +27,20 @@ def read_all(cfg: Config, domain: str) -> list[tuple[Source, Iterator[dict]]]:
 def read(source: Source, domain: str, levels: list[int], seed: int) -> Iterator[dict]:
     """Raw rows in their dataset's own columns, at most `source.rows` of them.
 
-    Raises ConfigError when a file is missing or the rows lack a column that the reader needs.
+    ConfigError when a file or dataset cannot be read, or a row lacks a column that the reader needs.
     """
-    rows = _miniature(source, domain, levels, seed) if source.kind == "miniature" else _dataset(source)
+    where = f"sources.{domain}"
+    if source.kind == "miniature":
+        rows = _miniature(source, domain, levels, seed)
+    else:
+        rows = _files(source, where) if source.kind == "files" else _hub(source, where)
     needed = {*REQUIRED[source.columns], *source.keep}
     for i, row in enumerate(rows):
         if i == source.rows:
             return
-        if i == 0 and (missing := sorted(needed - row.keys())):
+        if missing := sorted(needed - row.keys()):
             raise ConfigError(
-                f"sources.{domain}: {source.path or source.kind} has no column {', '.join(missing)}; it has "
+                f"{where}: row {i + 1} of {source.path or source.kind} has no column {', '.join(missing)}; it has "
                 f"{', '.join(sorted(row))}. Is `columns: {source.columns}` right?"
             )
         yield row
@@ -47,18 +52,54 @@ def _miniature(source: Source, domain: str, levels: list[int], seed: int) -> Ite
     return raw.rows(domain, source.columns, source.rows, levels, seed)
 
 
-def _dataset(source: Source) -> Iterator[dict]:
-    """Rows through `datasets`, streamed: s1's full set alone is 5.8 GB."""
-    if source.kind == "files":
-        folder = ROOT / source.path
-        files = sorted(str(p) for p in folder.rglob("*") if p.suffix in (".jsonl", ".parquet"))
-        files = [str(folder)] if folder.is_file() else files
-        if not files:
-            raise ConfigError(f"{source.path}: no such file, or a folder without .jsonl or .parquet files")
-        form = "parquet" if Path(files[0]).suffix == ".parquet" else "json"
-        return iter(load_dataset(form, data_files=files, split="train", streaming=True))
-    return iter(
-        load_dataset(
-            source.path, source.config, revision=source.revision, split="train", streaming=True
+def _files(source: Source, where: str) -> Iterator[dict]:
+    """Rows of a JSONL or parquet file, or of all in a folder. ConfigError names file and row of one that is damaged."""
+    path = ROOT / source.path
+    files = [p for p in (path, *sorted(path.rglob("*"))) if p.suffix in SUFFIXES and p.is_file()]
+    if not files:
+        raise ConfigError(
+            f"{where}: {path}: no such {' or '.join(SUFFIXES)} file, and no folder with any; put it there, or name "
+            "another path"
         )
-    )
+    for file in files:
+        try:
+            yield from _parquet(file) if file.suffix == ".parquet" else questionfiles.rows(file)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}; mend the file, or put it there again") from error
+
+
+def _parquet(path: Path) -> Iterator[dict]:
+    """Rows of a parquet file, some at a time: a whole file of a training dataset takes gigabytes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    done = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(PARQUET_ROWS):
+            yield from batch.to_pylist()
+            done += len(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigError(f"{path}: not a whole parquet file, rows beyond {done} cannot be read: {said}") from error
+
+
+def _hub(source: Source, where: str) -> Iterator[dict]:
+    """Rows of a Hugging Face dataset, streamed: s1's full set alone is 5.8 GB."""
+    from datasets import exceptions, load_dataset  # takes seconds; the other kinds of sources need none of it
+    from huggingface_hub.errors import HTTPError
+
+    done = 0
+    try:
+        for row in load_dataset(source.path, source.config, revision=source.revision, split="train", streaming=True):
+            yield row
+            done += 1
+    # A missing, gated or unreachable dataset and a lost connection are OSErrors and HTTPErrors; an unknown
+    # configuration and damaged data ValueErrors; a dataset that is a program a RuntimeError.
+    except (OSError, HTTPError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{where}: {source.path} (config {source.config}, revision {source.revision}) failed after {done} rows "
+            f"({type(error).__name__}: {said}); check path, config, revision and the network. Where it is gated, "
+            f"accept its terms at https://huggingface.co/datasets/{source.path} and run `hf auth login`. Or download "
+            "it and use kind: files"
+        ) from error

@@ -3,10 +3,11 @@
     python -m tinyr1.evaluate --model FOLDER --benchmarks aime24,gpqa,lcb --protocol sound
     python -m tinyr1.evaluate --endpoint http://localhost:8000/v1 --model NAME --benchmarks aime24
     python -m tinyr1.evaluate --model NAME --benchmarks aime24 --responses samples.jsonl      grade, sample nothing
+    python -m tinyr1.evaluate --model FOLDER --benchmarks aime24 --against OUT_FOLDER         and compare in pairs
 
 Benchmarks, engine and sampling come from a params file; options override them. The output folder holds responses,
-graded samples, scores.csv, evaluation.json (protocol, sources, isolation, outcomes) and the files that users of
-lm-evaluation-harness know. The same command continues after an interruption.
+graded samples, scores.csv, examples.txt, evaluation.json (protocol, sources, isolation, outcomes) and the files that
+users of lm-evaluation-harness know. The same command continues after an interruption.
 """
 
 import argparse
@@ -18,10 +19,10 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from tinyr1 import comparison, config, evaluate, interop, paper, preflight, record
+from tinyr1 import against, comparison, config, evaluate, interop, preflight, record
 from tinyr1 import protocol as protocols
 from tinyr1.config import Config, ConfigError
-from tinyr1.modelfiles import CHECKPOINT
+from tinyr1.modelfiles import CHECKPOINT, CheckpointError, read_config
 from tinyr1.record import StageError
 from tinyr1.sandbox import SandboxError
 from tinyr1.selftest import SelfTestError
@@ -34,6 +35,9 @@ TWINS = {
         "sha256": "b4e273c02d3e7fe1b74b59eae768fc8230bfb0f79539890cb56f4361caac0331",
     }),
 }  # fmt: skip
+# Options by the last part of the path of what they set in a params file.
+FLAGS = {"samples": "--samples", "questions": "--questions", "max_tokens": "--max-tokens",
+         "temperature": "--temperature", "top_p": "--top-p"}  # fmt: skip
 ALIASES = {"lcb": "livecodebench", "gpqa-diamond": "gpqa", "aime2024": "aime24", "aime2025": "aime25"}
 
 
@@ -83,6 +87,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
     parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the server's key")
     parser.add_argument("--responses", type=Path, help="JSONL of answers of one benchmark; nothing is sampled")
+    parser.add_argument("--against", type=Path, metavar="OUT_FOLDER", help="another finished evaluation, to compare")
     return parser
 
 
@@ -109,16 +114,32 @@ def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
             for benchmark in e["benchmarks"].values():
                 benchmark[key] = value
     e |= {k: v for k in ("protocol", "temperature", "top_p") if (v := getattr(a, k)) is not None}
-    if a.endpoint:
-        e["engine"] = {
-            "kind": "endpoint", "base_url": a.endpoint, "model": a.model, "api_key_variable": a.api_key_variable,
-            "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
-        }  # fmt: skip
+    e["engine"] = _endpoint(a) or e["engine"]
     try:
         return config.Params.model_validate(data)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(p) for p in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
+        lines = [line for item in error.errors() for line in _explained(item)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _endpoint(a: argparse.Namespace) -> dict | None:
+    """The engine block of a served model, None where none is asked for."""
+    if a.endpoint is None:
+        if a.api_key_variable:
+            raise ConfigError(f"--api-key-variable: {a.api_key_variable} goes with --endpoint only; give the URL too")
+        return None
+    return {
+        "kind": "endpoint", "base_url": a.endpoint, "model": a.model, "api_key_variable": a.api_key_variable,
+        "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
+    }  # fmt: skip
+
+
+def _explained(item: dict) -> list[str]:
+    """One pydantic error as lines `option: value rule`; the path in the params file where it is no option's."""
+    if item["loc"][-1:] == ("base_url",):
+        return [f"--endpoint: {item['input']!r} should begin with http:// or https://, without user name or password"]
+    parts = [line.partition(": ") for line in config._explain(item)]
+    return [f"{FLAGS.get(path.rpartition('.')[2], path)}: {rest}" for path, _, rest in parts]
 
 
 def checkpoint(a: argparse.Namespace) -> Path:
@@ -159,7 +180,10 @@ def fitted(params: config.Params, folder: Path) -> config.Params:
     e = params.evaluate
     if e.engine.kind != "vllm" or not (folder / "config.json").is_file():
         return params
-    limit = preflight.context_limit(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    try:
+        limit = preflight.context_limit(read_config(folder))
+    except CheckpointError as error:
+        raise ConfigError(f"--model: {error}") from error
     longest = max(benchmark.max_tokens for benchmark in e.benchmarks.values())
     if limit is None or not longest < limit < e.engine.max_model_len:
         return params
@@ -234,21 +258,6 @@ def _sent(request: dict) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in request["messages"])
 
 
-def published(graded: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """The paper's scores on these benchmarks, for its backbone and its model, with the difference of ours to each."""
-    shares = comparison.by_question(graded).share
-    scores, ours = paper.scores(), {name: shares.xs(name, level="benchmark").to_numpy() for name in names}
-    called = {"backbone": "DeepSeek-R1-Distill-Qwen-32B", "math-science-code": "TinyR1-32B-Preview"}
-    rows = {
-        title: {
-            b: f"{100 * scores[model, b]:.1f}; ours less it {comparison.less(ours[b], scores[model, b])}"
-            for b in names if (model, b) in scores
-        }
-        for model, title in called.items()
-    }  # fmt: skip
-    return pd.DataFrame(rows).T.dropna(how="all")
-
-
 def run(a: argparse.Namespace) -> None:
     cfg = load(a)
     loaded = evaluate.load(cfg)
@@ -256,6 +265,7 @@ def run(a: argparse.Namespace) -> None:
     if few := [name for name, questions in asked.items() if len(questions) < 2]:
         raise ConfigError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")
     described = [evaluate.protocol(cfg, name, questions) for name, questions in asked.items()]
+    other = against.load(a.against, described, cfg.name) if a.against else None  # before hours of sampling
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
     show_prompts(cfg, asked, bool(a.responses))
     tested = evaluate.self_test(cfg, asked)
@@ -264,27 +274,39 @@ def run(a: argparse.Namespace) -> None:
         adopt(cfg, a.responses, asked)
         sampled = {"imported": str(a.responses)}
     else:
-        sampled = evaluate.generate(cfg, asked, has_gpu=bool(record.machine()["gpus"]))
+        sampled = evaluate.generate(cfg, asked, has_gpu=record.has_gpu())
     graded = evaluate.grade_all(cfg, asked)
     if graded.empty:
         raise StageError("no answer to grade")
     store(cfg, loaded, described, graded, tested, sampled)
+    show_results(graded, asked)
+    if other is not None:
+        print(f"\n{against.question_by_question(graded, other)}")
+    print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
+
+
+def show_results(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
+    """Outcomes, lengths of answers, scores, and the paper's numbers where it has any."""
     counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
-    print(f"\n{counts.to_string()}\n\n{comparison.intervals(graded, asked, {}).to_string()}")
-    theirs = published(graded, list(asked))
+    print(f"\n{counts.to_string()}")
+    tokens = evaluate.token_quantiles(graded)
+    if not tokens.empty:
+        print(f"\ntokens in an answer:\n{tokens.to_string()}")
+    print(f"\n{comparison.intervals(graded, asked, {}).to_string()}")
+    theirs = against.published(graded, list(asked))
     if not theirs.empty:
         print(f"\nthe paper's own numbers, on its own runs; differences with the width for two independent runs:\n"
               f"{theirs.to_string()}")  # fmt: skip
-    print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
 
 
 def store(
     cfg: Single, loaded: dict, described: list[dict], graded: pd.DataFrame, tested: pd.DataFrame, sampled: dict
 ) -> None:
-    """scores.csv, graded.jsonl, evaluation.json, and the harness's results.json and samples_*.jsonl."""
+    """scores.csv, graded.jsonl, examples.txt, evaluation.json, and the harness's results.json and samples_*.jsonl."""
     asked = {name: one.questions for name, one in loaded.items()}
     evaluate.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.6f")
     evaluate.save_graded(cfg, graded)
+    record.write_atomic(cfg.out / "examples.txt", evaluate.examples(cfg, graded, asked) + "\n")
     evaluate.export(cfg, cfg.out, graded, asked, described)
     facts = {
         "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
