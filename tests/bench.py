@@ -80,13 +80,19 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def sampling(cfg: Config) -> dict[str, float]:
-    """Useful tokens/s of `tinyr1.generate` (engine start not counted) and of transformers.generate at batch 64."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def sampling(cfg: Config, repeats: int) -> dict[str, float]:
+    """Median useful tokens/s of `tinyr1.generate` (engine start not counted) and of transformers.generate at batch 64,
+    alternating."""
+    plan = evaluate.generation_plan(cfg, ["backbone"], evaluate.questions(cfg))
+    rates: dict[str, list[float]] = {"tinyr1.generate": [], "transformers.generate": []}
+    for _ in range(repeats):
+        rates["tinyr1.generate"].append(ours(cfg, plan))
+        rates["transformers.generate"].append(theirs(cfg, plan))
+    return {name: statistics.median(values) for name, values in rates.items()}
 
-    asked = evaluate.questions(cfg)
-    plan = evaluate.generation_plan(cfg, ["backbone"], asked)
+
+def ours(cfg: Config, plan: dict) -> float:
+    """Tokens/s of all requests of a plan for one model."""
     with tempfile.TemporaryDirectory() as name:
         for job in plan["models"][0]["jobs"]:
             job["out"] = str(Path(name) / f"{job['benchmark']}.jsonl")
@@ -97,6 +103,14 @@ def sampling(cfg: Config) -> dict[str, float]:
             check=True, capture_output=True,
         )  # fmt: skip
         progress = json.loads(path.with_suffix(".progress").read_text(encoding="utf-8"))
+    return progress["tokens"] / progress["seconds"]
+
+
+def theirs(cfg: Config, plan: dict) -> float:
+    """Tokens/s, without padding, of one batch of the plan's prompts."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     tokenizer = backbone.tokenizer(cfg)
     tokenizer.padding_side = "left"
     model = AutoModelForCausalLM.from_pretrained(cfg.backbone, dtype=torch.bfloat16).eval()
@@ -110,8 +124,7 @@ def sampling(cfg: Config) -> dict[str, float]:
         out = model.generate(**batch, max_new_tokens=most, do_sample=True, temperature=cfg.params.evaluate.temperature)
     seconds = time.perf_counter() - started
     written = out[:, batch["input_ids"].shape[1] :]
-    useful = int((written != tokenizer.pad_token_id).sum()) + len(texts)
-    return {"tinyr1.generate": progress["tokens"] / progress["seconds"], "transformers.generate": useful / seconds}
+    return (int((written != tokenizer.pad_token_id).sum()) + len(texts)) / seconds
 
 
 def main() -> None:
@@ -121,9 +134,9 @@ def main() -> None:
     arguments = parser.parse_args()
     cfg = config.load(arguments.run)
     record.check(cfg.backbone, f"run `make reproduce RUN={cfg.run}` first")
-    for title, rates in (("training", training(cfg, arguments.repeats)), ("sampling", sampling(cfg))):
-        (ours, mine), (peer, theirs) = rates.items()
-        print(f"{title}: {ours} {mine:.0f} tokens/s, {peer} {theirs:.0f} tokens/s, ratio {mine / theirs:.1f}")
+    for title, measure in (("training", training), ("sampling", sampling)):
+        (kit, fast), (peer, slow) = measure(cfg, arguments.repeats).items()
+        print(f"{title}: {kit} {fast:.0f} tokens/s, {peer} {slow:.0f} tokens/s, ratio {fast / slow:.1f}")
 
 
 if __name__ == "__main__":
