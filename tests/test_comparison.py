@@ -90,8 +90,9 @@ def test_both_intervals_and_pass_at_k():
 
 
 def test_one_sample_of_each_question_has_no_second_interval():
-    row = comparison.intervals(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {}).loc["a", "b"]
-    assert row["samples"] == "one sample each"
+    table = comparison.intervals(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {})
+    assert table.loc["a", "b"]["samples"] == "one sample each"
+    assert list(table) == ["pass@1", "questions", "samples"], "pass@1 is not told twice, and no column is empty"
 
 
 def test_majority_and_errata():

@@ -329,3 +329,21 @@ def test_the_distillation_leaves_rows_of_every_domain_for_the_branches(params_te
     assert any(line.startswith(f"{FILE}: curate.limit.math: 100 rows, but") for line in found)
     assert len(found) == 2
     assert set(rows) == set(config.DOMAINS)
+
+
+@pytest.mark.parametrize("run", ["smoke", "smol", "r1-1.5b", "paper"])
+def test_the_table_shows_every_parameter_that_is_set(run):
+    """The rows, read as YAML and put back in their places, are the params file without what is null."""
+    cfg, found = config.load(run), {}
+
+    def leaves(value, path=""):
+        if isinstance(value, dict):
+            return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}" if path else key)]
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return [leaf for i, inner in enumerate(value) for leaf in leaves(inner, f"{path}[{i}]")]
+        return [] if value is None else [(path, value)]
+
+    for block, text in config.table(cfg).itertuples():
+        prefix = "" if block == "run" else f"{block}."
+        found |= {f"{prefix}{key}": value for key, value in yaml.safe_load(f"{{{text}}}").items()}
+    assert found == dict(leaves(cfg.params.model_dump(mode="json")))

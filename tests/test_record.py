@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -399,3 +400,10 @@ def test_asking_for_a_gpu_does_not_import_torch_here(torch_says):
     code += "print(record.has_gpu(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_a_table_of_texts_is_shown_to_the_end_of_each():
+    text = "first line\n" + "word " * 100 + "end"
+    page = record.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
+    assert text in page
+    assert "pre-wrap" in page

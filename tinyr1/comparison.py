@@ -98,7 +98,7 @@ def intervals(
     two samples of each. pass@k: at least one of the k drawn samples is right; cons@k: the majority's answer is; both
     with intervals from resampled questions. Beside it the score without problems of known faults (LiveCodeBench's
     errata), the paper's number where it has one, and ours less it with the width for two independent runs, since
-    nothing is known of the paper's single questions.
+    nothing is known of the paper's single questions. Columns in which there is nothing are left out.
     """
     rows = []
     for (model, benchmark), part in graded.groupby(["model", "benchmark"], sort=False):
@@ -106,7 +106,7 @@ def intervals(
         k, values = int(counts.samples.min()), counts.share
         over = stats.proportion(values.to_numpy())
         again = stats.resampled(values.to_numpy(), k) if k > 1 else None
-        at_k = stats.pass_at_k(counts.right.to_numpy(), k, k) if (counts.samples == k).all() else None
+        at_k = stats.pass_at_k(counts.right.to_numpy(), k, k) if k > 1 and (counts.samples == k).all() else None
         theirs = paper.get((model, benchmark))
         rows.append({
             "model": model, "benchmark": benchmark, "pass@1": f"{100 * over.mean:.1f}",
@@ -116,7 +116,8 @@ def intervals(
             "paper": f"{100 * theirs:.1f}" if theirs is not None else "",
             "less paper": less(values.to_numpy(), theirs) if theirs is not None else "",
         })  # fmt: skip
-    return pd.DataFrame(rows).set_index(["model", "benchmark"])
+    table = pd.DataFrame(rows).set_index(["model", "benchmark"])
+    return table.loc[:, (table != "").any()]
 
 
 def less(values: np.ndarray, published: float) -> str:

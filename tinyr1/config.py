@@ -6,6 +6,7 @@
 
 import difflib
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -483,21 +484,24 @@ class Config(Block):
 
 
 def table(cfg: Config) -> "pd.DataFrame":
-    """Every parameter with its path in the params file, for the first cell of a notebook."""
+    """Every parameter that is not null, a row for each block of the params file, for the first cell of a notebook."""
     import pandas as pd  # only notebooks need it; a second `make reproduce` should not wait for it
 
-    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                yield from leaves(inner, f"{path}.{key}" if path else str(key))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for i, inner in enumerate(value):
-                yield from leaves(inner, f"{path}[{i}]")
-        else:
-            yield path, value
+    def inner(value: dict) -> dict[str, dict]:
+        lists = {f"{k}[{i}]": v for k, vs in value.items() if isinstance(vs, list) for i, v in enumerate(vs)}
+        return {key: v for key, v in (value | lists).items() if isinstance(v, dict)}
 
-    rows = leaves(cfg.params.model_dump(mode="json"), "")
-    return pd.DataFrame(rows, columns=["parameter", "value"]).astype(str).set_index("parameter")
+    def rows(value: dict, path: str) -> Iterator[tuple[str, str]]:
+        nested = inner(value)
+        own = {k: v for k, v in value.items() if v is not None and k not in nested and f"{k}[0]" not in nested}
+        if own:
+            text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+            yield path or "run", text.strip().removeprefix("{").removesuffix("}")
+        for key, block in nested.items():
+            yield from rows(block, f"{path}.{key}" if path else key)
+
+    found = rows(cfg.params.model_dump(mode="json"), "")
+    return pd.DataFrame(found, columns=["block", "parameters"]).set_index("block")
 
 
 def reports_folder() -> Path:

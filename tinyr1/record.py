@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING
 from tinyr1.config import ROOT, STAGES, Config
 
 if TYPE_CHECKING:
+    import pandas as pd
     from IPython.display import Image
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
 MANIFEST = "artifact.json"
 HASHED = "sha256"  # fact of a builder: hashes of the files that it has hashed while it wrote them
@@ -280,6 +282,11 @@ class Stopwatch:
         now = time.monotonic()
         self.seconds[name] = now - self.last
         self.last = now
+
+
+def whole(table: "pd.DataFrame") -> "Styler":
+    """A table of texts for a notebook, each cell to its end and with its own line breaks."""
+    return table.astype(str).style.set_properties(**{"text-align": "left", "white-space": "pre-wrap"})
 
 
 def save_figure(cfg: Config, name: str, figure: "Figure") -> "Image":
