@@ -1,6 +1,8 @@
 import importlib.util
 import os
 import shutil
+import threading
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,30 @@ def home(tmp_path, monkeypatch):
         monkeypatch.setenv(f"TINYR1_{name}", str(tmp_path / folder))
     shutil.copy(ROOT / "params" / "smol.yaml", tmp_path / "params")
     return tmp_path
+
+
+@pytest.fixture
+def serve_hub(tmp_path, monkeypatch):
+    """Call with a request handler: the hub's client then talks to a server of this process, with a cache of its own."""
+    from huggingface_hub import constants
+
+    servers = []
+
+    def serve(handler):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

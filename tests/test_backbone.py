@@ -1,7 +1,6 @@
 """Where the backbone comes from: a folder, or the hub with all that can go wrong there."""
 
 import http.server
-import threading
 
 import pytest
 from checkpoints import Shape, experts
@@ -37,16 +36,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The hub's client against a server of this process."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield
-    server.shutdown()
-    server.server_close()
+def hub(serve_hub):
+    serve_hub(Hub)
 
 
 @pytest.mark.parametrize(

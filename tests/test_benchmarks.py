@@ -5,12 +5,10 @@ import http.server
 import json
 import pickle
 import subprocess
-import threading
 import zlib
 
 import pyarrow
 import pytest
-from huggingface_hub import constants
 from pyarrow import parquet
 
 from tinyr1 import benchmarks, questionfiles
@@ -446,26 +444,16 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The hub's client against a server of this process, with a cache of its own."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def hub(serve_hub, monkeypatch):
+    """Puts a file on a hub."""
+    serve_hub(Hub)
     monkeypatch.setattr(Hub, "files", {})
 
     def put(path, rows):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         Hub.files[f"/datasets/{path.replace('//', f'/resolve/{COMMIT}/')}"] = text.encode()
 
-    yield put
-    server.shutdown()
-    server.server_close()
+    return put
 
 
 def test_a_file_of_the_hub_is_read_at_its_commit(hub):
