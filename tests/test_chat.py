@@ -188,8 +188,10 @@ def test_without_a_folder_the_merged_model_answers_where_the_run_is_stored(token
     assert answer.strip()
 
 
+# A test that runs in the background of a shell has inherited that interrupts are ignored; a person's shell does not.
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tinyr1 import chat
 def stream(*_):
     print("thinking", flush=True)
