@@ -320,7 +320,7 @@ def test_the_real_questions_of_aime_2025_in_every_published_form(tmp_path, share
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR0")
-    with pytest.raises(ConfigError, match=r"a\.parquet: not a parquet file"):
+    with pytest.raises(ConfigError, match=r"a\.parquet: not a whole parquet file"):
         load("aime", tmp_path / "a.parquet")
 
 

@@ -5,7 +5,7 @@ import pyarrow.parquet
 import pytest
 from huggingface_hub.errors import HTTPError
 
-from tinyr1 import sources
+from tinyr1 import questionfiles, sources
 from tinyr1.config import ConfigError, Source
 
 ROWS = [
@@ -69,7 +69,7 @@ def test_no_more_rows_are_read_than_asked_for(tmp_path):
 
 
 def test_a_parquet_file_gives_its_rows_some_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PARQUET_ROWS", 2)
+    monkeypatch.setattr(questionfiles, "PARQUET_ROWS", 2)
     assert read(source(path=parquet(tmp_path / "a.parquet", ROWS))) == ROWS
 
 
@@ -130,7 +130,7 @@ def test_a_parquet_file_cut_short_is_named(tmp_path, size):
 
 
 def test_rows_before_the_damage_in_a_parquet_file_are_counted(tmp_path):
-    group = 2 * sources.PARQUET_ROWS
+    group = 2 * questionfiles.PARQUET_ROWS
     path = parquet(tmp_path / "a.parquet", ROWS * 200, row_group_size=group)
     damaged = bytearray(path.read_bytes())
     second = pyarrow.parquet.read_metadata(path).row_group(1).column(0).dictionary_page_offset

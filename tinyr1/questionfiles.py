@@ -1,4 +1,4 @@
-"""Files that hold benchmark questions: found locally or fetched from the Hugging Face hub, read, hashed.
+"""Files of rows, above all of benchmark questions: found locally or fetched from the Hugging Face hub, read, hashed.
 
 `path` of a benchmark is one of
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from tinyr1 import record
 from tinyr1.config import HUB, ROOT, Benchmark, ConfigError
 
+PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 csv.field_size_limit(1 << 24)  # characters; the default of 131,072 is below the longest GPQA explanations allowed
 
@@ -132,13 +133,18 @@ def _csv(path: Path) -> Iterator[dict]:
 
 
 def _parquet(path: Path) -> Iterator[dict]:
+    """Some rows at a time: a whole file of a training dataset takes gigabytes."""
     import pyarrow
     from pyarrow import parquet
 
+    done = 0
     try:
-        yield from parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise ConfigError(f"{path}: not a parquet file: {error}") from error
+        for batch in parquet.ParquetFile(path).iter_batches(PARQUET_ROWS):
+            yield from batch.to_pylist()
+            done += len(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigError(f"{path}: not a whole parquet file, rows beyond {done} cannot be read: {said}") from error
 
 
 def column(row: dict, path: Path, *names: str) -> object:

@@ -1,13 +1,11 @@
 """Raw rows of a source: a Hugging Face dataset, local files, or the miniature."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tinyr1 import questionfiles
 from tinyr1.config import ROOT, Config, ConfigError, Source
 
 SUFFIXES = (".jsonl", ".parquet")
-PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
 # Columns that a row must have for its reader in `tinyr1.curate`; the rest of a dataset may be cut away.
 REQUIRED = {
     "openr1_math": ("problem", "answer", "question_type", "source", "generations", "correctness_math_verify"),
@@ -63,24 +61,9 @@ def _files(source: Source, where: str) -> Iterator[dict]:
         )
     for file in files:
         try:
-            yield from _parquet(file) if file.suffix == ".parquet" else questionfiles.rows(file)
+            yield from questionfiles.rows(file)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}; mend the file, or put it there again") from error
-
-
-def _parquet(path: Path) -> Iterator[dict]:
-    """Rows of a parquet file, some at a time: a whole file of a training dataset takes gigabytes."""
-    import pyarrow
-    from pyarrow import parquet
-
-    done = 0
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(PARQUET_ROWS):
-            yield from batch.to_pylist()
-            done += len(batch)
-    except (pyarrow.ArrowException, OSError) as error:
-        said = str(error).partition("\n")[0]
-        raise ConfigError(f"{path}: not a whole parquet file, rows beyond {done} cannot be read: {said}") from error
 
 
 def _hub(source: Source, where: str) -> Iterator[dict]:
