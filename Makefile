@@ -66,10 +66,10 @@ evaluate: setup
 	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)" $(ARGS)
 
 bench: setup
-	@$(PY) tests/bench.py
-	@$(PY) tests/bench_merge.py
-	@$(PY) tests/bench_sandbox.py
-	@$(PY) tests/bench_generate.py "$$(mktemp -d)/bench"
+	@$(PY) tests/bench/bench_train.py
+	@$(PY) tests/bench/bench_merge.py
+	@$(PY) tests/bench/bench_sandbox.py
+	@$(PY) tests/bench/bench_generate.py "$$(mktemp -d)/bench"
 
 readme: setup
 	@$(PY) -m tinyr1.report $(RUN)

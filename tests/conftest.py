@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyr1 import chat
+from tinyr1.core import prompts
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,11 +70,11 @@ def tokenizer(request):
 
     folder = request.config.cache.mkdir("tokenizer") / f"smollm2-{__version__}"
     if not folder.exists():
-        from tinyr1 import backbone
+        from tinyr1.branch import backbone
 
         partial = folder.with_suffix(f".{os.getpid()}")
         backbone._wheel_tokenizer().save_pretrained(partial)
         partial.rename(folder)
     loaded = AutoTokenizer.from_pretrained(folder)
-    loaded.chat_template = chat.R1_TEMPLATE
+    loaded.chat_template = prompts.R1_TEMPLATE
     return loaded

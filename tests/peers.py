@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tinyr1 import record
-from tinyr1.config import ROOT
+from tinyr1.core import record
+from tinyr1.core.config import ROOT
 
 ENVIRONMENT = ROOT / ".venv-bench"
 PINS = ("trl==1.16.0", "mergekit==0.1.5", "immutables==0.21", "peft==0.21.2")
@@ -20,7 +20,7 @@ def python() -> str:
     pins = "\n".join(PINS) + "\n"
     if not done.exists() or done.read_text(encoding="utf-8") != pins:
         subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", ENVIRONMENT], check=True)
-        site = Path(record.__file__).parents[1]
+        site = Path(record.__file__).parents[2]
         kit = next(p for p in sys.path if p.endswith("site-packages"))
         folder = next((ENVIRONMENT / "lib").glob("python3*")) / "site-packages"
         (folder / "kit.pth").write_text(f"{kit}\n{site}\n", encoding="utf-8")

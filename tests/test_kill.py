@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tinyr1.config import ROOT
+from tinyr1.core.config import ROOT
 
 pytestmark = pytest.mark.slow
 PROCESSES = (
-    "tinyr1.run", "ipykernel_launcher", "bin/deepspeed", "deepspeed.launcher", "tinyr1.train", "tinyr1.generate",
+    "tinyr1.run", "ipykernel_launcher", "bin/deepspeed", "deepspeed.launcher", "tinyr1.branch.train", "tinyr1.sampling.process",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import nbformat
 import papermill
 import pytest
 
-from tinyr1.config import ROOT, STAGES
+from tinyr1.core.config import ROOT, STAGES
 
 PATHS = [ROOT / "notebooks" / f"{stage}.ipynb" for stage in STAGES]
 MOST_LINES = 15

@@ -15,8 +15,11 @@ from collections import namedtuple
 import pytest
 from checkpoints import Shape, experts
 
-from tinyr1 import backbone, config, record, report, run
-from tinyr1.config import ROOT, STAGES
+from tinyr1 import run
+from tinyr1.branch import backbone
+from tinyr1.core import config, record
+from tinyr1.core.config import ROOT, STAGES
+from tinyr1.report import index
 
 Usage = namedtuple("Usage", "total used free")
 SIZE = 10**9
@@ -150,7 +153,7 @@ def finished(cfg):
     """A run whose stages are finished, without artifacts."""
     for stage in STAGES:
         finish_stage(cfg, stage)
-    report.index(cfg)
+    index.index(cfg)
     return cfg
 
 
@@ -262,7 +265,7 @@ def test_the_next_command_corrects_the_page_of_a_killed_run(cfg, monkeypatch):
 
 
 def test_a_run_killed_when_all_was_done_is_finished(finished, monkeypatch):
-    report.index(finished, running=STAGES[4])  # the kill came before the page was written again
+    index.index(finished, running=STAGES[4])  # the kill came before the page was written again
     monkeypatch.setattr(run, "headline", lambda cfg: "scores")
     assert run_main(monkeypatch) == 0
     assert [status_of(finished, stage) for stage in STAGES] == ["finished"] * 5
@@ -308,8 +311,8 @@ def test_make_clean_needs_the_name_of_a_run(elsewhere):
 
 def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):
     merged = f"{tmp_path}/a b/smol/merged/math-science-code"
-    assert f'tinyr1.chat "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
-    assert 'tinyr1.chat "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
+    assert f'tinyr1.core.prompts "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
+    assert 'tinyr1.core.prompts "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
     told = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
     assert f'--model "{merged}"' in told
 

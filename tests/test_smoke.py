@@ -9,8 +9,8 @@ import time
 import pandas as pd
 import pytest
 
-from tinyr1 import config, record
-from tinyr1.config import ROOT, SCORE_COLUMNS, STAGES
+from tinyr1.core import config, record
+from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
 
 
 def run_kit(*words, env, timeout=900):

@@ -18,8 +18,8 @@ import threading
 import time
 from pathlib import Path
 
-from tinyr1 import config, progress, record
-from tinyr1.config import ROOT, STAGES, Config, ConfigError
+from tinyr1.core import config, progress, record
+from tinyr1.core.config import ROOT, STAGES, Config, ConfigError
 
 NOTEBOOKS = ROOT / "notebooks"
 REST = 10**9  # bytes for rows, responses, logs and pages
@@ -88,7 +88,7 @@ def execute(cfg: Config, stage: str) -> str | None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from tinyr1 import pages
+    from tinyr1.report import pages
 
     executed = cfg.home / "executed" / f"{stage}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def execute(cfg: Config, stage: str) -> str | None:
 
 def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
     """Keep or run a stage and tell the terminal; False when it failed. The page says how it stands, also when left."""
-    from tinyr1 import report
+    from tinyr1.report import index
 
     if is_fresh(cfg, stage):
         print(f"{stage}: kept", flush=True)
@@ -121,30 +121,30 @@ def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
         made_last.unlink(missing_ok=True)
     started = time.monotonic()
     try:
-        report.index(cfg, running=stage)
+        index.index(cfg, running=stage)
         failure = execute(cfg, stage)
     except BaseException:  # Ctrl-C, or a kernel that does not start
-        report.index(cfg, interrupted=stage)
+        index.index(cfg, interrupted=stage)
         raise
     if failure:
         failures[stage] = failure
-        page = report.index(cfg, failures=failures)
+        page = index.index(cfg, failures=failures)
         print(f"\n{stage} failed after {time.monotonic() - started:.0f} s:\n{failure}\n", file=sys.stderr)
         print(f"The failing cell: {page.parent / stage}.html#papermill-error-cell", file=sys.stderr)
         print(f"Once it is mended, go on with: make reproduce RUN={cfg.run}", file=sys.stderr)
         return False
-    report.index(cfg)
+    index.index(cfg)
     print(f"   {stage} finished in {time.monotonic() - started:.0f} s", flush=True)
     return True
 
 
 def close_page(cfg: Config) -> None:
     """A page that says "running" to whoever holds the run's lock was left by a run that was killed."""
-    from tinyr1 import report
+    from tinyr1.report import index
 
-    stage = report.shown_as_running(cfg)
+    stage = index.shown_as_running(cfg)
     if stage is not None:
-        report.index(cfg, interrupted=None if is_fresh(cfg, stage) else stage)
+        index.index(cfg, interrupted=None if is_fresh(cfg, stage) else stage)
 
 
 def headline(cfg: Config) -> str:
@@ -176,7 +176,7 @@ def model_bytes(cfg: Config) -> int | None:
     for made in (cfg.home / "base", cfg.backbone):
         if record.manifest_path(made).is_file():
             return sum(file["bytes"] for file in record.manifest(made)["files"].values())
-    from tinyr1 import backbone  # PyTorch takes seconds; a run that has begun does not wait for it
+    from tinyr1.branch import backbone  # PyTorch takes seconds; a run that has begun does not wait for it
 
     return backbone.weight_bytes(cfg)
 

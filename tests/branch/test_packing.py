@@ -1,0 +1,193 @@
+from random import Random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from tinyr1.branch import packing, train
+from tinyr1.core.prompts import Encoded
+
+LENGTHS = [7, 1, 12, 5, 30, 2, 9]
+SAMPLES = [
+    Encoded([Random(i).randrange(60) for _ in range(n)], max(1, n // 3)) for i, n in enumerate(LENGTHS)
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small lose more to waiting for a second thread than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_model(name, attention):
+    """The same tiny random network at every call, but for its attention."""
+    shape = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
+    settings = {"llama": LlamaConfig, "qwen2": Qwen2Config}[name](
+        **shape, tie_word_embeddings=name == "llama"
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, attn_implementation=attention)
+    for name, weight in model.named_parameters():  # Qwen2's biases start at zero, which would hide errors
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight)
+    return model
+
+
+def gradients(model):
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def unpacked_loss(model, samples):
+    """Summed target loss of the samples one by one, without anything of tinyr1."""
+    total = torch.zeros(())
+    for sample in samples:
+        logits = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0]
+        targets = torch.tensor(sample.ids[sample.n_prompt :], dtype=torch.long)
+        total = total + F.cross_entropy(logits[sample.n_prompt - 1 : -1], targets, reduction="sum")
+    return total
+
+
+def test_bins_of_the_documented_example():
+    assert packing.bins([5, 3, 2, 4], 7) == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bins_hold_every_sample_once_and_never_more_than_the_capacity(seed):
+    rng = Random(seed)
+    capacity = rng.randrange(8, 200)
+    lengths = [rng.randint(1, capacity) for _ in range(rng.randrange(1, 80))]
+    groups = packing.bins(lengths, capacity)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[i] for i in group) <= capacity for group in groups)
+    # Best fit leaves no two bins that would fit into one, so that it needs less than twice the optimum.
+    sums = sorted(sum(lengths[i] for i in group) for group in groups)
+    assert len(sums) < 2 or sums[0] + sums[1] > capacity
+
+
+def test_no_samples_make_no_bins():
+    assert packing.bins([], 7) == []
+
+
+def test_a_sample_longer_than_the_sequence_is_refused():
+    with pytest.raises(ValueError, match="sample 1 has 8 tokens, the packed sequence only 7"):
+        packing.bins([3, 8], 7)
+
+
+@pytest.fixture
+def packed(tmp_path):
+    facts = packing.write(tmp_path / "packed.safetensors", SAMPLES, 32, seed=3)
+    return packing.PackedSequences(tmp_path / "packed.safetensors"), facts
+
+
+def split(item):
+    """(ids, labels, positions) of each sample in a packed sequence."""
+    lengths = item["cu_seq_lens"].diff().tolist()
+    parts = (item[name][0].split(lengths) for name in ("input_ids", "labels", "position_ids"))
+    return [tuple(t.tolist() for t in sample) for sample in zip(*parts, strict=True)]
+
+
+def test_every_sample_comes_back_once_with_its_own_positions_and_labels(packed):
+    data, _ = packed
+    found = [sample for i in range(len(data)) for sample in split(data[i])]
+    assert sorted(ids for ids, _, _ in found) == sorted(s.ids for s in SAMPLES)
+    prompts = {tuple(s.ids): s.n_prompt for s in SAMPLES}
+    for ids, labels, positions in found:
+        n = prompts[tuple(ids)]
+        assert positions == list(range(len(ids)))
+        assert labels == [packing.IGNORED] * n + ids[n:]
+
+
+def test_the_counts_of_a_packed_file_are_those_of_its_samples(packed):
+    data, facts = packed
+    assert facts["samples"] == len(SAMPLES)
+    assert facts["tokens"] == sum(LENGTHS)
+    assert facts["target_tokens"] == sum(len(s.ids) - s.n_prompt for s in SAMPLES)
+    assert facts["sequences"] == len(data) == 3
+    assert facts["fill"] == pytest.approx(sum(LENGTHS) / (3 * 32))
+    assert sum(len(packing.shifted_targets(data[i]["labels"])[0]) for i in range(3)) == facts["target_tokens"]
+
+
+def test_the_order_of_packed_sequences_follows_the_seed(tmp_path):
+    def order(seed):
+        packing.write(tmp_path / "x", SAMPLES, 32, seed)
+        return packing.PackedSequences(tmp_path / "x").data["ids"].tolist()
+
+    assert order(3) == order(3)
+    assert len({tuple(order(seed)) for seed in range(6)}) > 1
+
+
+def test_targets_are_the_next_tokens():
+    labels = torch.tensor([[-100, -100, 5, 6, -100, -100, 7]])
+    positions, targets = packing.shifted_targets(labels)
+    assert positions.tolist() == [1, 2, 5]
+    assert targets.tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("limit", [packing.PADDED_LIMIT, 0], ids=["padded", "one by one"])
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_packed_attention_is_the_causal_attention_of_each_sample(monkeypatch, limit, kv_heads):
+    monkeypatch.setattr(packing, "PADDED_LIMIT", limit)
+    generator = torch.Generator().manual_seed(1)
+    tokens, heads, dim = sum(LENGTHS), 6, 8
+    query, key, value = (
+        torch.randn(1, n, tokens, dim, generator=generator) for n in (heads, kv_heads, kv_heads)
+    )
+    ends = torch.tensor([0, *LENGTHS]).cumsum(0).int()
+    out, _ = packing.packed_attention(
+        torch.nn.Identity(), query, key, value, None, 0.3, cu_seq_lens_q=ends, max_length_q=max(LENGTHS)
+    )
+    assert out.shape == (1, tokens, heads, dim)
+    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        q, k, v = query[0, :, start:end], key[0, :, start:end], value[0, :, start:end]
+        k, v = (t.repeat_interleave(heads // kv_heads, dim=0) for t in (k, v))
+        future = torch.full((end - start, end - start), -torch.inf).triu(1)
+        expected = ((q @ k.transpose(1, 2)) * 0.3 + future).softmax(-1) @ v
+        torch.testing.assert_close(out[0, start:end].transpose(0, 1), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [packing.PADDED_LIMIT, 0], ids=["padded", "one by one"])
+@pytest.mark.parametrize("chunk", [train.LOSS_CHUNK, 5], ids=["whole loss", "chunked loss"])
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
+    tmp_path, monkeypatch, name, chunk, limit
+):
+    monkeypatch.setattr(packing, "PADDED_LIMIT", limit)
+    monkeypatch.setattr(train, "LOSS_CHUNK", chunk)
+    plain = make_model(name, "sdpa")
+    expected = unpacked_loss(plain, SAMPLES)
+    expected.backward()
+
+    packing.write(tmp_path / "packed", SAMPLES, sum(LENGTHS), seed=0)  # all in one sequence
+    data = packing.PackedSequences(tmp_path / "packed")
+    assert len(data) == 1
+    item = data[0]
+    model = train.PackedCausalLM(make_model(name, packing.ATTENTION))
+    loss = model(**item)
+    loss.backward()
+
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    wanted, found = gradients(plain), gradients(model.model)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert value.abs().max() > 0, key
+        torch.testing.assert_close(
+            found[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
+def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):
+    """What the comparison above would miss if samples agreed by chance: without resets the loss differs."""
+    packing.write(tmp_path / "packed", SAMPLES, sum(LENGTHS), seed=0)
+    data = packing.PackedSequences(tmp_path / "packed")
+    assert len(data) == 1
+    item = data[0]
+    model = train.PackedCausalLM(make_model("llama", packing.ATTENTION))
+    tokens = item["input_ids"].shape[1]
+    leaky = item | {"cu_seq_lens": torch.tensor([0, tokens], dtype=torch.int32)}
+    with torch.no_grad():
+        assert abs(float(model(**item) - model(**leaky))) > 1e-3

@@ -1,0 +1,318 @@
+"""Recipes as data: what is accepted, what is said about the rest, and mergekit's YAML both ways."""
+
+import pytest
+import torch
+import yaml
+from checkpoints import Shape, bytes_of, experts
+
+from tinyr1.core import recipe
+from tinyr1.core.recipe import TAKES, Input, RecipeError, parse
+from tinyr1.merge.mergekit import from_mergekit, to_mergekit
+from tinyr1.merge import checkpoint, mergekit, methods
+from tinyr1.merge.engine import Options
+from tinyr1.merge.fusion import Fusion
+from tinyr1.merge.method import merge_tensors
+from tinyr1.merge.methods import METHODS
+
+CHAIN = {"method": "fusion", "base": "code", "right": {"method": "fusion", "base": "science", "right": "math"}}
+TWO = [{"model": "math", "weight": 0.25}, {"model": "science", "weight": 0.5}]
+SPARSE = {"base": "backbone", "models": [m | {"density": 0.5} for m in TWO], "lambda": 0.75, "normalize": False}
+EVERY = {
+    "fusion": CHAIN,
+    "slerp": {"method": "slerp", "base": "math", "right": "code", "t": 0.25},
+    "linear": {"method": "linear", "models": TWO, "normalize": False},
+    "task_arithmetic": {"method": "task_arithmetic", "base": "backbone", "models": TWO, "lambda": 0.5},
+    **{name: {"method": name, **SPARSE, "rescale": True} for name in ("ties", "dare_linear", "dare_ties")},
+    **{name: {"method": name, **SPARSE, "models": [m | {"epsilon": 0.1} for m in SPARSE["models"]]}
+       for name in ("della_linear", "della")},
+    **{name: {"method": name, **SPARSE, "models": [m | {"gamma": 0.01} for m in SPARSE["models"]]}
+       for name in ("breadcrumbs", "breadcrumbs_ties")},
+}  # fmt: skip
+NESTED = {
+    "method": "ties", "base": "backbone", "lambda": 0.5,
+    "models": [
+        {"model": CHAIN, "weight": 0.5, "density": 0.5},
+        {"model": {"method": "linear", "models": TWO}, "weight": 1.0, "density": 0.25},
+    ],
+}  # fmt: skip
+
+
+def refused(data: object) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        parse(data, "file")
+    return str(caught.value).splitlines()
+
+
+class TestParsing:
+    def test_every_method_is_covered_here(self):
+        assert EVERY.keys() == TAKES.keys() == METHODS.keys() | {"fusion"}
+
+    def test_all_problems_are_said_at_once(self):
+        lines = refused({"method": "slerp", "base": 3, "t": 2, "wheight": 1})
+        assert all(line.startswith("file: ") for line in lines)
+        for said in ("wheight: Extra inputs", "t: Input should be less than or equal to 1", "base: 3 is neither"):
+            assert any(said in line for line in lines), (said, lines)
+
+    def test_what_a_method_takes_is_said(self):
+        said = "\n".join(refused({"method": "fusion", "base": "a", "models": [{"model": "b"}], "t": 0.5}))
+        assert "models: fusion does not take it; it takes base, iqr_multiplier, reading, right" in said
+        assert "t: fusion does not take it" in said
+        assert "right: is missing; fusion needs it" in said
+        said = "\n".join(refused({"method": "linear", "models": [{"model": "b", "density": 0.5, "gamma": 0.1}]}))
+        assert "models: linear takes no density for a model" in said
+        assert "models: linear takes no gamma for a model" in said
+
+    def test_problems_inside_a_nested_step_have_their_path(self):
+        lines = refused({"method": "fusion", "base": "a", "right": {"method": "fusoin", "base": "b", "right": "c"}})
+        assert len(lines) == 1
+        assert lines[0].startswith("file: right.method: Input should be 'fusion', 'slerp'")
+        inner = {"method": "fusion", "base": "b", "right": 3}
+        assert refused({"method": "linear", "models": [{"model": "a"}, {"model": inner}]}) == [
+            "file: models.1.model.right: 3 is neither the name of a model nor a merge step"
+        ]
+        lines = refused(EVERY["ties"] | {"models": [{"model": "a"}, {"model": "b", "density": 1.5}]})
+        assert any("models.1.density: Input should be less than or equal to 1" in line for line in lines)
+
+    @pytest.mark.parametrize("data", [None, [], "fusion", 3, {}, {"method": ["fusion"]}, {"method": None}])
+    def test_what_is_no_step_is_refused(self, data):
+        refused(data)
+
+    @pytest.mark.parametrize(("key", "value"), [("t", True), ("t", "0.5"), ("t", float("nan")), ("base", None)])
+    def test_values_of_another_kind_are_refused(self, key, value):
+        refused(EVERY["slerp"] | {key: value})
+
+    def test_whole_numbers_are_numbers(self):
+        made = parse(EVERY["slerp"] | {"t": 1}, "file")
+        assert made == parse(EVERY["slerp"] | {"t": 1.0}, "file")
+        one = parse({"method": "linear", "models": [{"model": "a", "weight": 1}, {"model": "b", "weight": 2}]}, "file")
+        assert [m.weight for m in one.models] == [1.0, 2.0]
+        assert all(isinstance(m.weight, float) for m in one.models)
+        assert parse(CHAIN | {"iqr_multiplier": 2}, "file").iqr_multiplier == 2.0
+
+    def test_a_recipe_survives_its_own_data(self):
+        for data in (*EVERY.values(), NESTED):
+            made = parse(data, "file")
+            assert parse(made.model_dump(by_alias=True), "again") == made
+
+
+class TestStructure:
+    def test_leaves_come_base_first(self):
+        assert parse(CHAIN, "file").leaves == ("code", "science", "math")
+        assert parse(NESTED, "file").leaves == ("backbone", "code", "science", "math", "math", "science")
+
+    def test_the_main_leaf_is_the_base_of_the_last_step(self):
+        assert parse(CHAIN, "file").main_leaf == "code"
+        assert parse(NESTED, "file").main_leaf == "backbone"
+        assert parse({"method": "linear", "models": [{"model": CHAIN}, {"model": "x"}]}, "file").main_leaf == "code"
+        left = {"method": "fusion", "base": CHAIN, "right": "x"}
+        assert parse(left, "file").main_leaf == "code"
+
+    def test_descriptions(self):
+        assert recipe.describe(parse(CHAIN, "file")) == "(math & science) & code"
+        assert recipe.describe("math") == "math"
+        nested = "ties(backbone, (math & science) & code, linear(math, science))"
+        assert recipe.describe(parse(NESTED, "file")) == nested
+
+    def test_readings_of_all_steps(self):
+        assert recipe.readings(parse(CHAIN, "file"), "exact") == {"exact"}
+        own = CHAIN | {"right": CHAIN["right"] | {"reading": "paper"}}
+        assert recipe.readings(parse(own, "file"), "exact") == {"exact", "paper"}
+        assert recipe.readings(parse(EVERY["ties"], "file"), "exact") == set()
+        assert recipe.readings(parse(NESTED, "file"), "released") == {"released"}
+
+
+class TestBuilding:
+    @pytest.mark.parametrize("name", EVERY)
+    def test_every_method_is_made_with_its_settings(self, name):
+        made = methods.build(parse(EVERY[name], "file"), "exact", 1.5)
+        if name == "fusion":
+            assert made == Fusion("exact", 1.5)
+            return
+        assert type(made) is METHODS[name]
+        if name != "slerp":
+            assert made.weight == (0.25, 0.5)
+        settings = {"normalize": False, "lambda_": 0.75, "density": (0.5, 0.5)} if "density" in TAKES[name][1] else {}
+        for key, value in settings.items():
+            assert getattr(made, key) == value
+
+    def test_a_step_of_its_own_mind(self):
+        made = parse(CHAIN | {"reading": "paper", "iqr_multiplier": 0.0}, "file")
+        assert methods.build(made, "exact", 1.5) == Fusion("paper", 0.0)
+        assert methods.build(made.right, "exact", 1.5) == Fusion("exact", 1.5)
+
+    def test_what_a_method_refuses_is_refused_in_inner_steps_too(self):
+        bad = {"method": "linear", "models": [{"model": "a", "weight": 1}, {"model": "b", "weight": -1}]}
+        with pytest.raises(ValueError, match="sums to 0"):
+            methods.build(parse({"method": "fusion", "base": "c", "right": bad}, "file"), "exact", 1.5)
+
+    def test_a_setting_for_some_models_only_is_refused(self):
+        some = EVERY["ties"] | {"models": [{"model": "a", "density": 0.5}, {"model": "b"}]}
+        with pytest.raises(ValueError, match="density is given for some models only"):
+            methods.build(parse(some, "file"), "exact", 1.5)
+
+    def test_the_order_of_a_built_method_is_that_of_the_parts(self):
+        made = parse({"method": "slerp", "base": "a", "right": "b", "t": 0}, "file")
+        a, b = torch.randn(3, 4), torch.randn(3, 4)
+        assert made.parts == ("a", "b")
+        assert torch.equal(merge_tensors(methods.build(made, "exact", 1.5), (a, b))[0], a)
+
+
+class TestMergekit:
+    @pytest.mark.parametrize("name", EVERY)
+    def test_round_trip(self, name):
+        made = parse(EVERY[name], "file")
+        text = to_mergekit(made, {}, "bfloat16", "float32")
+        back, folders, settings = from_mergekit(text, "file")
+        assert back == made
+        assert folders == {leaf: leaf for leaf in made.leaves}
+        assert settings == {"dtype": "bfloat16", "out_dtype": "float32"}
+
+    def test_round_trip_of_nested_steps(self):
+        made = parse(NESTED, "file")
+        text = to_mergekit(made, {}, None, None)
+        documents = list(yaml.safe_load_all(text))
+        assert [d["merge_method"] for d in documents] == ["arcee_fusion", "arcee_fusion", "linear", "ties"]
+        assert documents[1]["base_model"] == "code"
+        assert {m["model"] for m in documents[1]["models"]} == {documents[0]["name"], "code"}
+        assert from_mergekit(text, "file")[0] == made
+
+    def test_folders_are_written_in_place_of_names(self):
+        text = to_mergekit(parse(EVERY["slerp"], "file"), {"math": "/a/math", "code": "/a/code"}, None, None)
+        (document,) = yaml.safe_load_all(text)
+        assert document == {
+            "models": [{"model": "/a/code"}, {"model": "/a/math"}], "merge_method": "slerp", "base_model": "/a/math",
+            "parameters": {"t": 0.25},
+        }  # fmt: skip
+
+    def test_a_file_written_beside_a_merge_of_relative_folders_can_be_used_from_anywhere(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        made = {n: f.relative_to(tmp_path) for n, f in experts(tmp_path / "in", Shape(layers=1)).items()}
+        (tmp_path / "out").mkdir()
+        checkpoint.merge(parse(CHAIN, "file"), made, tmp_path / "out", Options(reading="released"), "test")
+        text = (tmp_path / "out" / checkpoint.MERGEKIT_FILE).read_text(encoding="utf-8")
+        assert text.startswith("# not in mergekit: fusion with reading released, iqr_multiplier 1.5\n")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        named = {m["model"] for d in yaml.safe_load_all(text) for m in d["models"]} - {"step-1"}
+        assert named == {str(tmp_path / "in" / name) for name in made}
+        steps, folders, settings = mergekit.read(tmp_path / "out" / checkpoint.MERGEKIT_FILE)
+        again = checkpoint.merge(steps, folders, tmp_path / "elsewhere", Options(reading="released", **settings), "test")
+        assert again["order"].count(str(tmp_path)) == 3
+        assert bytes_of(tmp_path / "elsewhere") == bytes_of(tmp_path / "out")
+
+    def test_what_mergekit_cannot_say_is_a_comment(self):
+        own = CHAIN | {"reading": "exact", "iqr_multiplier": 2.0}
+        comments = [line for line in to_mergekit(parse(own, "file"), {}, None, None).splitlines() if line[:1] == "#"]
+        assert comments == ["# not in mergekit: step-2 with reading exact, iqr_multiplier 2.0"]
+        text = to_mergekit(parse(own, "file"), {}, None, None, reading="paper", iqr_multiplier=1.0)
+        assert text.startswith("# not in mergekit: fusion with reading paper, iqr_multiplier 1.0\n" + comments[0])
+        assert from_mergekit(text, "file")[0] == parse(CHAIN, "file")
+        assert "#" not in to_mergekit(parse(EVERY["ties"], "file"), {}, None, None, "paper", 1.0), "no step is a fusion"
+        seeded = EVERY["dare_ties"] | {"seed": 7}
+        assert to_mergekit(parse(seeded, "file"), {}, None, None).startswith("# not in mergekit: step-1 with seed 7\n")
+
+    def test_settings_for_all_models_reach_each(self):
+        text = """
+        merge_method: ties
+        base_model: /b
+        models:
+          - model: /b
+          - model: /x
+            parameters: {weight: 0.25}
+          - /y
+        parameters: {density: 0.5, weight: 2, int8_mask: true, lambda: 0.5}
+        tokenizer_source: /x
+        """
+        made, folders, settings = from_mergekit(text, "file")
+        assert made.models == [Input(model="/x", weight=0.25, density=0.5), Input(model="/y", weight=2.0, density=0.5)]
+        assert made.base == "/b"
+        assert made.lambda_ == 0.5
+        assert folders == {"/b": "/b", "/x": "/x", "/y": "/y"}
+        assert settings == {"dtype": None, "out_dtype": None, "tokenizer": "/x"}
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"slices": []}, "slices: cannot be read here"),
+            ({"modules": {}}, "modules: cannot be read here"),
+            ({"merge_method": "nuslerp"}, "merge_method 'nuslerp' is not known here; known: fusion"),
+            ({"merge_method": ["ties"]}, r"merge_method \['ties'\] is not known here"),
+            ({"merge_method": None}, "merge_method None is not known here"),
+            ({"parameters": {"lambda": [0, 1]}}, "vary over layers or tensors"),
+            ({"parameters": {"density": [{"filter": "mlp", "value": 1}]}}, "models.0.density|vary over"),
+            ({"parameters": [1]}, "parameters must be a mapping"),
+            ({"models": "/x"}, "models a list"),
+            ({"models": [{"path": "/x"}]}, "None is not the folder of a model"),
+            ({"models": [{"model": {"model": {"path": "/x"}}}]}, "is not the folder of a model"),
+            ({"base_model": None}, "base: is missing; ties needs it"),
+            ({"tokenizer_source": "union"}, "tokenizer_source 'union' is not one of the models"),
+            ({"parameters": {"unheard": 1}}, "unheard: Extra inputs"),
+        ],
+    )
+    def test_what_has_no_counterpart_is_refused(self, change, said):
+        good = {"merge_method": "ties", "base_model": "/b", "models": ["/x", "/y"], "parameters": {"density": 0.5}}
+        assert from_mergekit(yaml.safe_dump(good), "file")
+        with pytest.raises(RecipeError, match=said):
+            from_mergekit(yaml.safe_dump(good | change), "file")
+
+    def test_fusion_of_more_than_two_is_refused(self):
+        text = yaml.safe_dump({"merge_method": "arcee_fusion", "base_model": "/b", "models": ["/x", "/y"]})
+        with pytest.raises(RecipeError, match="merges a base_model with one other model, found 2"):
+            from_mergekit(text, "file")
+
+    @pytest.mark.parametrize("text", ["", "---\n", "- 1", "merge_method: [", "merge_method", "{}\n---\n[]"])
+    def test_what_is_no_configuration_is_refused(self, text):
+        with pytest.raises(RecipeError, match="file: "):
+            from_mergekit(text, "file")
+
+
+class TestReading:
+    def write(self, tmp_path, value) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(value if isinstance(value, str) else yaml.safe_dump(value), encoding="utf-8")
+        return path
+
+    def test_our_form(self, tmp_path):
+        models = {"math": "m", "science": "../s", "code": "/abs/c"}
+        path = self.write(tmp_path, {"recipe": CHAIN, "models": models, "reading": "paper", "iqr_multiplier": 2})
+        steps, folders, settings = mergekit.read(path)
+        assert steps == parse(CHAIN, "file")
+        assert {n: str(f) for n, f in folders.items()} == {
+            "math": f"{tmp_path}/m", "science": f"{tmp_path}/../s", "code": "/abs/c"
+        }  # fmt: skip
+        assert settings == {"reading": "paper", "iqr_multiplier": 2}
+
+    def test_mergekit_form(self, tmp_path):
+        path = self.write(tmp_path, to_mergekit(parse(CHAIN, "file"), {}, "float32", None))
+        steps, folders, settings = mergekit.read(path)
+        assert steps == parse(CHAIN, "file")
+        assert folders == {name: tmp_path / name for name in ("math", "science", "code")}
+        assert settings == {"dtype": "float32", "out_dtype": None}
+
+    def test_a_word_in_a_name_does_not_make_it_mergekit(self, tmp_path):
+        path = self.write(tmp_path, {"recipe": CHAIN, "models": {n: f"merge_method/{n}" for n in ("math", "code")}})
+        assert mergekit.read(path)[0] == parse(CHAIN, "file")
+
+    @pytest.mark.parametrize(
+        ("data", "said"),
+        [
+            ("a: [", "not valid YAML"),
+            ("", "needs `recipe`"),
+            ({"recipe": CHAIN}, "needs `recipe`"),
+            ({"recipe": CHAIN, "models": []}, "needs `recipe`"),
+            ({"recipe": CHAIN, "models": {"math": 3}}, "models.math: 3 is not the path of a folder"),
+            ({"recipe": CHAIN, "models": {}, "treads": 3}, "treads: unknown; beside recipe and models: reading"),
+            ({"recipe": CHAIN, "models": {}, "iqr_multiplier": "2"}, "iqr_multiplier: '2' is not a number"),
+            ({"recipe": CHAIN, "models": {}, "dtype": ["float32"]}, r"dtype: \['float32'\] is not text"),
+            ({"recipe": {"method": "x"}, "models": {}}, "method: Input should be 'fusion'"),
+        ],
+    )
+    def test_errors_name_the_file(self, tmp_path, data, said):
+        path = self.write(tmp_path, data)
+        with pytest.raises(RecipeError, match=said) as caught:
+            mergekit.read(path)
+        assert str(path) in str(caught.value)
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(RecipeError, match=r"nothing.yaml does not exist"):
+            mergekit.read(tmp_path / "nothing.yaml")

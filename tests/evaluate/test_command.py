@@ -1,0 +1,268 @@
+"""The evaluation command: a served model end to end, answers of other tools, and what it refuses."""
+
+import json
+
+import pytest
+import yaml
+from served import MODEL, Served
+
+from tinyr1.core import config, prompts
+from tinyr1.core.record import StageError
+from tinyr1.evaluate import __main__ as standalone
+from tinyr1.evaluate import stage
+
+AIME = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 9)]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    (tmp_path / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in AIME))
+    return tmp_path
+
+
+def command(home, *words):
+    fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
+    return standalone.run(standalone._arguments().parse_args([*fixed, *words]))
+
+
+def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsys):
+    answers = home / "answers.jsonl"
+    rows = [{"id": r["id"], "response": f"<think>x</think>\\boxed{{{r['answer']}}}"} for r in AIME[:6]]
+    rows += [{"id": "q7", "response": "<think>x</think>\\boxed{1}"}, {"id": "q8", "response": "<think>still thinking"}]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command(home, "--model", "other/tool", "--responses", str(answers), "--samples", "1")
+    shown = capsys.readouterr().out
+    assert "75.0" in shown
+    # 6 of 8 right, s = 46.3 points: t(0.975, 14) · 46.3 · sqrt(2 / 8) = 49.6; the paper has 72.6 and 78.1
+    for model, text in (("DeepSeek-R1-Distill-Qwen-32B", "72.6; ours less it +2.4 [-47.2, +52.0]"),
+                        ("TinyR1-32B-Preview", "78.1; ours less it -3.1 [-52.7, +46.5]")):  # fmt: skip
+        (line,) = [line for line in shown.splitlines() if line.startswith(model)]
+        assert line.endswith(text)
+    assert shown.index("template_hash") < shown.index("pass@1"), "the protocol comes before any number"
+    facts = json.loads((home / "out" / "evaluation.json").read_text())
+    outcomes = {o["outcome"]: o["samples"] for o in facts["outcomes"]}
+    assert outcomes == {"correct": 6, "wrong": 1, "no_answer": 1}
+    results = json.loads((home / "out" / "tool" / "results.json").read_text())
+    assert results["results"]["aime24"]["exact_match,none"] == 0.75
+    assert len((home / "out" / "tool" / "samples_aime24.jsonl").read_text().splitlines()) == 8
+    assert facts["isolation"]["layers"]
+    assert facts["isolation"]["comparator"] == "lcb-official"
+
+
+def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_nothing(home, capsys):
+    with Served() as server:
+        words = ("--model", MODEL, "--endpoint", server.url, "--samples", "2", "--max-tokens", "64")
+        command(home, *words)
+        asked = server.attempts
+        assert asked == 2 * len(AIME)
+        command(home, *words)
+        assert server.attempts == asked
+    said = capsys.readouterr().out
+    assert "responses kept" in said
+    assert "[aime24] a prompt (messages; the server renders them):\nuser: " in said
+
+
+def answers(home, out, right, tokens=None, rows=AIME):
+    """Options that grade answers to `rows` of which the first `right` are right, into the folder `out`."""
+    made = [
+        {"id": r["id"], "response": f"</think>\\boxed{{{r['answer'] if i < right else 999}}}"}
+        | ({"n_tokens": tokens + i} if tokens else {})
+        for i, r in enumerate(rows)
+    ]  # fmt: skip
+    path = home / f"{out}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return ["--model", f"the/{out}", "--responses", str(path), "--samples", "1", "--out", str(home / out)]
+
+
+def test_lengths_and_examples_of_each_outcome_are_shown(home, capsys):
+    command(home, *answers(home, "tool", 6, tokens=100))
+    shown = capsys.readouterr().out
+    (line,) = [line.split() for line in shown.partition("tokens in an answer:")[2].splitlines() if "aime24" in line][:1]
+    assert line == ["aime24", "100", "102", "104", "105", "107", "107"]
+    text = (home / "tool" / "examples.txt").read_text()
+    assert "[aime24: correct, by tool] What is 1 + 1?" in text
+    assert "[aime24: wrong, by tool] What is 7 + 7?\n\n</think>\\boxed{999}\n\nright: 14" in text
+    command(home, *answers(home, "tool", 6))
+    assert "tokens in an answer" not in capsys.readouterr().out
+
+
+def test_a_finished_evaluation_is_compared_question_by_question(home, capsys):
+    command(home, *answers(home, "first", 3))
+    command(home, *answers(home, "second", 6), "--against", str(home / "first"))
+    shown = capsys.readouterr().out.partition("second less first, in points with 95 % intervals")[2]
+    # 3 of 8 questions differ: s = 51.75 points, t(0.975, 7) · s / sqrt(8) = 43.3; of 8 ways to flip signs 2 are as far
+    (line,) = [line.split() for line in shown.splitlines() if line.startswith("aime24")]
+    assert line[:5] == ["aime24", "+37.5", "[-5.8,", "+80.8]", "0.25"]
+    command(home, *answers(home, "second", 6), "--against", str(home / "second"))
+    assert f"second less second in {home / 'second'}, in points with" in capsys.readouterr().out
+
+
+def test_another_evaluation_that_differs_is_refused_by_what_differs(home):
+    command(home, *answers(home, "first", 3))
+    words = [*answers(home, "second", 3), "--against", str(home / "first")]
+    for more, message in (
+        (["--samples", "2", "--top-p", "0.5"], "aime24: top_p 0.95; here 0.5\naime24: samples 1; here 2"),
+        (["--benchmarks", "aime24,aime25", "--path", f"aime25={home / 'aime.jsonl'}"],
+         "benchmarks: aime24; here aime24, aime25"),
+    ):  # fmt: skip
+        with pytest.raises(config.ConfigError) as error:
+            command(home, *words, *more)
+        assert str(error.value).endswith(f"benchmarks, questions and protocol:\n{message}")
+    (home / "aime.jsonl").write_text("".join(json.dumps(r | {"question": "Else?"}) + "\n" for r in AIME))
+    with pytest.raises(config.ConfigError, match="aime24: its questions are not those asked here"):
+        command(home, *words)
+    with pytest.raises(config.ConfigError, match=r"nowhere/evaluation\.json cannot be read: FileNotFoundError"):
+        command(home, *words, "--against", str(home / "nowhere"))
+
+
+def test_questions_that_one_evaluation_lacks_are_named(home):
+    command(home, *answers(home, "first", 3))
+    with pytest.raises(StageError, match="2 questions have answers in one evaluation only: aime24/q7, aime24/q8;"):
+        command(home, *answers(home, "second", 3, rows=AIME[:6]), "--against", str(home / "first"))
+    assert (home / "second" / "scores.csv").is_file(), "its own scores are there"
+
+
+GPQA = {"Record ID": "rec", "Question": "SECRET", "Correct Answer": "SECRET right", "High-level domain": "Physics",
+        **{f"Incorrect Answer {n}": f"SECRET {n}" for n in (1, 2, 3)}}  # fmt: skip
+
+
+def shown(cfg, capsys, imported=False):
+    standalone.show_prompts(cfg, stage.questions(cfg), imported)
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def vllm_run(home, tokenizer):
+    """The evaluation of a checkpoint folder on an open and a gated benchmark; no engine is started."""
+    folder = home / "checkpoint"
+    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    (home / "gpqa.jsonl").write_text(json.dumps(GPQA) + "\n")
+    words = ["--model", str(folder), "--benchmarks", "aime24,gpqa", "--path", f"aime24={home / 'aime.jsonl'}",
+             "--path", f"gpqa={home / 'gpqa.jsonl'}"]  # fmt: skip
+    return words, standalone.load(standalone._arguments().parse_args(words))
+
+
+def test_the_prompt_is_shown_as_the_model_sees_it(vllm_run, tokenizer, capsys):
+    _, cfg = vllm_run
+    text = shown(cfg, capsys)
+    turn = prompts.user_turn("math", AIME[0]["question"])
+    assert prompts.render_messages(tokenizer, [{"role": "user", "content": turn}], open_think=True) in text
+    assert "[gpqa] a prompt, as the model sees it" in text
+    assert "A) (option " in text
+    assert "SECRET" not in text
+
+
+def test_a_raw_prompt_is_shown_as_tokenized_and_of_other_peoples_answers_only_what_we_would_ask(vllm_run, capsys):
+    words, cfg = vllm_run
+    released = standalone.load(standalone._arguments().parse_args([*words, "--protocol", "released"]))
+    assert "<｜User｜>What is 1 + 1?<｜Assistant｜>" in shown(released, capsys)
+    assert "as this protocol would ask" in shown(cfg, capsys, imported=True)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run, capsys):
+    _, cfg = vllm_run
+    for path in cfg.checkpoint.iterdir():
+        path.unlink()
+    with pytest.raises(StageError, match="checkpoint: its tokenizer cannot be loaded"):
+        shown(cfg, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "nowhere"], "is no folder and no hub id"),
+        (["--model", "x", "--responses", "absent.jsonl"], "absent.jsonl: no such file"),
+        (["--model", "x/y", "--benchmarks", "mmlu"], "mmlu: not in params/r1-1.5b.yaml, which gives aime24, aime25"),
+        (["--model", "x/y", "--run", "smol", "--benchmarks", "aime25"], "aime25: not in params/smol.yaml"),
+        (["--model", "x/y", "--path", "aime24"], "must be one of the benchmarks"),
+        (["--model", "x/y", "--samples", "0"], "--samples: 0 should be greater than or equal to 1"),
+        (["--model", "x/y", "--top-p", "2"], "--top-p: 2.0 should be less than or equal to 1"),
+        (["--model", "x/y", "--max-tokens", "99999"], "--max-tokens: 99999 leaves no room for the prompt"),
+        (["--model", "x", "--endpoint", "localhost:8000/v1"],
+         "--endpoint: 'localhost:8000/v1' should begin with http:// or https://"),
+        (["--model", "x", "--endpoint", ""], "--endpoint: '' should begin with"),
+        (["--model", "x", "--api-key-variable", "KEY"], "--api-key-variable: KEY goes with --endpoint only"),
+        (["--model", "damaged"], "--model: damaged/config.json: not valid JSON"),
+    ],
+)
+def test_what_it_refuses(home, words, message, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    (home / "damaged").mkdir()
+    (home / "damaged" / "config.json").write_text('{"model_type": ')
+    fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
+    monkeypatch.setattr("sys.argv", ["evaluate", *fixed, *words])
+    assert standalone.main() == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_value_that_fits_no_benchmark_is_said_once(home):
+    words = ["--model", "a/b", "--benchmarks", "aime24,gpqa,lcb", "--samples", "-1"]
+    with pytest.raises(config.ConfigError) as error:
+        standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    assert str(error.value) == "--samples: -1 should be greater than or equal to 1"
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_it_samples_on_the_gpu_that_torch_can_use(home, monkeypatch, has_gpu):
+    told = []
+
+    def generate(cfg, asked, has_gpu):
+        told.append(has_gpu)
+        raise StageError("not here")
+
+    monkeypatch.setattr(standalone.record, "has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(standalone.evaluate, "generate", generate)
+    with pytest.raises(StageError, match="not here"):
+        command(home, "--model", MODEL, "--endpoint", "http://127.0.0.1:9/v1")
+    assert told == [has_gpu]
+
+
+def test_a_folder_without_a_checkpoint_is_an_error(home, monkeypatch, capsys):
+    (home / "empty").mkdir()
+    monkeypatch.setattr("sys.argv", ["evaluate", "--model", str(home / "empty"), "--benchmarks", "aime24"])
+    assert standalone.main() == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_aime_2025_comes_from_the_hub_with_the_settings_of_aime_2024(home):
+    words = ["--model", "a/b", "--benchmarks", "aime2024,aime2025"]
+    found = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    old, new = (found.evaluate.benchmarks[name] for name in ("aime24", "aime25"))
+    differ = {key for key, value in new.model_dump().items() if value != getattr(old, key)}
+    assert differ == {"path", "revision", "sha256"}
+    assert new.path == "hf://math-ai/aime25/test.jsonl"
+    assert new.revision, "a commit, not a branch that moves"
+    assert new.sha256
+
+
+def test_a_file_takes_the_place_of_the_hubs_aime_2025(home):
+    words = ["--model", "a/b", "--benchmarks", "aime25", "--path", f"aime25={home / 'aime.jsonl'}"]
+    found = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    new = found.evaluate.benchmarks["aime25"]
+    assert (new.path, new.revision, new.sha256) == (str(home / "aime.jsonl"), None, None)
+
+
+def test_options_override_the_params_file(home):
+    words = ["--model", "a/b", "--benchmarks", "aime25,lcb", "--path", f"aime25={home / 'aime.jsonl'}",
+             "--temperature", "0.1", "--top-p", "0.5", "--protocol", "released", "--samples", "3"]  # fmt: skip
+    params = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    e = params.evaluate
+    assert (e.temperature, e.top_p, e.protocol) == (0.1, 0.5, "released")
+    assert list(e.benchmarks) == ["aime25", "livecodebench"]
+    assert e.benchmarks["aime25"].kind == "aime"
+    assert e.benchmarks["livecodebench"].samples == 3
+    whole = yaml.safe_load((config.ROOT / "params" / "r1-1.5b.yaml").read_text())
+    assert e.benchmarks["livecodebench"].revision == whole["evaluate"]["benchmarks"]["livecodebench"]["revision"]
+
+
+@pytest.mark.parametrize(("limit", "length"), [(8192, 8192), (100, 36864), (131072, 36864), (None, 36864)])
+def test_the_engine_asks_for_no_more_context_than_a_small_model_has(home, limit, length):
+    """But for a max_tokens of 200, which a context of 100 cannot hold: that is refused when it comes to sampling."""
+    (home / "model").mkdir()
+    (home / "model" / "config.json").write_text(json.dumps({"max_position_embeddings": limit}))
+    words = ["--model", "m", "--benchmarks", "aime24", "--max-tokens", "200"]
+    params = standalone.settings(standalone._arguments().parse_args(words), config.load("paper").params)
+    assert standalone.fitted(params, home / "model").evaluate.engine.max_model_len == length
+    assert standalone.fitted(params, home / "nowhere") == params

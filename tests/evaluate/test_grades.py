@@ -1,0 +1,405 @@
+"""Grades are kept as they are found, taken again only where nothing that decides them changed, and survive kill -9."""
+
+import ctypes
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tinyr1.core import config, record
+from tinyr1.core.config import ROOT
+from tinyr1.core.record import StageError
+from tinyr1.evaluate import stage
+from tinyr1.evaluate.grading import grade, grades
+from tinyr1.evaluate.protocol import GRADING
+from tinyr1.sampling import responses
+
+WORKERS = len(os.sched_getaffinity(0))
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def quiz(folder, rows_aime, rows_lcb=(), protocol="sound", samples=2):
+    """A run of one served model with these questions, as params/quiz.yaml in `folder`."""
+    params = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text(encoding="utf-8"))
+    common = {"questions": None, "samples": samples, "max_tokens": 16, "window": None}
+    benchmarks = {"aime24": {"kind": "aime", "path": write(folder / "aime.jsonl", rows_aime), **common}}
+    if rows_lcb:
+        window = ["2024-01-01", "2024-12-31"]
+        benchmarks["lcb"] = {"kind": "livecodebench", "path": write(folder / "lcb.jsonl", rows_lcb), **common,
+                             "window": window}  # fmt: skip
+    engine = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_variable": None,
+              "concurrency": 1, "timeout_seconds": 1.0, "retries": 0}  # fmt: skip
+    params["evaluate"] |= {"protocol": protocol, "engine": engine, "benchmarks": benchmarks}
+    params["evaluate"]["sandbox"]["cpu_seconds"] = 1
+    (folder / "quiz.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def answer(cfg, texts):
+    """Store what the model says: text by (benchmark, question, sample)."""
+    asked = stage.questions(cfg)
+    (model,) = stage.generation_plan(cfg, ["backbone"], asked)["models"]
+    for job in model["jobs"]:
+        with responses.Writer(Path(job["out"])) as writer:
+            for r in job["requests"]:
+                text = texts[job["benchmark"], r["question"], r["sample"]]
+                writer.append({"question": r["question"], "sample": r["sample"], "text": text, "n_tokens": 3,
+                               "finish": "stop", "model_key": model["key"],
+                               "protocol_key": job["protocol_key"]})  # fmt: skip
+    return asked
+
+
+AIME = [{"id": f"a{i}", "question": f"{i}?", "answer": str(i)} for i in range(4)]
+TEXTS = {("aime24", f"a{i}", s): f"hm</think>\\boxed{{{i + s}}}" for i in range(4) for s in (0, 1)}
+
+
+@pytest.fixture
+def cfg(tmp_path, monkeypatch):
+    """Four questions, two answers each, of which the first is right."""
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("TINYR1_PARAMS", str(tmp_path))
+    quiz(tmp_path, AIME)
+    answer(config.load("quiz"), TEXTS)
+    return config.load("quiz")
+
+
+@pytest.fixture
+def graded_now(monkeypatch):
+    """(question, sample) of every response that the grader was asked about, as it is asked."""
+    seen, outcome = [], grade.outcome
+
+    def spy(response, question, *more):
+        seen.append((question["id"], response["sample"]))
+        return outcome(response, question, *more)
+
+    monkeypatch.setattr(grade, "outcome", spy)
+    return seen
+
+
+def table(cfg):
+    return stage.grade_all(cfg, stage.questions(cfg))
+
+
+def test_each_answer_is_graded_once_and_a_second_call_grades_none(cfg, graded_now, capsys):
+    first = table(cfg)
+    assert sorted(graded_now) == sorted((q, s) for _, q, s in TEXTS)
+    assert list(first.outcome) == ["correct", "wrong"] * 4
+    assert table(cfg).equals(first)
+    assert len(graded_now) == len(TEXTS)
+    assert "8 of 8 grades kept" in capsys.readouterr().out
+
+
+def change_rules(cfg, patch):
+    patch.setattr("tinyr1.evaluate.protocol._sound", lambda *a, made=stage.protocols._sound: made(*a) | {"reads": "whole"})
+
+
+def change_limits(cfg, patch):
+    path = cfg.home.parents[1] / "quiz.yaml"
+    path.write_text(path.read_text().replace("cpu_seconds: 1", "cpu_seconds: 2"))
+
+
+def change_source(cfg, patch):
+    patch.setattr(record, "code_version", lambda: {"source": "other"})
+
+
+def change_library(cfg, patch):
+    patch.setattr(grades.metadata, "version", lambda name: "0.0")
+
+
+@pytest.mark.parametrize("change", [change_rules, change_limits, change_source, change_library])
+def test_what_decides_every_grade_makes_them_all_anew(cfg, graded_now, monkeypatch, change):
+    table(cfg)
+    graded_now.clear()
+    change(cfg, monkeypatch)
+    table(config.load("quiz"))
+    assert len(graded_now) == len(TEXTS)
+
+
+def samples_of(cfg):
+    """The samples of the quiz, as `evaluate.grade_all` hands them over."""
+    caught = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grades, "run", lambda path, samples, sandbox: caught.extend(samples) or [
+            {"outcome": "wrong", "extracted": None} for _ in samples])  # fmt: skip
+        table(cfg)
+    return caught
+
+
+def changed(sample, **parts):
+    """The sample with keys of its response or question replaced."""
+    new = {part: getattr(sample, part) | values for part, values in parts.items()}
+    return grades.Sample(**{k: new.get(k, getattr(sample, k)) for k in ("model", "benchmark", "response", "question",
+                                                                        "rules")})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"response": {"text": "hm</think>\\boxed{7}"}}, {"response": {"finish": "length"}}, {"response": {"order": [0]}},
+     {"question": {"answer": "7"}}, {"question": {"tests": [{"input": "", "output": "1"}]}}],
+)  # fmt: skip
+def test_a_changed_response_or_question_is_graded_anew_and_the_others_are_kept(cfg, graded_now, parts):
+    samples, path = samples_of(cfg), cfg.home / "grades.jsonl"
+    grades.run(path, samples, cfg.params.evaluate.sandbox)
+    graded_now.clear()
+    again = [changed(samples[0], **parts), *samples[1:]]
+    found = grades.run(path, again, cfg.params.evaluate.sandbox)
+    assert graded_now == [("a0", 0)]
+    assert len(found) == len(samples)
+    graded_now.clear()
+    assert grades.run(path, again, cfg.params.evaluate.sandbox) == found
+    assert graded_now == []
+
+
+def test_more_samples_of_each_question_leave_the_grades_there_are(cfg, graded_now):
+    table(cfg)
+    graded_now.clear()
+    quiz(cfg.home.parents[1], AIME, samples=3)
+    table(config.load("quiz"))
+    assert graded_now == []
+
+
+def test_the_grader_reads_no_other_rules_than_those_of_the_key(cfg):
+    (sample, *_) = samples_of(cfg)
+    read = set()
+
+    class Spy:
+        def __getattr__(self, name):
+            read.add(name)
+            return getattr(sample.rules, name)
+
+    option = {"id": "o", "kind": "option", "options": ["w", "x", "y", "z"], "answer": "0"}
+    for question in (sample.question, option):
+        grade.outcome(sample.response, question, Spy())
+    grade.outcome(sample.response | {"finish": "length"}, sample.question, Spy())
+    grade.GRADERS["option"]("A", option, {"sample": 0}, Spy())
+    assert read == set(GRADING)
+
+
+def test_what_the_grader_failed_on_is_tried_again(cfg, monkeypatch):
+    outcome, failing = grade.outcome, [True]
+
+    def sometimes(response, question, *more):
+        return ("grader_error", None) if failing and question["id"] == "a2" else outcome(response, question, *more)
+
+    monkeypatch.setattr(grade, "outcome", sometimes)
+    assert list(table(cfg).outcome).count("grader_error") == 2
+    failing.clear()
+    assert list(table(cfg).outcome) == ["correct", "wrong"] * 4
+
+
+def test_damaged_lines_are_passed_over_and_their_samples_graded_again(cfg, graded_now):
+    first = table(cfg)
+    path = cfg.home / "grades.jsonl"
+    lines = path.read_text().splitlines()
+    broken = [lines[0].replace('"outcome"', '"come"'), lines[1].replace("correct", "perfect").replace("wrong", "poor"),
+              lines[2][:40], "{broken", *lines[3:-1], lines[-1][:50]]  # fmt: skip
+    path.write_text("\n".join(broken))
+    graded_now.clear()
+    assert table(cfg).equals(first)
+    assert len(graded_now) == 4
+    graded_now.clear()
+    assert table(cfg).equals(first)
+    assert graded_now == []
+
+
+def test_an_error_ends_the_grading_soon_and_what_was_found_is_kept(cfg, monkeypatch):
+    outcome, asked, first = grade.outcome, [], threading.Event()
+
+    def fails(response, question, *more):
+        asked.append(question["id"])
+        if question["id"] == "a1":
+            assert first.wait(60)
+            raise StageError("no isolation")
+        found = outcome(response, question, *more)
+        if (question["id"], response["sample"]) == ("a0", 0):
+            first.set()  # its thread writes it down before it looks whether another has failed
+        return found
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})  # more workers might have asked everything by then
+    monkeypatch.setattr(grade, "outcome", fails)
+    with pytest.raises(StageError, match="no isolation"):
+        table(cfg)
+    assert len(asked) < len(TEXTS)
+    kept = [line for _, line in grades.FORM.read(cfg.home / "grades.jsonl")]
+    assert [(line["question"], line["outcome"]) for line in kept if line["sample"] == 0][:1] == [("a0", "correct")]
+
+
+def test_one_process_grades_a_run_at_a_time(cfg):
+    samples, path = samples_of(cfg), cfg.home / "grades.jsonl"
+    with grades.store.Writer(path, grades.FORM), pytest.raises(StageError, match="is writing grades there"):
+        grades.run(path, samples, cfg.params.evaluate.sandbox)
+
+
+def test_nothing_to_grade_is_an_empty_table(cfg):
+    cfg.responses("backbone", "aime24").unlink()
+    assert list(table(cfg).columns) == list(stage.GRADED_COLUMNS)
+    assert table(cfg).empty
+
+
+# --- kill -9 --------------------------------------------------------------------------------------------------
+
+NAP = 0.1 * WORKERS  # seconds a program sleeps, so that all of them together take half a minute however many cores
+PROGRAMS = {  # by the remainder of the question's number
+    0: f"import time\ntime.sleep({NAP})\nprint(int(input()) + 1)",
+    1: f"import time\ntime.sleep({NAP})\nprint(0)",
+    2: f"import time\ntime.sleep({NAP})\nraise SystemExit(3)",
+    3: f"import time\ntime.sleep({NAP})\nprint(input(), end='')\nprint(1 / 0)",
+}
+N_AIME, N_LCB, KILLS = 12, 150, 30
+GRADE = (
+    "from tinyr1 import config, evaluate\n"
+    "cfg = config.load('quiz')\n"
+    "evaluate.save_graded(cfg, evaluate.grade_all(cfg, evaluate.questions(cfg)))\n"
+)
+
+
+def big_quiz(folder):
+    """Programs that take their time, some for ever, and answers that only symbolic comparison can judge."""
+    tests = json.dumps([{"input": "1", "output": "2"}, {"input": "5", "output": "6"}])
+    lcb = [
+        {"question_id": f"p{i}", "question_title": "", "question_content": "Add one.", "difficulty": "easy",
+         "starter_code": "", "contest_date": "2024-05-05T00:00:00", "public_test_cases": tests,
+         "private_test_cases": "[]", "metadata": "{}"} for i in range(N_LCB)
+    ]  # fmt: skip
+    quiz(folder, [{"id": f"a{i}", "question": "?", "answer": "4"} for i in range(N_AIME)], lcb, "released")
+    forms = {0: "\\frac{8}{2}", 1: "9^{9^{9^9}}", 2: "2+2", 3: "five", 4: "4"}
+    texts = {("aime24", f"a{i}", s): f"\\boxed{{{forms[(i + s) % 5 if i < 6 else 4]}}}" for i in range(N_AIME)
+             for s in (0, 1)}  # fmt: skip
+    for i in range(N_LCB):
+        for s in (0, 1):
+            code = "while True: pass" if i % 50 == 7 and not s else PROGRAMS[(i + s) % 4]
+            texts["lcb", f"p{i}", s] = f"```python\n{code}\n```" if (i + s) % 9 else "I do not know."
+    return texts
+
+
+def descendants(pid):
+    """Every process below `pid`, zombies included."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found, fresh = set(), {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return found
+
+
+@pytest.fixture
+def adopts():
+    """Orphans become children of this process, which can so see whether any is left."""
+    libc, subreaper = ctypes.CDLL(None, use_errno=True), 36
+    assert libc.prctl(subreaper, 1, 0, 0, 0) == 0
+    yield
+    libc.prctl(subreaper, 0, 0, 0, 0)
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+    except OSError:
+        return ""
+
+
+def kill_helper(pid, rng):
+    """Kill a random process below `pid`; its name."""
+    time.sleep(0.5)  # until every worker's sandbox is probed: a death during that ends the grading, as it should
+    for _ in range(100):
+        victim = rng.choice(sorted(descendants(pid)))
+        try:
+            name = Path(f"/proc/{victim}/comm").read_text().strip()
+            os.kill(victim, signal.SIGKILL)
+            return name
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+    raise AssertionError("no helper lived long enough to be killed")
+
+
+def said(process):
+    """What a process that has to end now wrote to its standard error."""
+    process.kill()
+    return process.communicate()[1]
+
+
+def orphans(before, seconds):
+    """Commands of the processes below this one that are still there after so long and were not there `before`."""
+    deadline = time.monotonic() + seconds
+    while (left := descendants(os.getpid()) - before) and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue  # of a parent that is alive
+        time.sleep(0.05)
+    return [command_of(pid) for pid in left]
+
+
+def start(env):
+    return subprocess.Popen([sys.executable, "-c", GRADE], env=env, cwd=ROOT, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def lines_of(path):
+    return [line for _, line in grades.FORM.read(path)] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_thirty_kills_of_grading_leave_each_sample_graded_once_and_nothing_behind(tmp_path, monkeypatch, adopts):
+    monkeypatch.setenv("TINYR1_PARAMS", str(tmp_path))
+    texts, rng, temporary = big_quiz(tmp_path), random.Random(23), tmp_path / "tmp"
+    temporary.mkdir()
+    envs = {name: os.environ | {"TINYR1_HOME": str(tmp_path / name), "TMPDIR": str(temporary)}
+            for name in ("calm", "killed")}  # fmt: skip
+    for env in envs.values():
+        monkeypatch.setenv("TINYR1_HOME", env["TINYR1_HOME"])
+        answer(config.load("quiz"), texts)
+    calm = start(envs["calm"])
+    assert calm.wait(timeout=300) == 0, said(calm)
+    path, before = tmp_path / "killed" / "quiz" / "grades.jsonl", descendants(os.getpid())
+    in_work, helpers = 0, Counter()
+    for i in range(KILLS):
+        process, had = start(envs["killed"]), len(lines_of(path))
+        size = path.stat().st_size if path.exists() else 0
+        deadline, moment = time.monotonic() + 60, rng.uniform(0, 0.7)
+        if i % 5:  # four of five while it grades, the others while it starts, up to the probing of the sandbox
+            while not (path.exists() and path.stat().st_size > size):
+                assert time.monotonic() < deadline, said(process)
+                time.sleep(0.01)
+            if i % 3 == 0:  # first one of its helpers: fork-server, running program or comparison
+                helpers[kill_helper(process.pid, rng)] += 1
+            time.sleep(moment)
+        else:
+            time.sleep(4 * moment)
+        assert process.poll() is None, process.stderr.read()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        assert not orphans(before, 60), f"left running after kill {i}"
+        found = len(lines_of(path))
+        assert found >= had
+        in_work += found > had
+    assert in_work >= 20, "the kills have to meet it at work"
+    last = start(envs["killed"])
+    assert last.wait(timeout=300) == 0, last.stderr.read()
+    names = Counter((line["benchmark"], line["question"], line["sample"]) for line in lines_of(path))
+    assert names == Counter(dict.fromkeys(texts, 1)), "each sample is graded once"
+    results = [(tmp_path / name / "quiz" / "graded.jsonl").read_bytes() for name in ("calm", "killed")]
+    assert results[0] == results[1]
+    outcomes = Counter(json.loads(line)["outcome"] for line in results[0].splitlines())
+    assert set(outcomes) == {"correct", "wrong", "no_answer", "timeout"}
+    assert not orphans(before, 60)
+    assert not list(temporary.iterdir()), "folders of killed sandboxes"

@@ -1,0 +1,298 @@
+"""The index of a run opens from a file, offline, and says what happened."""
+
+import html
+import json
+import re
+import shutil
+
+import pytest
+from test_pages import LOADED
+
+from tinyr1.core import config, record
+from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
+from tinyr1.report import index
+
+SMOL = ROOT / "params" / "smol.yaml"
+
+
+@pytest.fixture
+def cfg(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setenv("TINYR1_PARAMS", str(tmp_path / "params"))
+    config.params_folder().mkdir()
+    text = SMOL.read_text(encoding="utf-8")
+    text = re.sub(r"^description: .*$", "description: small <b>and</b> offline", text, flags=re.MULTILINE)
+    (config.params_folder() / "smol.yaml").write_text(text, encoding="utf-8")
+    return config.load("smol")
+
+
+def write_record(cfg, stage: str, **changes: object) -> None:
+    """The record of a stage that follows from those before it, which are there."""
+    entry = {
+        "stage": stage, "run": cfg.run, "key": record.stage_key(cfg, stage), "notebook": "n",
+        "finished": "2025-03-07T10:11:12Z",
+        "code": {"commit": "0123456789abcdef", "modified": False, "source": "s"},
+        "machine": {
+            "cores": 2, "memory_gb": 7.9, "gpus": [], "python": "3.11.9", "packages": {"torch": "2.8.0"},
+        },
+        "params": cfg.params.model_dump(mode="json"), "seconds": {"math": 61.0, "code <x>": 93.5},
+        "artifacts": {}, "facts": {"headline": "The merged model is no better."},
+    }  # fmt: skip
+    record.write_atomic(record.record_path(cfg, stage), json.dumps(entry | changes))
+
+
+def write_scores(cfg, *rows: tuple) -> None:
+    """Rows without the columns timeout and grader_error, which are 0."""
+    lines = [",".join(SCORE_COLUMNS), *[",".join(map(str, (*row[:-1], 0, 0, row[-1]))) for row in rows]]
+    record.write_atomic(cfg.reports / "scores.csv", "\n".join(lines) + "\n")
+
+
+def index_of(cfg, **how: object) -> str:
+    return index.index(cfg, **how).read_text(encoding="utf-8")
+
+
+def row_of(page: str, stage: str) -> str:
+    start = page.index(f"{stage}</")
+    return page[start : page.index("</tr>", start)]
+
+
+def states_of(page: str) -> list[str]:
+    return [re.search(r'class="status ([\w ]+)">\1<', row_of(page, s))[1] for s in STAGES]
+
+
+def test_the_index_tells_the_state_of_every_stage(cfg):
+    write_record(cfg, STAGES[0])
+    write_record(cfg, STAGES[1])
+    page = index_of(cfg, running=STAGES[3], failures={STAGES[2]: "ValueError: a <b>\nmore"})
+    assert states_of(page) == ["finished", "finished", "failed", "running", "not run"]
+    assert "2 of 5 stages finished, 5 min 9 s of work" in page
+    assert "2025-03-07 10:11:12 UTC" in row_of(page, STAGES[0])
+    assert "ValueError: a &lt;b&gt;" in page
+    assert "more" not in page[page.index("ValueError") : page.index("</tr>", page.index("ValueError"))]
+
+
+def test_a_failure_outweighs_an_older_record(cfg):
+    write_record(cfg, STAGES[0])
+    page = index_of(cfg, failures={STAGES[0]: "KeyError: 'x'"})
+    assert "0 of 5 stages finished" in page
+    assert "2025-03-07" not in page
+
+
+def test_the_time_of_a_stage_is_the_sum_of_its_parts(cfg):
+    write_record(cfg, STAGES[0])
+    page = index_of(cfg)
+    assert "<summary>2 min 34 s</summary>" in page
+    assert "<td>code &lt;x&gt;</td><td>93.5 s</td>" in page
+
+
+def test_the_index_links_rendered_stages_and_the_failing_cell(cfg):
+    cfg.reports.mkdir(parents=True)
+    for stage in STAGES[:2]:
+        (cfg.reports / f"{stage}.html").write_text("page")
+    page = index_of(cfg, failures={STAGES[1]: "dead", STAGES[2]: "never rendered"})
+    assert f'<a href="{STAGES[0]}.html">{STAGES[0]}</a>' in page
+    assert f'<a href="{STAGES[1]}.html#papermill-error-cell">' in page
+    assert f'href="{STAGES[2]}.html' not in page
+
+
+def test_the_index_says_which_code_and_machine_made_the_numbers(cfg):
+    write_record(cfg, STAGES[0])
+    page = index_of(cfg)
+    assert "commit 0123456789<" in page
+    assert "2 CPU cores, 7.9 GB memory, no GPU; Python 3.11.9, torch 2.8.0" in page
+    write_record(cfg, STAGES[1], code={"commit": "fedcba9876543210", "modified": True, "source": "s"})
+    page = index_of(cfg)
+    assert 'commit fedcba9876, with uncommitted changes <span class="soft">(stages 02)' in page
+
+
+@pytest.fixture
+def whole(cfg):
+    """A run whose five stages are finished, with scores, as in a fresh clone: without runs/."""
+    for stage in STAGES:
+        write_record(cfg, stage)
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    record.write_atomic(cfg.reports / "gains.png", "")
+    return cfg
+
+
+def test_a_report_without_its_checkpoints_stands_as_finished(whole):
+    page = index_of(whole)
+    assert states_of(page) == ["finished"] * 5
+    assert "earlier run" not in page
+
+
+def test_the_committed_report_stands_as_finished(monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path))
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    shutil.copytree(ROOT / "reports" / "smol", tmp_path / "smol")
+    assert states_of(index_of(config.load("smol"))) == ["finished"] * 5
+
+
+def test_while_a_stage_runs_or_after_it_failed_the_stages_after_it_are_not_finished(whole):
+    entry = record.record_path(whole, STAGES[1]).read_text()
+    pages = [index_of(whole, running=STAGES[1])]  # its record is there still: the stages after it have the right keys
+    record.record_path(whole, STAGES[1]).unlink()
+    pages += [index_of(whole, running=STAGES[1]), index_of(whole, interrupted=STAGES[1]),
+              index_of(whole, failures={STAGES[1]: "KeyError: 'x'"}), index_of(whole)]  # fmt: skip
+    states = [states_of(page) for page in pages]
+    assert [s[1] for s in states] == ["running", "running", "interrupted", "failed", "not run"]
+    for page, state in zip(pages, states, strict=True):
+        assert [state[0], *state[2:]] == ["finished", "outdated", "outdated", "outdated"]
+        assert "1 of 5 stages finished, 2 min 34 s of work" in page
+        assert "from an earlier run of the stages above" in row_of(page, STAGES[2])
+        assert "04_evaluation: outdated. These scores are of an earlier run." in page
+        assert "A figure of a stage that is not finished may be of an earlier run." in page
+    record.write_atomic(record.record_path(whole, STAGES[1]), entry)
+    assert states_of(index_of(whole)) == ["finished"] * 5
+
+
+def test_a_stage_whose_inputs_were_made_anew_is_outdated(whole):
+    write_record(whole, STAGES[1], artifacts={"math": {"path": "branches/math", "content": "retrained"}})
+    page = index_of(whole)
+    assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
+    assert "made from other parameters or inputs" in row_of(page, STAGES[2])
+    assert "2025-03-07 10:11:12 UTC" in row_of(page, STAGES[2])
+
+
+def test_a_stage_made_from_other_parameters_is_outdated(whole):
+    path = config.params_folder() / "smol.yaml"
+    path.write_text(path.read_text().replace("iqr_multiplier: 1.5", "iqr_multiplier: 7.5"))
+    page = index_of(config.load("smol"))
+    assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
+    assert "made from other parameters or inputs" in row_of(page, STAGES[2])
+
+
+def test_scores_of_a_stage_that_is_run_again_may_be_of_an_earlier_run(whole):
+    assert "04_evaluation: running. These scores may be of an earlier run." in index_of(whole, running=STAGES[3])
+    assert "These scores" not in index_of(whole, running=STAGES[4])
+
+
+def test_a_damaged_record_does_not_keep_the_page_from_being_written(whole):
+    record.record_path(whole, STAGES[2]).write_text("<<<<<<< HEAD\n")
+    page = index_of(whole)
+    assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
+    assert "its record is damaged" in row_of(page, STAGES[2])
+
+
+def test_the_page_tells_which_stage_it_shows_as_running(whole):
+    assert index.shown_as_running(whole) is None
+    index_of(whole, running=STAGES[3])
+    assert index.shown_as_running(whole) == STAGES[3]
+    index_of(whole, interrupted=STAGES[3])
+    assert index.shown_as_running(whole) is None
+
+
+def test_scores_stand_with_their_interval_and_size(cfg):
+    write_scores(
+        cfg,
+        ("smol", "backbone", "mini-math", 96, 1, 0.34375, 0.2708, 0.4161, 80.0, 0, 0, ""),
+        ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""),
+        ("smol", "math", "mini-code", 40, 4, 0.1, 0.05, 0.15, 80.0, 0, 0, "nan"),
+    )
+    page = index_of(cfg)
+    assert re.sub("<[^>]+>", "", page).count("34.4 % [27.1, 41.6]") == 1
+    assert "<th>mini-math<small>96 problems × 1 sample</small></th>" in page
+    assert "<th>mini-code<small>40 problems × 4 samples</small></th>" in page
+    assert page.count("–</span>") == 1  # the backbone has no mini-code
+    assert "Published by the paper" not in page
+
+
+def test_numbers_of_the_paper_stand_in_a_table_of_their_own(cfg):
+    write_scores(
+        cfg,
+        ("paper", "backbone", "aime", 30, 16, 0.7, 0.6, 0.8, 80.0, 0, 0, 0.726),
+        ("paper", "math-code-science", "aime", 30, 16, 0.7, 0.6, 0.8, 80.0, 0, 0, ""),
+    )
+    ours, paper = index_of(cfg).split("Published by the paper, not measured here")
+    assert "72.6 %" in paper
+    assert "72.6 %" not in ours
+    assert "math-code-science" in ours
+    assert "math-code-science" not in paper.split("</table>")[0]
+
+
+def write_old_scores(cfg, *missing: str) -> None:
+    """scores.csv of a version that did not write these columns."""
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    lines = [line.split(",") for line in (cfg.reports / "scores.csv").read_text().splitlines()]
+    kept = [i for i, column in enumerate(SCORE_COLUMNS) if column not in missing]
+    record.write_atomic(cfg.reports / "scores.csv", "".join(",".join(line[i] for i in kept) + "\n" for line in lines))
+
+
+def test_old_scores_are_shown_with_the_command_that_makes_them_again(cfg):
+    write_old_scores(cfg, "timeout", "grader_error")
+    page = html.unescape(index_of(cfg))
+    assert "50.0 %" in page
+    said = "scores.csv has no column timeout, grader_error: an earlier version of this kit wrote it; "
+    assert f"{said}`rm {cfg.reports}/scores.csv && make 04_evaluation RUN=smol` makes it again." in page
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    assert "an earlier version" not in index_of(cfg)
+
+
+def test_old_scores_that_cannot_be_shown_do_not_keep_the_page_from_being_written(cfg):
+    write_old_scores(cfg, "ci_low", "ci_high")
+    page = html.unescape(index_of(cfg, running=STAGES[3]))
+    assert "scores.csv has no column ci_low, ci_high" in page
+    assert "50.0 %" not in page
+    record.write_atomic(cfg.reports / "scores.csv", "")
+    assert "scores.csv has no column run, model," in index_of(cfg)
+
+
+def test_the_readme_refuses_scores_that_cannot_be_shown_in_one_sentence(cfg, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", "smol"])
+    before = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert index.main() == 2
+    assert capsys.readouterr().err.endswith("no scores.csv; run `make reproduce RUN=smol` first\n")
+    write_old_scores(cfg, "ci_low")
+    assert index.main() == 2
+    assert capsys.readouterr().err.startswith("error: scores.csv has no column ci_low: ")
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == before
+
+
+def test_figures_and_files_are_linked_by_name_and_notebooks_are_not(cfg):
+    cfg.reports.mkdir(parents=True)
+    (cfg.reports / "loss & lr#1.png").write_bytes(b"")
+    (cfg.reports / "table.csv").write_text("x")
+    (cfg.reports / "01_data_curation.ipynb").write_text("{}")
+    page = index_of(cfg)
+    assert '<img src="loss%20%26%20lr%231.png"' in page
+    assert "<figcaption>loss &amp; lr#1</figcaption>" in page
+    assert '<a href="table.csv">' in page
+    assert ".ipynb" not in page
+
+
+def test_figures_come_in_the_order_of_the_stages_with_a_sentence_each(cfg):
+    for name in ("gains", "curation_funnel", "figure_1"):
+        record.write_atomic(cfg.reports / f"{name}.png", "")
+    page = index_of(cfg)
+    shown = [html.unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", page)]
+    assert shown == [index.CAPTIONS[name] for name in ("curation_funnel", "figure_1", "gains")]
+
+
+def test_everything_in_the_index_is_escaped_and_nothing_is_fetched(cfg):
+    page = index_of(cfg)
+    assert "small &lt;b&gt;and&lt;/b&gt; offline" in page
+    assert "<b>and</b>" not in page
+    assert not LOADED.findall(page)
+
+
+def test_the_index_shows_the_parameters(cfg):
+    page = index_of(cfg)
+    assert f"learning_rate: {cfg.params.branch.math.learning_rate}" in page
+    assert "math-science-code:" in page
+
+
+def test_the_readme_names_every_commit_that_made_its_table(cfg):
+    write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
+    for stage in STAGES:
+        write_record(cfg, stage)
+    text = "before\n<!-- results: of a run -->\nold\n<!-- /results -->\nafter"
+    made = index.readme(cfg, text)
+    assert made.startswith("before\n<!-- results: of a run -->\n| model | mini-math, 96 questions × 1 |\n")
+    assert "| math | 50.0 [40.0, 60.0] |" in made
+    assert "|\n\nThe merged model is no better.\n\npass@1 in percent" in made
+    assert "made by commit 0123456789 on 2 cores, 13 minutes" in made
+    assert made.endswith("<!-- /results -->\nafter")
+    write_record(cfg, STAGES[3], code={"commit": "fedcba9876543210", "modified": True, "source": "s"})
+    write_record(cfg, STAGES[4], code={"commit": "aaaaaaaaaaaaaaaa", "modified": False, "source": "s"})
+    both = "commit 0123456789 (stages 01, 02, 03) and commit fedcba9876, with uncommitted changes (stages 04)"
+    assert f"made by {both} on 2 cores" in index.readme(cfg, text)

@@ -1,0 +1,181 @@
+"""Executed notebooks become pages that open from a file, offline, and say what failed."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from matplotlib.figure import Figure
+from nbformat import v4
+
+from tinyr1.core import config
+from tinyr1.core.config import ROOT
+from tinyr1.report import pages
+
+ANCHOR = '<span id="papermill-error-cell" style="color:red">Execution using papermill failed</span>'
+FRAME = '<table border="1" class="dataframe"><thead><tr><th></th><th>loss</th></tr></thead></table>'
+LOADED = re.compile(r"""<script|<link|<iframe|\ssrc=(?!["']?data:)|url\(\s*["']?http|@import""", re.I)
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Figure(figsize=(1, 1)).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def cell(source: str, *outputs: dict, count: int | None = 1) -> dict:
+    return v4.new_code_cell(source, outputs=list(outputs), execution_count=count)
+
+
+def shown(**data: str) -> dict:
+    return v4.new_output("display_data", {kind.replace("_", "/"): value for kind, value in data.items()})
+
+
+def stream(text: str, name: str = "stdout") -> dict:
+    return v4.new_output("stream", name=name, text=text)
+
+
+def raised(evalue: str) -> dict:
+    lines = ["\x1b[31mValueError\x1b[0m", f"File \x1b[32m{ROOT}/tinyr1/train.py:7\x1b[39m, in <module>"]
+    return v4.new_output("error", ename="ValueError", evalue=evalue, traceback=lines)
+
+
+def saved(folder: Path, *cells: dict, name: str = "02_branch_sft") -> Path:
+    path = folder / f"{name}.ipynb"
+    nbformat.write(v4.new_notebook(cells=list(cells)), path)
+    return path
+
+
+def rendered(folder: Path, *cells: dict, name: str = "02_branch_sft") -> str:
+    out = folder / "smol" / f"{name}.html"
+    pages.render(saved(folder, *cells, name=name), out)
+    return out.read_text(encoding="utf-8")
+
+
+def test_a_page_loads_nothing_from_elsewhere(tmp_path):
+    html = '<script src="https://cdn.example/x.js"></script><img src="https://e.example/a.png"><b>kept</b>'
+    page = rendered(
+        tmp_path,
+        v4.new_markdown_cell("![far](https://e.example/b.png) and [a paper](https://arxiv.org/abs/1)"),
+        cell("1", shown(text_html=html), shown(text_html=FRAME, application_javascript="alert(1)")),
+    )
+    assert not LOADED.findall(page)
+    assert "alert(1)" not in page
+    assert "<b>kept</b>" in page
+    assert '<a href="https://arxiv.org/abs/1">a paper</a>' in page
+
+
+def test_images_are_inside_the_page(tmp_path):
+    image = base64.b64encode(png()).decode()
+    assert f'src="data:image/png;base64,{image}' in rendered(tmp_path, cell("plot()", shown(image_png=image)))
+
+
+def test_image_files_named_in_prose_are_put_inside_the_page(tmp_path):
+    (tmp_path / "near.png").write_bytes(png())
+    page = rendered(tmp_path, v4.new_markdown_cell("![near](near.png)"))
+    assert "data:image/png;base64," in page
+    assert not LOADED.findall(page)
+
+
+def test_code_tables_and_streams_are_shown(tmp_path):
+    page = rendered(
+        tmp_path,
+        cell("curate(cfg)", stream("one\n"), stream("two\n"), stream("a < b\n", "stderr")),
+        cell("table", shown(text_html=FRAME)),
+    )
+    assert ">curate</span>" in page
+    assert "<pre>one\ntwo\n</pre>" in page
+    assert "a &lt; b" in page
+    assert 'class="dataframe"' in page
+
+
+def test_a_progress_bar_leaves_only_its_last_state(tmp_path):
+    page = rendered(tmp_path, cell("train()", stream("10 %\r"), stream("20 %\r"), stream("done %\n")))
+    assert "done %" in page
+    assert "10 %" not in page
+
+
+def test_the_anchor_of_papermill_survives_once(tmp_path):
+    top = v4.new_markdown_cell('An Exception was encountered at <a href="#papermill-error-cell">In [1]</a>.')
+    page = rendered(tmp_path, top, v4.new_markdown_cell(ANCHOR), cell("f()", raised("lr")))
+    assert page.count('id="papermill-error-cell"') == 1
+    assert ">Execution using papermill failed</span>" in page
+    assert '<a href="#papermill-error-cell">In [1]</a>' in page
+
+
+def test_a_failure_that_papermill_did_not_mark_gets_the_anchor(tmp_path):
+    page = rendered(tmp_path, cell("a"), cell("b"), cell("c_cell", count=None))
+    assert page.count('id="papermill-error-cell"') == 1
+    assert page.index(">b<") < page.index('id="papermill-error-cell"') < page.index(">c_cell<")
+
+
+def test_a_finished_notebook_has_no_anchor(tmp_path):
+    assert 'id="papermill-error-cell"' not in rendered(tmp_path, cell("a"), cell("b", count=2))
+
+
+def test_colours_of_a_traceback_become_markup(tmp_path):
+    page = rendered(tmp_path, cell("f()", raised("lr")))
+    assert "\x1b" not in page
+    assert '<span class="ansi-red-fg">ValueError</span>' in page
+
+
+def test_outputs_do_not_tell_where_the_repository_and_home_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/homes/me")
+    monkeypatch.setattr(config, "ROOT", Path("/homes/me/kit"))
+    paths = "/homes/me/kit/runs/a ~/kit/tinyr1/b.py '/homes/me/.cache' /data/homes/me/c "
+    text = paths + "\x1b[32m/homes/me/kit\x1b[0m"
+    outputs = stream(text), shown(text_html=f"<p>{text}</p>")
+    page = rendered(tmp_path, cell("x", *outputs), cell("y", raised(text)))
+    assert page.count("runs/a tinyr1/b.py '~/.cache' /data/homes/me/c ") == 2
+    assert not re.search(r"(?<!/data)/homes/me", page)
+
+
+def test_taking_paths_out_leaves_the_notebook_as_it_was():
+    nb = v4.new_notebook(cells=[cell("x", stream(f"{ROOT}/runs"))])
+    assert pages.without_machine_paths(nb).cells[0].outputs[0].text == "runs"
+    assert nb.cells[0].outputs[0].text == f"{ROOT}/runs"
+
+
+def test_the_traceback_names_files_of_the_repository_only(tmp_path):
+    page = rendered(tmp_path, cell("f()", raised("lr")))
+    assert str(ROOT) not in page
+    assert ">tinyr1/train.py:7<" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "links"),
+    [
+        ("01_data_curation", ["index", "02_branch_sft"]),
+        ("03_fusion_merge", ["index", "02_branch_sft", "04_evaluation"]),
+        ("05_ablations", ["index", "04_evaluation"]),
+        ("notes", ["index"]),
+    ],
+)
+def test_the_top_bar_leads_to_the_index_and_the_stages_beside(tmp_path, name, links):
+    page = rendered(tmp_path, cell("x"), name=name)
+    assert re.findall(r'<a href="(\w+)\.html"', page) == links
+
+
+# --- failing cells ------------------------------------------------------------------------------------------
+
+
+def test_the_failing_cell_is_told_by_the_first_line_of_its_error(tmp_path):
+    path = saved(tmp_path, cell("a"), cell("f()", raised(f"\x1b[31m{ROOT}/params/x.yaml\x1b[0m: bad\nmore")))
+    assert pages.failing_cell(path) == "ValueError: params/x.yaml: bad"
+
+
+def test_an_error_without_a_message_is_told_by_its_name(tmp_path):
+    assert pages.failing_cell(saved(tmp_path, cell("f()", raised("")))) == "ValueError"
+
+
+def test_a_dead_kernel_is_a_failure_whatever_the_metadata_says(tmp_path):
+    died = cell("b", count=None)
+    died.metadata["papermill"] = {"status": "completed", "exception": False}
+    prose = v4.new_markdown_cell("prose")
+    assert pages.failing_cell(saved(tmp_path, cell("a"), prose, died)) == "the kernel stopped before cell 2"
+
+
+def test_a_notebook_whose_cells_all_ran_has_no_failing_cell(tmp_path):
+    assert pages.failing_cell(saved(tmp_path, cell("a"), cell("", count=None), cell("b", count=2))) is None

@@ -1,0 +1,247 @@
+"""Supervised fine-tuning of one model: the process that DeepSpeed starts.
+
+    deepspeed --module tinyr1.branch.train plan.json
+
+The plan (written by `tinyr1.branch`) names the model, the packed samples, the output folder and all settings.
+Hugging Face `Trainer` with DeepSpeed: bf16 weights with fp32 master copies, loss on the responses only, every
+optimizer step logged to `log.jsonl`. With `save_steps` set, a killed run continues from its last checkpoint.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+from tinyr1.core import launch, record
+
+with launch.lasting_imports():
+    import deepspeed.ops
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch.utils.checkpoint import checkpoint
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+
+    from tinyr1.branch.packing import ATTENTION, PackedSequences, shifted_targets
+
+LOSS_CHUNK = 4096  # target tokens whose logits exist at one time
+CHECKPOINT_DONE = "tinyr1_complete"
+
+
+def deepspeed_config(zero_stage: int) -> dict:
+    """The released ZeRO configuration (ledger §2.2) for any stage; `auto` values come from the Trainer."""
+    zero: dict[str, object] = {"stage": zero_stage}
+    if zero_stage:
+        zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
+    if zero_stage == 3:
+        zero |= {
+            "sub_group_size": 1e9,
+            "reduce_bucket_size": "auto",
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "stage3_max_live_parameters": 1e9,
+            "stage3_max_reuse_distance": 1e9,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    return {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": True},
+        "zero_optimization": zero,
+    }
+
+
+def target_loss(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy of `targets` (n,) under the output head applied to `hidden` (n, width), in nats.
+
+    Only supervised positions reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time:
+    a 16,384-token sequence over 152,064 entries would need 10 GB for its fp32 logits alone.
+    """
+
+    def chunk_loss(h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model.get_output_embeddings()(h).float(), y, reduction="sum")
+
+    if len(targets) <= LOSS_CHUNK:
+        return chunk_loss(hidden, targets)
+    pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
+    return sum(checkpoint(chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
+
+
+class PackedCausalLM(torch.nn.Module):
+    """A causal LM whose forward pass takes one packed sequence and returns the summed target loss."""
+
+    accepts_loss_kwargs = True  # tells the Trainer to count the target tokens of the whole step
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.config = model.config
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        position_ids: torch.Tensor,
+        cu_seq_lens: torch.Tensor,
+    ) -> torch.Tensor:
+        longest = int(cu_seq_lens.diff().max())
+        hidden = self.model.get_decoder()(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False,
+            cu_seq_lens_q=cu_seq_lens, cu_seq_lens_k=cu_seq_lens,
+            max_length_q=longest, max_length_k=longest,
+        ).last_hidden_state  # (1, tokens, width)  # fmt: skip
+        positions, targets = shifted_targets(labels)
+        return target_loss(self.model, hidden[0, positions], targets)
+
+    def gradient_checkpointing_enable(self, **kwargs: object) -> None:
+        self.model.gradient_checkpointing_enable(**kwargs)
+
+
+class PackedTrainer(Trainer):
+    """Trainer over packed sequences: the loss is the mean over all target tokens of the optimizer step."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        total = model(**inputs)
+        # Counted over all ranks, whose gradients are then averaged: hence the factor.
+        return total / num_items_in_batch * self.accelerator.num_processes
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the inner model under its own tensor names, so that the folder loads anywhere."""
+        inner = self.accelerator.unwrap_model(self.model).model
+        if state_dict is not None:
+            tied = inner.all_tied_weights_keys if self.model.config.tie_word_embeddings else {}
+            named = {k.removeprefix("model."): v for k, v in state_dict.items()}
+            state_dict = {k: v for k, v in named.items() if k not in tied}
+        inner.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+        self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+
+
+class StepLog(TrainerCallback):
+    """Appends one line for each optimizer step: step, of, loss (nats/token), lr, tokens, seconds."""
+
+    def __init__(self, path: Path, tokens_per_step: float) -> None:
+        self.path, self.tokens_per_step = path, tokens_per_step
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started, self.first = time.perf_counter(), state.global_step
+        if state.is_world_process_zero:  # a resumed run repeats no step in the log
+            record.write_lines(self.path, [r for r in record.read_lines(self.path) if r["step"] <= state.global_step])
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or "loss" not in logs:
+            return
+        done = state.global_step - self.first
+        line = {
+            "step": state.global_step, "of": state.max_steps, "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"], "grad_norm": logs.get("grad_norm"),
+            "tokens": round(done * self.tokens_per_step),
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }  # fmt: skip
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            keep_only(Path(args.output_dir), f"checkpoint-{state.global_step}")
+
+
+def keep_only(folder: Path, name: str) -> None:
+    """Mark a checkpoint as complete, then delete the older ones, their marks first.
+
+    The Trainer's own rotation may be killed half-way through a folder, which would then still be marked as complete.
+    """
+    (folder / name / CHECKPOINT_DONE).touch()
+    for other in folder.glob("checkpoint-*"):
+        if other.name != name:
+            (other / CHECKPOINT_DONE).unlink(missing_ok=True)
+            shutil.rmtree(other)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end."""
+    done = folder.glob(f"checkpoint-*/{CHECKPOINT_DONE}")
+    newest = max(done, key=lambda p: int(p.parent.name.rpartition("-")[2]), default=None)
+    return str(newest.parent) if newest else None
+
+
+def training_arguments(plan: dict, out: Path) -> TrainingArguments:
+    """The plan in the Trainer's words; one packed sequence on each rank, accumulated to the batch size."""
+    sft, trainer = plan["sft"], plan["trainer"]
+    return TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=sft["epochs"],
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=plan["gradient_accumulation"],
+        learning_rate=sft["learning_rate"],
+        lr_scheduler_type=sft["schedule"],
+        warmup_steps=sft["warmup_ratio"],  # below 1 it is a share of all steps
+        adam_beta1=trainer["adam_beta1"],
+        adam_beta2=trainer["adam_beta2"],
+        adam_epsilon=trainer["adam_epsilon"],
+        weight_decay=trainer["weight_decay"],
+        max_grad_norm=trainer["max_grad_norm"],
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=trainer["gradient_checkpointing"],
+        deepspeed=deepspeed_config(trainer["zero_stage"]),
+        average_tokens_across_devices=True,
+        save_strategy="steps" if trainer["save_steps"] else "no",
+        save_steps=trainer["save_steps"] or 500,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=plan["seed"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def without_compiled_communication() -> None:
+    """Keep DeepSpeed from compiling its shared-memory collectives on a CPU; gloo does the same work.
+
+    The build takes 40 s and a compiler, and one killed half-way leaves a lock in the user's cache on which every
+    later run would wait forever.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def train(plan: dict) -> None:
+    """Fine-tune as planned, leave a checkpoint in the plan's output folder, and then the file `finished` names."""
+    out = Path(plan["out"])
+    without_compiled_communication()
+    args = training_arguments(plan, out)  # first: under ZeRO-3 the model is sharded while it loads
+    model = AutoModelForCausalLM.from_pretrained(
+        plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
+    )
+    tokenizer = AutoTokenizer.from_pretrained(plan["model"])
+    data = PackedSequences(plan["packed"])
+    per_step = len(data.data["ids"]) / len(data) * plan["sft"]["batch_size"]
+    trainer = PackedTrainer(
+        model=PackedCausalLM(model), args=args, train_dataset=data, processing_class=tokenizer,
+        data_collator=lambda rows: rows[0], callbacks=[StepLog(out / "log.jsonl", per_step)],
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+    trainer.save_model(str(out))
+    if trainer.is_world_process_zero():
+        Path(plan["finished"]).touch()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.branch")
+    parser.add_argument("--local_rank", type=int, default=-1, help="set by the DeepSpeed launcher")
+    launch.die_with_parent()
+    plan = json.loads(parser.parse_args().plan.read_text(encoding="utf-8"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    train(plan)
+    if dist.is_initialized():  # gloo aborts at exit otherwise
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

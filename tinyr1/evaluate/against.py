@@ -1,0 +1,91 @@
+"""An evaluation against others: another finished one, question by question, and the paper's numbers."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+
+from tinyr1.core import paper, record
+from tinyr1.core.config import ConfigError
+from tinyr1.core.record import StageError
+from tinyr1.evaluate import compare
+from tinyr1.evaluate.protocol import Protocol
+
+SHOWN = 5  # differences in one message
+# What must be equal, beside the questions. Engine, versions and seed may differ: few models are served by the same.
+REMARKS = ("known_faults", "not_reproduced")
+RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS), "n_problems")
+
+
+def load(folder: Path, described: list[dict], taken: str) -> pd.DataFrame:
+    """Graded samples of a finished evaluation, whose model is renamed where its name is `taken`.
+
+    described: the protocols of this evaluation. ConfigError names what differs of benchmarks, protocol or questions.
+    """
+    path, remedy = folder / "evaluation.json", "give the folder of a finished `python -m tinyr1.evaluate`"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        name, theirs = facts["model"], {rules["benchmark"]: rules for rules in facts["protocols"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--against: {path} cannot be read: {error!r}; {remedy}") from error
+    ours = {rules["benchmark"]: rules for rules in json.loads(json.dumps(described))}
+    if problems := _differences(theirs, ours):
+        more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise ConfigError(
+            f"--against: {folder} cannot be compared question by question; both need the same benchmarks, questions "
+            "and protocol:\n" + "\n".join(problems[:SHOWN] + more)
+        )
+    record.check(folder / "graded.jsonl", "evaluate that model again")
+    graded = pd.DataFrame(record.read_lines(folder / "graded.jsonl"))
+    return graded.assign(model=f"{name} in {folder}" if name == taken else name)
+
+
+def _differences(theirs: dict[str, dict], ours: dict[str, dict]) -> list[str]:
+    """What differs of two evaluations' protocols, by benchmark; one line each."""
+    if theirs.keys() != ours.keys():
+        return [f"benchmarks: {', '.join(theirs)}; here {', '.join(ours)}"]
+    problems = []
+    for name, mine in ours.items():
+        found = [f"{name}: {key} {theirs[name].get(key)!r}; here {mine[key]!r}"
+                 for key in RULES if theirs[name].get(key) != mine[key]]  # fmt: skip
+        if not found and theirs[name]["responses"] != mine["responses"]:  # a hash of all that a model is asked
+            found = [f"{name}: its questions are not those asked here"]
+        problems += found
+    return problems
+
+
+def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    """Our model less theirs on each benchmark, as a table with its title.
+
+    StageError names questions that only one of the evaluations has answers to.
+    """
+    asked = [set(zip(graded.benchmark, graded.question, strict=True)) for graded in (ours, theirs)]
+    if alone := sorted(f"{benchmark}/{question}" for benchmark, question in asked[0] ^ asked[1]):
+        more = ", …" if len(alone) > SHOWN else ""
+        raise StageError(
+            f"--against: {len(alone)} questions have answers in one evaluation only: {', '.join(alone[:SHOWN])}{more}; "
+            "complete it first"
+        )
+    theirs_is, ours_is = theirs.model.iloc[0], ours.model.iloc[0]
+    pairs = compare.pairs(pd.concat([theirs, ours]), [theirs_is, ours_is])
+    table = compare.in_points(pairs).set_index("benchmark")
+    shown = table[["points", "p", "holm"]].assign(detectable=(100 * table.detectable).round(1)).round(4)
+    title = (f"{ours_is} less {theirs_is}, in points with 95 % intervals paired by question; detectable: the smallest "
+             "true difference that four of five repetitions would show")  # fmt: skip
+    return f"{title}\n{shown.to_string()}"
+
+
+def published(graded: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The paper's scores on these benchmarks, for its backbone and its model, with the difference of ours to each."""
+    shares = compare.by_question(graded).share
+    scores, ours = paper.scores(), {name: shares.xs(name, level="benchmark").to_numpy() for name in names}
+    called = {"backbone": "DeepSeek-R1-Distill-Qwen-32B", "math-science-code": "TinyR1-32B-Preview"}
+    rows = {
+        title: {
+            b: f"{100 * scores[model, b]:.1f}; ours less it {compare.less(ours[b], scores[model, b])}"
+            for b in names if (model, b) in scores
+        }
+        for model, title in called.items()
+    }  # fmt: skip
+    return pd.DataFrame(rows).T.dropna(how="all")

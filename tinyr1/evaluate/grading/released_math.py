@@ -1,0 +1,81 @@
+"""Extraction and equality of the released math evaluation, from its description (ledger §4.2, evaluation.md §4.1).
+
+Lenient by design of its authors: without a box the last number counts, and a hundredth or a hundredfold is equal.
+`tinyr1.evaluate.grading.extract.boxed_integer` is the strict rule.
+"""
+
+import math
+import re
+
+_NUMBER = re.compile(r"-?\d*\.?\d+")
+_WORDS = dict(zip(
+    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), map(str, range(11)),
+    strict=True,
+))  # fmt: skip
+RELATIVE = 1e-4
+
+
+def released_answer(text: str) -> str | None:
+    """The answer in the whole output, cleaned; None when it holds no anchor and no number.
+
+    released_answer("<think>\\boxed{7}</think> The answer: 12") -> "7"
+    """
+    found = _anchored(text)
+    return None if found is None else _clean(found)
+
+
+def _anchored(text: str) -> str | None:
+    if "final answer is $" in text and "$. I hope" in text:
+        return text.split("final answer is $", 1)[1].split("$. I hope", 1)[0]
+    if "boxed" in text:
+        return _after_boxed(text.rpartition("boxed")[2])
+    for anchor in ("he answer is", "final answer is", "答案是"):
+        if anchor in text:
+            return text.rpartition(anchor)[2].strip()
+    numbers = _NUMBER.findall(text.replace(",", ""))
+    return numbers[-1] if numbers else None
+
+
+def _after_boxed(tail: str) -> str:
+    """What stands between the braces after the last `boxed`; without a brace, the text up to a dollar sign."""
+    if not tail.startswith("{"):
+        return tail.partition("$")[0].strip()
+    depth = 0
+    for i, character in enumerate(tail):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return tail[1:i]
+    return tail[1:]  # never closed: all the rest
+
+
+def _clean(text: str) -> str:
+    """Without line breaks, dollar signs, degrees, per cent, units in \\text and a short `name =`."""
+    text = re.sub(r"\n\s*", "", text).strip().lstrip(":").rstrip("./").strip()
+    text = re.sub(r"\\[!,;: ]|\\left|\\right|\^\{?\\circ\}?|\\?\$|\\?%", "", text)
+    text = re.sub(r"^\\(?:text|mathrm|mathbf)\{([^{}]*)\}$", r"\1", text)
+    text = re.sub(r"\\(?:text|mathrm|mbox)\{[^{}]*\}$", "", text).strip()
+    name, equals, value = text.partition("=")
+    if equals and "=" not in value and len(name.strip()) <= 2:
+        text = value.strip()
+    return re.sub(r"\.0+$", "", _WORDS.get(text.lower(), text))
+
+
+def quick_equal(found: str, truth: str) -> bool | None:
+    """Equality by text and by number; None where only symbolic comparison can tell.
+
+    Numbers are equal within RELATIVE of the truth, of its hundredth or of its hundredfold.
+    """
+    if found.strip().lower() == truth.strip().lower():
+        return True
+    a, b = _number(found), _number(truth)
+    if a is not None and b is not None:
+        return any(math.isclose(a, target, rel_tol=RELATIVE) for target in (b / 100, b, b * 100))
+    bare = re.sub(r"[{}()\[\]]", "", found).strip().lower()
+    if bare == truth.strip().lower():
+        return True
+    return None if re.search(r"\d", found) and "=" not in found else False
+
+
+def _number(text: str) -> float | None:
+    digits = text.replace(",", "").strip()
+    return float(digits) if re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", digits) else None

@@ -1,0 +1,120 @@
+"""What must hold before a byte of weights is read: checks of a merge's inputs and output from headers alone."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES, read_json
+from tinyr1.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from tinyr1.merge.reader import Checkpoint
+
+SHOWN = 20  # problems listed before the rest is only counted
+RESERVE = 100 * 10**6  # bytes of the output disk that stay free
+
+
+class MergeError(ValueError):
+    """Inputs that cannot be merged or an output that cannot be written; the message names every problem."""
+
+
+def chosen(steps: Recipe, folders: dict[str, Path]) -> dict[str, Path]:
+    """The folders of the models that a recipe names."""
+    if unknown := sorted(set(steps.leaves) - set(folders)):
+        raise MergeError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
+    return {name: folders[name] for name in dict.fromkeys(steps.leaves)}
+
+
+def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
+    """All models have the same architecture, tensors and tokenizer; MergeError lists every mismatch by model.
+
+    tokenizer: the model whose tokenizer and special tokens are kept; None demands that all have the same.
+    """
+    if tokenizer is not None and tokenizer not in models:
+        raise MergeError(f"tokenizer: {tokenizer!r} is not one of the models ({', '.join(models)})")
+    (first_name, first), *others = models.items()
+    problems = []
+    for name, model in others:
+        problems += _config_problems(first_name, first, name, model, tokenizer is not None)
+        problems += _tensor_problems(first_name, first, name, model)
+        if tokenizer is None:
+            problems += _tokenizer_problems(first_name, first, name, model)
+            problems += _generation_problems(first_name, first, name, model)
+    if problems:
+        more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise MergeError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
+
+
+def _generation_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
+    """Special tokens of generation_config.json, where both models have one."""
+    a, b = (read_json(m.folder / "generation_config.json") or {} for m in (first, model))
+    return [
+        f"generation_config.json: {k} is {b[k]!r} in {name}, {a[k]!r} in {first_name}; name the model whose "
+        "tokenizer to keep"
+        for k in SPECIAL
+        if k in a and k in b and a[k] != b[k]
+    ]
+
+
+def _config_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint", special: bool) -> list[str]:
+    skipped = {*PROVENANCE, *(SPECIAL if special else ())}
+    keys = (first.config.keys() | model.config.keys()) - skipped
+    different = [k for k in sorted(keys) if first.config.get(k) != model.config.get(k)]
+    return [
+        f"config.json: {k} is {model.config.get(k)!r} in {name}, {first.config.get(k)!r} in {first_name}"
+        + ("; name the model whose tokenizer to keep" if k in SPECIAL else "")
+        for k in different
+    ]
+
+
+def tied_head(model: "Checkpoint") -> set[str]:
+    """The output head of a model that shares it with the embedding: some checkpoints store it, others do not."""
+    return {"lm_head.weight"} if model.config.get("tie_word_embeddings") else set()
+
+
+def _tensor_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
+    problems = []
+    for tensor in sorted((first.tensors.keys() ^ model.tensors.keys()) - tied_head(first)):
+        owner, other = (first_name, name) if tensor in first.tensors else (name, first_name)
+        problems.append(f"{tensor}: only {owner} has it, {other} does not")
+    for tensor in sorted(first.tensors.keys() & model.tensors.keys()):
+        a, b = first.tensors[tensor], model.tensors[tensor]
+        if a.shape != b.shape:
+            padded = len(a.shape) == 2 and a.shape[1:] == b.shape[1:] and a.shape[0] == first.config.get("vocab_size")
+            hint = "; the vocabularies are padded differently, resize one to the other" if padded else ""
+            problems.append(f"{tensor}: shape {list(b.shape)} in {name}, {list(a.shape)} in {first_name}{hint}")
+        if a.dtype != b.dtype:
+            problems.append(f"{tensor}: {_short(b.dtype)} in {name}, {_short(a.dtype)} in {first_name}")
+    return problems
+
+
+def _short(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _tokenizer_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
+    return [
+        f"{file}: {name} and {first_name} differ; name the model whose tokenizer to keep"
+        for file in TOKENIZER_FILES
+        if _content(first.folder / file) != _content(model.folder / file)
+    ]
+
+
+def _content(path: Path) -> object:
+    """What must agree: the data of a JSON file, however it is laid out; the bytes of any other."""
+    if path.suffix == ".json":
+        return read_json(path)
+    return path.read_bytes() if path.is_file() else None
+
+
+def check_disk(out: Path, need: int) -> None:
+    """The disk of the output has room for `need` bytes; MergeError says how much is missing."""
+    place = next(p for p in (out, *out.resolve().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if free < need + RESERVE:
+        raise MergeError(
+            f"{out}: the result takes {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; free some space or choose "
+            "another disk"
+        )

@@ -1,0 +1,166 @@
+"""Recipe files: ours, and mergekit's YAML in and out."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinyr1.core.recipe import FILE_KEYS, TAKES, Recipe, RecipeError, parse, readings
+
+FUSION_IN_MERGEKIT = "arcee_fusion"
+
+
+def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
+    """A recipe file of ours (recipe, models, options) or of mergekit (merge_method); folders relative to the file."""
+    if not path.is_file():
+        raise RecipeError(f"--recipe: {path} does not exist")
+    text = path.read_text(encoding="utf-8")
+    documents = _documents(text, str(path))
+    if any(isinstance(d, dict) and "merge_method" in d for d in documents):
+        steps, folders, settings = from_mergekit(text, str(path))
+    else:
+        data = documents[0] if len(documents) == 1 else None
+        if not isinstance(data, dict) or not {"recipe", "models"} <= set(data) or not isinstance(data["models"], dict):
+            raise RecipeError(f"{path}: needs `recipe` (a merge step) and `models` (name: folder)")
+        steps, folders = parse(data.pop("recipe"), str(path)), data.pop("models")
+        if wrong := [name for name, folder in folders.items() if not isinstance(folder, str)]:
+            raise RecipeError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
+        settings = data
+        if extra := sorted(set(settings) - set(FILE_KEYS)):
+            raise RecipeError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
+        for key, value in settings.items():
+            kind, called = ((int, float), "a number") if key == "iqr_multiplier" else (str, "text")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                raise RecipeError(f"{path}: {key}: {value!r} is not {called}")
+    return steps, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
+
+
+def _documents(text: str, name: str) -> list:
+    """The YAML documents of a file that are not empty."""
+    try:
+        return [d for d in yaml.safe_load_all(text) if d is not None]
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {error}") from error
+
+
+# --- mergekit's YAML ----------------------------------------------------------------------------------------
+
+
+def to_mergekit(
+    recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None, reading: str | None = None,
+    iqr_multiplier: float | None = None,
+) -> str:  # fmt: skip
+    """The recipe as mergekit configuration; several documents, as mergekit-multi reads them, for a nested one.
+
+    Folders are written absolute, so that the file can be used from anywhere. mergekit has one reading of fusion and
+    λ = 1.5, and takes seeds elsewhere: what the whole merge (reading, iqr_multiplier) or a step sets of these is a
+    comment.
+    """
+    documents: list[dict] = []
+    comments: list[str] = []
+
+    def place(part: "str | Recipe") -> str:
+        if isinstance(part, Recipe):
+            return step(part)
+        return str(Path(folders[part]).absolute()) if part in folders else part
+
+    def say(whose: str, settings: dict) -> None:
+        if said := ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None):
+            comments.append(f"# not in mergekit: {whose} with {said}\n")
+
+    def step(recipe: Recipe) -> str:
+        base = {} if recipe.base is None else {"base_model": place(recipe.base)}
+        models = [{"model": place(recipe.right)}, {"model": base["base_model"]}] if recipe.right is not None else []
+        for one in recipe.models or ():
+            settings = {k: getattr(one, k) for k in TAKES[recipe.method][1] if getattr(one, k) is not None}
+            models.append({"model": place(one.model), "parameters": settings})
+        shared = {"t": recipe.t, "normalize": recipe.normalize, "rescale": recipe.rescale, "lambda": recipe.lambda_}
+        shared = {k: v for k, v in shared.items() if v is not None}
+        name = f"step-{len(documents) + 1}"
+        say(name, {k: getattr(recipe, k) for k in ("reading", "iqr_multiplier", "seed")})
+        method = FUSION_IN_MERGEKIT if recipe.method == "fusion" else recipe.method
+        documents.append({
+            "name": name, "models": models, "merge_method": method, **base,
+            **({"parameters": shared} if shared else {}),
+            **({"dtype": dtype} if dtype else {}), **({"out_dtype": out_dtype} if out_dtype else {}),
+        })  # fmt: skip
+        return name
+
+    if readings(recipe, ""):
+        say("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
+    step(recipe)
+    if len(documents) == 1:
+        del documents[0]["name"]
+    return "".join(comments) + yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
+    """(recipe, model -> folder, {dtype, out_dtype, tokenizer}) of mergekit YAML with one or several documents.
+
+    RecipeError for what has no counterpart here: slices, gradients and filters, unions of tokenizers, other methods.
+    """
+    documents = _documents(text, name)
+    if not documents or not all(isinstance(d, dict) for d in documents):
+        raise RecipeError(f"{name}: expected a mapping with merge_method and models")
+    steps: dict[str, Recipe] = {}
+    folders: dict[str, str] = {}
+
+    def place(value: object) -> str | Recipe:
+        model = value.get("model") if isinstance(value, dict) else value
+        if not isinstance(model, str):
+            raise RecipeError(f"{name}: {model!r} is not the folder of a model")
+        if model not in steps:
+            folders[model] = model
+        return steps.get(model, model)
+
+    for document in documents:
+        recipe = _mergekit_step(document, place, name)
+        steps[str(document.get("name", ""))] = recipe
+    last = documents[-1]
+    for key in ("dtype", "out_dtype", "tokenizer_source"):
+        if len({str(d.get(key)) for d in documents}) > 1:
+            raise RecipeError(f"{name}: {key} differs between the documents; one merge has one")
+    settings = {k: last.get(k) for k in ("dtype", "out_dtype")}
+    source = last.get("tokenizer_source")
+    if source not in (None, "base"):
+        if source not in folders:
+            raise RecipeError(f"{name}: tokenizer_source {source!r} is not one of the models; name one, or base")
+        settings["tokenizer"] = source
+    return recipe, folders, settings
+
+
+def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
+    known = {"name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source"}
+    if extra := sorted(set(document) - known):
+        raise RecipeError(f"{name}: {', '.join(extra)}: cannot be read here; only whole models, constant parameters")
+    method = document.get("merge_method")
+    if method == FUSION_IN_MERGEKIT:
+        method = "fusion"
+    if not isinstance(method, str) or method not in TAKES:
+        raise RecipeError(f"{name}: merge_method {method!r} is not known here; known: {', '.join(TAKES)}")
+    takes, model_takes = TAKES[method]
+    base, parameters = document.get("base_model"), document.get("parameters") or {}
+    if not isinstance(parameters, dict) or not isinstance(document.get("models") or [], list):
+        raise RecipeError(f"{name}: parameters must be a mapping and models a list")
+    models = [m if isinstance(m, dict) else {"model": m} for m in document.get("models") or []]
+    others = [m for m in models if m.get("model") != base]
+    data: dict[str, Any] = {"method": method}
+    if "base" in takes:
+        data["base"] = None if base is None else place(base)
+    if "right" in takes:
+        if len(others) != 1:
+            raise RecipeError(f"{name}: {method} merges a base_model with one other model, found {len(others)}")
+        data["right"] = place(others[0])
+    else:
+        shared = {k: v for k, v in parameters.items() if k in model_takes}
+        listed = others if "base" in takes else models
+        data["models"] = [
+            {"model": place(m), **shared, **(m.get("parameters") or {})} for m in listed
+        ]
+    ignored = {"int8_mask"}  # an engine setting that changes no result
+    data |= {k: v for k, v in parameters.items() if k not in model_takes | ignored}
+    if any(isinstance(v, (list, dict)) for v in parameters.values()):
+        raise RecipeError(f"{name}: parameters that vary over layers or tensors cannot be read here")
+    for one in data.get("models", ()):
+        one.pop("int8_mask", None)
+    return parse(data, name)

@@ -1,0 +1,86 @@
+"""Exact order statistics of values that come block by block, without sorting or keeping them.
+
+The bits of a float32, read as an integer, order like the float once those of negative numbers are flipped. A first
+pass counts the upper 16 bits, a second one the lower 16 bits of the values whose upper bits were hit: two histograms of
+65,536 bins find any rank. Values that need no more than 16 bits, such as bfloat16, are done after the first.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from tinyr1.merge.method import Block, Scan
+
+BINS = 2**16
+Values = Callable[[Block], torch.Tensor]
+
+
+def ordered(values: torch.Tensor) -> torch.Tensor:
+    """int32 keys in the order of the values, flat; -0 and 0 are one value. Values: float32, bfloat16 or float16."""
+    if values.dtype == torch.float64:
+        raise ValueError("values of dtype torch.float64 have more bits than the histograms; convert them to float32")
+    bits = (values.flatten().float() + 0.0).view(torch.int32)  # -0 + 0 is 0
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+def value_of(key: int) -> float:
+    """The float32 whose key is `key`."""
+    bits = key ^ 0x7FFFFFFF if key < 0 else key
+    return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()
+
+
+def histogram(keys: torch.Tensor, high: int | None = None) -> torch.Tensor:
+    """(65536,) int64: how often each upper half occurs; with `high`, each lower half of the keys in that bin."""
+    upper = (keys >> 16) + BINS // 2
+    if high is None:
+        return torch.bincount(upper, minlength=BINS)
+    return torch.bincount(keys[upper == high] & (BINS - 1), minlength=BINS)
+
+
+def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
+    """(bin that holds the value of `rank`, its rank within that bin); counts (65536,), ranks from 0."""
+    cumulative = counts.cumsum(0)
+    if not 0 <= rank < int(cumulative[-1]):
+        raise ValueError(f"rank {rank} of {int(cumulative[-1])} values does not exist; ranks count from 0")
+    found = int(torch.searchsorted(cumulative, rank, right=True))
+    return found, rank - int(cumulative[found] - counts[found])
+
+
+def select(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:
+    """For each function of a block (n,) its values of the given ascending ranks, from 0; two passes for all.
+
+    For a few ranks: each holds a histogram of 512 KiB. No value may be NaN. Exact, on the device of the values.
+    """
+
+    def upper(block: Block) -> tuple[torch.Tensor, torch.Tensor]:
+        keys = [ordered(values(block)) for values in series]
+        fine = [((k ^ (k >> 31)) & (BINS - 1)).any() for k in keys]  # lower bits in use, flips undone
+        return torch.stack([histogram(k) for k in keys]), torch.stack(fine)
+
+    if not any(ranks):
+        return [[] for _ in series]
+    first = _added(scan(upper))
+    hits = [[locate(first[0][i], rank) for rank in wanted] for i, wanted in enumerate(ranks)]
+    bins = sorted({(i, high) for i, found in enumerate(hits) if first[1][i] for high, _ in found})
+
+    def lower(block: Block) -> tuple[torch.Tensor]:
+        keys = {i: ordered(series[i](block)) for i, _ in bins}
+        return (torch.stack([histogram(keys[i], high) for i, high in bins]),)
+
+    second = dict(zip(bins, _added(scan(lower))[0], strict=True)) if bins else {}
+
+    def value(i: int, high: int, rank: int) -> float:
+        top = high - BINS // 2
+        low = locate(second[i, high], rank)[0] if (i, high) in second else (BINS - 1) * (top < 0)
+        return value_of(top * BINS + low)
+
+    return [[value(i, *hit) for hit in found] for i, found in enumerate(hits)]
+
+
+def _added(parts) -> tuple[torch.Tensor, ...]:
+    """Tuples of tensors, added up position by position."""
+    total = next(parts)
+    for part in parts:
+        for mine, more in zip(total, part, strict=True):
+            mine += more
+    return total
