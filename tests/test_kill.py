@@ -14,7 +14,8 @@ from tinyr1.core.config import ROOT
 
 pytestmark = pytest.mark.slow
 PROCESSES = (
-    "tinyr1.run", "ipykernel_launcher", "bin/deepspeed", "deepspeed.launcher", "tinyr1.branch.train", "tinyr1.sampling.process",
+    "tinyr1.run", "ipykernel_launcher", "bin/deepspeed", "deepspeed.launcher", "tinyr1.branch.train",
+    "tinyr1.sampling.process",
 )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def ends(process: subprocess.Popen, seconds: float) -> bool:
 
 def test_a_run_survives_kills_at_random_moments(tmp_path):
     home, log = tmp_path / "runs", tmp_path / "terminal.txt"
-    env = os.environ | {"TINYR1_HOME": str(home), "TINYR1_REPORTS": str(tmp_path / "reports")}
+    env = os.environ | {"TINYR1_HOME": str(home)}
     rng, killed = random.Random(3), []
     for _ in range(5):
         process = start(env, log)
@@ -93,4 +94,4 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
     last = start(env, log)
     assert last.wait(timeout=600) == 0, f"killed {killed}\n{log.read_text()[-3000:]}"
     assert kept.items() <= finished(home).items(), "finished work was repeated"
-    assert (tmp_path / "reports" / "smoke" / "scores.csv").is_file()
+    assert (home / "smoke" / "report" / "scores.csv").is_file()

@@ -17,8 +17,9 @@ from checkpoints import Shape, experts
 
 from tinyr1 import run
 from tinyr1.branch import backbone
-from tinyr1.core import config, record
+from tinyr1.core import artifact, config, jsonl, record
 from tinyr1.core.config import ROOT, STAGES
+from tinyr1.core.errors import UserError
 from tinyr1.report import index
 
 Usage = namedtuple("Usage", "total used free")
@@ -39,7 +40,7 @@ def finish(path, size):
     """An artifact's manifest, which is all that tells of it."""
     path.mkdir(parents=True)
     manifest = {"key": "k", "content": "c", "files": {"a": {"bytes": size - 7}, "b": {"bytes": 7}}, "facts": {}}
-    record.manifest_path(path).write_text(json.dumps(manifest))
+    artifact.manifest_path(path).write_text(json.dumps(manifest))
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_base_that_is_there_says_how_large_a_model_is(cfg, monkeypatch):
     assert len(cfg.models) == 7
     need = 8 * SIZE + run.REST  # seven models, and one more
     asked_with(cfg, monkeypatch, need)
-    with pytest.raises(record.StageError, match=r"9\.0 GB free, the run needs about 9\.0 GB more; free some space"):
+    with pytest.raises(UserError, match=r"9\.0 GB free, the run needs about 9\.0 GB more; free some space"):
         asked_with(cfg, monkeypatch, need - 1)
 
 
@@ -84,7 +85,7 @@ def test_resumable_checkpoints_count_while_there_is_something_to_train(cfg):
 
 
 def test_what_an_interrupted_run_has_written_is_not_asked_for_again(cfg):
-    begun = record.partial_path(cfg.model("math")) / "checkpoint-3"
+    begun = artifact.partial_path(cfg.model("math")) / "checkpoint-3"
     begun.mkdir(parents=True)
     (begun / "state.pt").write_bytes(bytes(1000))
     assert run.checkpoint_bytes(cfg, 500) == 8 * 500 - 1000
@@ -122,7 +123,7 @@ def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", listed)
     assert run.model_bytes(hub) == 4 * SIZE
-    with pytest.raises(record.StageError, match=r"the run needs about 29\.0 GB more"):  # six models, one more, the rest
+    with pytest.raises(UserError, match=r"the run needs about 29\.0 GB more"):  # six models, one more, the rest
         asked_with(hub, monkeypatch, 20 * SIZE)
 
     def unreachable(*_, **__):
@@ -135,8 +136,8 @@ def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
 
 def test_a_damaged_manifest_of_the_base_is_an_error_that_says_what_to_do(cfg):
     finish(cfg.home / "base", SIZE)
-    record.manifest_path(cfg.home / "base").write_text('{"key"')
-    with pytest.raises(record.StageError, match=r"base/artifact\.json: damaged, .*; remove it \(rm -r .*/base\) and"):
+    artifact.manifest_path(cfg.home / "base").write_text('{"key"')
+    with pytest.raises(UserError, match=r"base/artifact\.json: damaged, .*; remove it \(rm -r .*/base\) and"):
         run.check_disk(cfg)
 
 
@@ -144,7 +145,7 @@ def test_a_damaged_manifest_of_the_base_is_an_error_that_says_what_to_do(cfg):
 
 
 def finish_stage(cfg, stage):
-    record.write_atomic(cfg.reports / f"{stage}.html", "page")
+    artifact.write_atomic(cfg.reports / f"{stage}.html", "page")
     return record.write(cfg, stage, {}, {}, {"work": 1.0})
 
 
@@ -191,15 +192,15 @@ def test_a_damaged_record_of_an_earlier_stage_is_one_clear_error(finished, monke
     assert run_main(monkeypatch, "--stage", STAGES[2]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {path}: damaged, it is not valid JSON (")
-    assert said.endswith("; run `make 02_branch_sft RUN=smol` first\n")
+    assert said.endswith("; run `make 02_branch_sft RUN=smol`\n")
 
 
 def test_a_stage_with_a_damaged_manifest_is_not_kept(finished):
     path = finished.rows("math")
-    record.make(path, {}, lambda file: record.write_lines(file, [{"n": 1}]) or {}, "do")
+    artifact.make(path, {}, lambda file: jsonl.write(file, [{"n": 1}]) or {}, "do")
     record.write(finished, STAGES[0], {"math": path}, {}, {})
     assert run.is_fresh(finished, STAGES[0])
-    record.manifest_path(path).write_text('{"key"')
+    artifact.manifest_path(path).write_text('{"key"')
     assert not run.is_fresh(finished, STAGES[0])
 
 
@@ -311,8 +312,8 @@ def test_make_clean_needs_the_name_of_a_run(elsewhere):
 
 def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):
     merged = f"{tmp_path}/a b/smol/merged/math-science-code"
-    assert f'tinyr1.core.prompts "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
-    assert 'tinyr1.core.prompts "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
+    assert f'tinyr1.chat "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
+    assert 'tinyr1.chat "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
     told = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
     assert f'--model "{merged}"' in told
 

@@ -22,10 +22,9 @@ def run_kit(*words, env, timeout=900):
 def smoke(tmp_path_factory):
     """(environment, result) of a complete smoke run in folders of its own."""
     folder = tmp_path_factory.mktemp("smoke")
-    env = os.environ | {"TINYR1_HOME": str(folder / "runs"), "TINYR1_REPORTS": str(folder / "reports")}
+    env = os.environ | {"TINYR1_HOME": str(folder / "runs")}
     with pytest.MonkeyPatch.context() as patch:
-        for key in ("TINYR1_HOME", "TINYR1_REPORTS"):
-            patch.setenv(key, env[key])
+        patch.setenv("TINYR1_HOME", env["TINYR1_HOME"])
         result = run_kit("smoke", env=env)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
         yield env, result
@@ -142,7 +141,7 @@ def test_a_failing_stage_shows_in_the_index_with_a_link_to_its_cell(smoke, tmp_p
     ("words", "message"),
     [
         (["smolll"], "there is no params/smolll.yaml"),
-        (["r1-1.5b", "--stage", "02_branch_sft"], "run `make 01_data_curation RUN=r1-1.5b` first"),
+        (["r1-1.5b", "--stage", "02_branch_sft"], "run `make 01_data_curation RUN=r1-1.5b`"),
     ],
 )
 def test_bad_requests_end_in_one_clear_error(smoke, words, message):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1.core import config, prompts
-from tinyr1.core.checkpoints import CheckpointError, weight_files
+from tinyr1.core.checkpoints import weight_files
+from tinyr1.core.errors import UserError, guarded
 
 # A tokenizer has at least one of these files.
 VOCABULARIES = (
@@ -34,20 +35,20 @@ def stream(model: Any, tokenizer: Any, user: str, max_tokens: int, temperature: 
 
 
 def load(folder: Path) -> tuple[Any, Any]:
-    """(model, tokenizer) of a checkpoint folder. CheckpointError where one cannot talk to it."""
+    """(model, tokenizer) of a checkpoint folder. UserError where one cannot talk to it."""
     if not (folder / "config.json").is_file():
         lack = "no config.json, so it is no checkpoint" if folder.is_dir() else "no such folder"
-        raise CheckpointError(f"{folder}: {lack}; `make reproduce` makes the merged model, MODEL=folder names another")
+        raise UserError(f"{folder}: {lack}; `make reproduce` makes the merged model, MODEL=folder names another")
     weight_files(folder)
     if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty tokenizer
-        raise CheckpointError(f"{folder}: no tokenizer; copy tokenizer.json and its neighbours from the model's origin")
+        raise UserError(f"{folder}: no tokenizer; copy tokenizer.json and its neighbours from the model's origin")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with _loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.chat_template is None:
-        raise CheckpointError(
+        raise UserError(
             f"{folder}: the tokenizer has no chat template, which makes a prompt of a question; put the model's "
             "chat_template.jinja into the folder"
         )
@@ -59,7 +60,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Errors of transformers about a checkpoint in one sentence, as CheckpointError."""
+    """Errors of transformers about a checkpoint in one sentence, as UserError."""
     from jinja2 import TemplateError
     from safetensors import SafetensorError
 
@@ -67,7 +68,7 @@ def _loading(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError, TemplateError) as error:
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{folder}: cannot be loaded ({reason}); make it or fetch it again") from error
+        raise UserError(f"{folder}: cannot be loaded ({reason}); make it or fetch it again") from error
 
 
 def ask(at_terminal: bool) -> str:
@@ -103,15 +104,11 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.6, help="0: always the likeliest token")
     arguments = parser.parse_args()
-    try:
-        folder = arguments.model or config.load("smol").model("math-science-code")
-        talk(*load(folder), arguments)
-    except (CheckpointError, config.ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    def run() -> None:
+        talk(*load(arguments.model or config.load("smol").model("math-science-code")), arguments)
+
+    return guarded(run)
 
 
 if __name__ == "__main__":

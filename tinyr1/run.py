@@ -18,8 +18,9 @@ import threading
 import time
 from pathlib import Path
 
-from tinyr1.core import config, progress, record
-from tinyr1.core.config import ROOT, STAGES, Config, ConfigError
+from tinyr1.core import artifact, config, progress, record
+from tinyr1.core.config import ROOT, STAGES, Config
+from tinyr1.core.errors import UserError, guarded
 
 NOTEBOOKS = ROOT / "notebooks"
 REST = 10**9  # bytes for rows, responses, logs and pages
@@ -32,14 +33,14 @@ def is_fresh(cfg: Config, stage: str) -> bool:
     """Whether a stage's results are there, whole, and made from the present parameters and notebook."""
     try:
         entry = record.require(cfg, stage)
-    except (record.StageError, FileNotFoundError):
+    except (UserError, FileNotFoundError):
         return False
     page = cfg.reports / f"{stage}.html"
-    return page.is_file() and entry["notebook"] == record.file_hash(NOTEBOOKS / f"{stage}.ipynb")
+    return page.is_file() and entry["notebook"] == record.notebook_hash(stage)
 
 
 def check_before(cfg: Config, stage: str) -> None:
-    """The stages before this one are finished and intact; StageError names the first that is not."""
+    """The stages before this one are finished and intact; UserError names the first that is not."""
     for earlier in STAGES[: STAGES.index(stage)]:
         record.require(cfg, earlier)
 
@@ -131,7 +132,7 @@ def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
         page = index.index(cfg, failures=failures)
         print(f"\n{stage} failed after {time.monotonic() - started:.0f} s:\n{failure}\n", file=sys.stderr)
         print(f"The failing cell: {page.parent / stage}.html#papermill-error-cell", file=sys.stderr)
-        print(f"Once it is mended, go on with: make reproduce RUN={cfg.run}", file=sys.stderr)
+        print(f"Once it is mended, {cfg.remedy('reproduce')}; it goes on from here.", file=sys.stderr)
         return False
     index.index(cfg)
     print(f"   {stage} finished in {time.monotonic() - started:.0f} s", flush=True)
@@ -167,15 +168,15 @@ def lock(cfg: Config) -> object:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(f"run {cfg.run}: another process is working on it; wait for it or stop it first") from None
+        raise UserError(f"run {cfg.run}: another process is working on it; wait for it or stop it first") from None
     return handle
 
 
 def model_bytes(cfg: Config) -> int | None:
     """Size of one model of the run, by the base checkpoint or by what it will be made from; None where unknown."""
     for made in (cfg.home / "base", cfg.backbone):
-        if record.manifest_path(made).is_file():
-            return sum(file["bytes"] for file in record.manifest(made)["files"].values())
+        if artifact.manifest_path(made).is_file():
+            return sum(file["bytes"] for file in artifact.manifest(made)["files"].values())
     from tinyr1.branch import backbone  # PyTorch takes seconds; a run that has begun does not wait for it
 
     return backbone.weight_bytes(cfg)
@@ -188,21 +189,21 @@ def checkpoint_bytes(cfg: Config, size: int) -> int:
     optimizer's state of the model in training; less what an interrupted run has written of them.
     """
     made = [m for m in cfg.models if m != "backbone" or cfg.params.backbone.distill]  # the base is linked, or one more
-    absent = [m for m in made if not record.manifest_path(cfg.model(m)).is_file()]
+    absent = [m for m in made if not artifact.manifest_path(cfg.model(m)).is_file()]
     if not absent:
         return 0
     trains = cfg.params.trainer.save_steps and any(m not in cfg.params.merge.models for m in absent)
     copies = len(absent) + 1 + (RESUMABLE if trains else 0)
-    begun = [f for m in absent for f in record.partial_path(cfg.model(m)).rglob("*") if f.is_file()]
+    begun = [f for m in absent for f in artifact.partial_path(cfg.model(m)).rglob("*") if f.is_file()]
     return max(0, copies * size - sum(f.stat().st_size for f in begun))
 
 
 def check_disk(cfg: Config) -> None:
-    """The disk has room for what the run still makes; StageError says how much is missing."""
+    """The disk has room for what the run still makes; UserError says how much is missing."""
     need = checkpoint_bytes(cfg, model_bytes(cfg) or 0) + REST
     free = shutil.disk_usage(cfg.home).free
     if free < need:
-        raise record.StageError(
+        raise UserError(
             f"{cfg.home}: {free / 1e9:.1f} GB free, the run needs about {need / 1e9:.1f} GB more; free some space, "
             "or set TINYR1_HOME to a folder on a larger disk"
         )
@@ -213,26 +214,25 @@ def main() -> int:
     parser.add_argument("run", help="name of a file in params/, without .yaml")
     parser.add_argument("--stage", choices=STAGES, help="only this stage; the ones before it must be finished")
     arguments = parser.parse_args()
-    failures: dict[str, str] = {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and a cluster's time limit end it as Ctrl-C does
-    try:
-        cfg = config.load(arguments.run)
-        held = lock(cfg)
-        close_page(cfg)
-        check_disk(cfg)
-        if arguments.stage:
-            check_before(cfg, arguments.stage)
-        for stage in [arguments.stage] if arguments.stage else STAGES:
-            if not run_stage(cfg, stage, failures):
-                return 1
-    except (ConfigError, record.StageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
-        print(f"\ninterrupted; the same command goes on from here: {again}", file=sys.stderr)
-        return 130
-    if not arguments.stage or arguments.stage == STAGES[-1]:
+    again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
+    return guarded(
+        lambda: run(arguments.run, arguments.stage), f"interrupted; the same command goes on from here: {again}"
+    )
+
+
+def run(name: str, only: str | None) -> int:
+    """Run the stages of a run that are not fresh, or only one; the exit status."""
+    cfg, failures = config.load(name), {}
+    held = lock(cfg)
+    close_page(cfg)
+    check_disk(cfg)
+    if only:
+        check_before(cfg, only)
+    for stage in [only] if only else STAGES:
+        if not run_stage(cfg, stage, failures):
+            return 1
+    if only in (None, STAGES[-1]):
         print(f"\n{headline(cfg)}\n\npass@1 in percent, with 95 % intervals. Report: {cfg.reports / 'index.html'}")
     del held
     return 0

@@ -17,7 +17,7 @@ import peers  # beside this file
 
 from tinyr1.branch import backbone, packing
 from tinyr1.branch import plan as branch
-from tinyr1.core import config, prompts, record
+from tinyr1.core import artifact, config, jsonl, prompts
 from tinyr1.core.config import Config
 from tinyr1.evaluate import stage
 
@@ -49,7 +49,7 @@ print("RESULT", tokens * steps / (Clock.times[-1] - Clock.times[0]))
 def training(cfg: Config, repeats: int) -> dict[str, float]:
     """Median tokens/s of `tinyr1.branch.train` and of TRL's SFTTrainer on the same rows, alternating."""
     tokenizer = backbone.tokenizer(cfg)
-    rows = [row for domain in config.DOMAINS for row in record.read_lines(cfg.rows(domain))[: ROWS // 3]]
+    rows = [row for domain in config.DOMAINS for row in jsonl.read(cfg.rows(domain))[: ROWS // 3]]
     length = cfg.params.trainer.sequence_length
     rates: dict[str, list[float]] = {"tinyr1.branch.train": [], "TRL SFTTrainer": []}
     with tempfile.TemporaryDirectory() as name:
@@ -74,7 +74,7 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
             (folder / "plan.json").write_text(json.dumps(plan | {"out": str(out)}), encoding="utf-8")
             words, environment = branch.command(cfg, folder / "plan.json", has_gpu=False)
             subprocess.run(words, env=os.environ | environment, check=True, capture_output=True)
-            log = record.read_lines(out / "log.jsonl")
+            log = jsonl.read(out / "log.jsonl")
             took = log[-1]["seconds"] - log[0]["seconds"]
             rates["tinyr1.branch.train"].append((log[-1]["tokens"] - log[0]["tokens"]) / took)
             words = [folder / "peer.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     cfg = config.load(arguments.run)
-    record.check(cfg.backbone, f"run `make reproduce RUN={cfg.run}` first")
+    artifact.check(cfg.backbone, f"run `make reproduce RUN={cfg.run}` first")
     for title, measure in (("training", training), ("sampling", sampling)):
         (kit, fast), (peer, slow) = measure(cfg, arguments.repeats).items()
         print(f"{title}: {kit} {fast:.0f} tokens/s, {peer} {slow:.0f} tokens/s, ratio {fast / slow:.1f}")

@@ -9,7 +9,7 @@ from test_run import with_backbone
 
 from tinyr1.branch import backbone
 from tinyr1.core import config
-from tinyr1.core.config import ConfigError
+from tinyr1.core.errors import UserError
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def hub(serve_hub):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("owner/gated", r"is gated and access was refused\. Accept its licence at https://.*/owner/gated while logged"),
-        ("owner/absent", r"at revision abc could not be fetched \(RepositoryNotFoundError: .*\); check the id"),
-        ("owner/old", r"at revision abc could not be fetched \(RevisionNotFoundError: .*\); check the id"),
-        ("owner/broken", r"at revision abc could not be fetched \(LocalEntryNotFoundError: .*\); check the id"),
-        ("owner/mis spelt", r"at revision abc could not be fetched \(HFValidationError: .*\); check the id"),
+        ("owner/gated", r"at revision abc is gated and access was refused\. Accept its licence at https://.*/owner/gated while logged"),
+        ("owner/absent", r"at revision abc could not be fetched \(RepositoryNotFoundError: .*\); check the name"),
+        ("owner/old", r"at revision abc could not be fetched \(RevisionNotFoundError: .*\); check the name"),
+        ("owner/broken", r"at revision abc could not be fetched \(LocalEntryNotFoundError: .*\); check the name"),
+        ("owner/mis spelt", r"at revision abc could not be fetched \(HFValidationError: .*\); check the name"),
     ],
 )
 def test_a_model_that_the_hub_does_not_give_is_named_with_what_to_do(hub, cfg, model, said):
     cfg = with_backbone(cfg, model=model, revision="abc")
-    with pytest.raises(ConfigError, match=f"^backbone\\.model: {model} {said}"):
+    with pytest.raises(UserError, match=f"^backbone\\.model: {model} {said}"):
         backbone.prepare(cfg)
     assert backbone.weight_bytes(cfg) is None
 
@@ -61,7 +61,7 @@ def test_a_model_that_the_hub_does_not_give_is_named_with_what_to_do(hub, cfg, m
 def test_a_hub_out_of_reach_is_named(cfg, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"owner/model at revision None could not be fetched .*check the id"):
+    with pytest.raises(UserError, match=r"owner/model at revision None could not be fetched .*check the name"):
         backbone.prepare(with_backbone(cfg, model="owner/model"))
 
 
@@ -73,5 +73,5 @@ def test_a_relative_folder_is_in_the_repository(cfg, tmp_path, monkeypatch):
     assert backbone.weight_bytes(cfg) == weights
     backbone.prepare(cfg)
     assert (backbone.base_path(cfg) / "model.safetensors").stat().st_size == weights
-    with pytest.raises(ConfigError, match=f"backbone.model: {tmp_path}/models/a/b does not exist; give a folder"):
+    with pytest.raises(UserError, match=f"backbone.model: {tmp_path}/models/a/b does not exist; give a folder"):
         backbone.prepare(with_backbone(cfg, model="models/a/b"))

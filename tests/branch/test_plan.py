@@ -5,8 +5,9 @@ from test_config import change
 from test_notebooks import code_cells
 
 from tinyr1.branch import plan
-from tinyr1.core import config, launch, record
-from tinyr1.core.config import ROOT, ConfigError
+from tinyr1.core import config, jsonl, launch, machine, record
+from tinyr1.core.config import ROOT
+from tinyr1.core.errors import UserError
 
 ROW = {"domain": "math", "question": "1 + 1?", "thinking": "2", "response": "2", "n_tokens": 9}
 
@@ -18,7 +19,7 @@ def cfg(home):
     distill = cfg.params.backbone.distill.model_copy(update={"rows": dict.fromkeys(config.DOMAINS, 2)})
     cfg = changed(cfg, backbone={"distill": distill})
     for domain in config.DOMAINS:
-        record.write_lines(cfg.rows(domain), [ROW] * 12)
+        jsonl.write(cfg.rows(domain), [ROW] * 12)
     return cfg
 
 
@@ -44,8 +45,8 @@ def test_every_job_that_cannot_run_is_told_at_once_by_its_place_in_the_params_fi
     sizes = {"math": 4, "science": 2, "code": 5, "mixture": 2}
     branches = {name: with_batch(getattr(p.branch, name), size) for name, size in sizes.items()}
     cfg = changed(cfg, trainer={"processes_per_node": 2}, backbone={"distill": distill}, branch=branches)
-    record.write_lines(cfg.rows("science"), [ROW] * 2)  # all of them for the distillation
-    with pytest.raises(ConfigError) as error:
+    jsonl.write(cfg.rows("science"), [ROW] * 2)  # all of them for the distillation
+    with pytest.raises(UserError) as error:
         plan.check(cfg, all_jobs(cfg))
     rule = "packed sequences cannot be shared by 2 ranks; use a multiple of 2"
     assert str(error.value).splitlines() == [
@@ -53,7 +54,7 @@ def test_every_job_that_cannot_run_is_told_at_once_by_its_place_in_the_params_fi
         "science: no rows to train on are left after curation; see sources and curate.limit",
         f"branch.code.batch_size: 5 {rule}",
     ]
-    with pytest.raises(ConfigError, match=r"^branch\.code\.batch_size: 5 packed"):
+    with pytest.raises(UserError, match=r"^branch\.code\.batch_size: 5 packed"):
         plan.train(cfg, all_jobs(cfg)[3], has_gpu=False)
 
 
@@ -62,7 +63,7 @@ def test_a_hostfile_without_nodes_is_refused(cfg, tmp_path, text):
     if text is not None:
         (tmp_path / "hosts").write_text(text)
     cfg = changed(cfg, trainer={"hostfile": str(tmp_path / "hosts")})
-    with pytest.raises(ConfigError, match=r"trainer\.hostfile: .*hosts does not exist or names no node; write"):
+    with pytest.raises(UserError, match=r"trainer\.hostfile: .*hosts does not exist or names no node; write"):
         plan.check(cfg, all_jobs(cfg))
 
 
@@ -87,7 +88,7 @@ BAD_RECIPE = {"method": "ties", "base": "backbone", "models": [{"model": "math",
     ("path", "value", "complaint"),
     [
         ("branch.code.batch_size", 3, "branch.code.batch_size: 3 packed sequences cannot be shared"),
-        ("merge.models.some", BAD_RECIPE, "merge.models.some: models: density is given for some models only"),
+        ("merge.models.some", BAD_RECIPE, "merge.models.some: ties: models: density is given for some models only"),
     ],
 )
 def test_the_notebook_refuses_what_cannot_be_trained_or_merged_before_it_trains(
@@ -97,22 +98,22 @@ def test_the_notebook_refuses_what_cannot_be_trained_or_merged_before_it_trains(
     text = change(text.replace("batch_size: 1", "batch_size: 2"), path, value)
     (home / "params" / "mine.yaml").write_text(text)
     for domain in config.DOMAINS:
-        record.write_lines(config.load("mine").rows(domain), [ROW] * 200)
+        jsonl.write(config.load("mine").rows(domain), [ROW] * 200)
     monkeypatch.setattr(record, "require", lambda cfg, stage: {"facts": {"tokens": {}}})
     monkeypatch.setattr(plan, "train", lambda *_: pytest.fail("a model was trained first"))
     program = "\n".join(cells()).replace('run = "smol"', 'run = "mine"')
-    with pytest.raises(ConfigError, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         exec(program, {})
 
 
 def test_the_notebook_trains_on_a_gpu_only_where_the_installed_torch_can_use_it(cfg, monkeypatch):
     (cell,) = [cell for cell in cells() if "has_gpu = " in cell]
     seen = []
-    monkeypatch.setattr(record, "machine", lambda: {"gpus": ["NVIDIA H100"]})
-    monkeypatch.setattr(record, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "describe", lambda: {"gpus": ["NVIDIA H100"]})
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
     monkeypatch.setattr(plan, "train", lambda cfg, job, has_gpu: seen.append(has_gpu))
     monkeypatch.setattr(plan, "facts_table", lambda trained: None)
-    exec(cell, {"cfg": cfg, "branch": plan, "record": record, "first": all_jobs(cfg)[0], "watch": record.Stopwatch()})
+    exec(cell, {"cfg": cfg, "branch": plan, "machine": machine, "first": all_jobs(cfg)[0], "watch": record.Stopwatch()})
     assert seen == [False]
 
 
@@ -129,17 +130,17 @@ def test_a_launcher_that_ends_well_after_its_process_was_killed_makes_no_branch(
     monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
     cfg = config.load("smoke")
     job = plan.Job("math", tmp_path / "start", (tmp_path / "rows.jsonl",), cfg.params.branch.math, (0,))
-    record.write_lines(tmp_path / "rows.jsonl", [ROW])
+    jsonl.write(tmp_path / "rows.jsonl", [ROW])
     monkeypatch.setattr(plan, "inputs", lambda cfg, job: {"start": "x"})
     monkeypatch.setattr(plan.packing, "write", lambda *a: {})
-    monkeypatch.setattr(plan.chat, "encode", lambda tokenizer, row: row)
+    monkeypatch.setattr(plan.prompts, "encode", lambda tokenizer, row: row)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda path: None)
 
     def killed(words, environment, log, title, poll, unit):
         line = {"step": 1, "of": 2, "loss": 1.0, "tokens": 5, "seconds": 1.0}
-        record.write_lines(cfg.home / "branches" / "math.partial" / plan.KEPT_FROM_TRAINING, [line])
+        jsonl.write(cfg.home / "branches" / "math.partial" / plan.KEPT_FROM_TRAINING, [line])
 
     monkeypatch.setattr(launch, "follow", killed)
-    with pytest.raises(record.StageError, match="training ended before its model was saved"):
+    with pytest.raises(UserError, match="training ended before its model was saved"):
         plan.train(cfg, job, has_gpu=False)
     assert not cfg.model("math").exists()

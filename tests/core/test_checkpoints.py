@@ -5,6 +5,7 @@ from checkpoints import Shape, experts
 from transformers import tokenization_utils_base as base
 
 from tinyr1.core.checkpoints import TOKENIZER_FILES
+from tinyr1.core.errors import UserError
 from tinyr1.merge import checks
 from tinyr1.merge.reader import Checkpoint
 from tinyr1.sampling import preflight
@@ -28,5 +29,5 @@ def test_a_difference_in_any_of_them_is_seen_before_a_merge_and_before_sampling(
     assert preflight._tokenizer_key(two["code"]) == key
     (two["code"] / name).write_text('{"other": 1}', encoding="utf-8")
     assert preflight._tokenizer_key(two["code"]) != key
-    with pytest.raises(checks.MergeError, match=f"{name}: code and math differ"):
+    with pytest.raises(UserError, match=f"{name}: code and math differ"):
         checks.check({n: Checkpoint(folder) for n, folder in two.items()}, None)

@@ -7,8 +7,8 @@ import yaml
 from conftest import ROOT
 from pydantic import ValidationError
 
-from tinyr1.core import config
-from tinyr1.core.config import ConfigError
+from tinyr1.core import config, show
+from tinyr1.core.errors import UserError
 
 FILE = "params/x.yaml"
 LCB = {"kind": "livecodebench", "path": "x", "questions": None, "samples": 1, "max_tokens": 9}
@@ -16,7 +16,7 @@ LCB = {"kind": "livecodebench", "path": "x", "questions": None, "samples": 1, "m
 
 def problems(text):
     """The lines of the error that a params file makes."""
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         config.parse(text, FILE)
     return str(error.value).splitlines()
 
@@ -43,13 +43,13 @@ def test_every_params_file_of_the_repository_loads(path, monkeypatch):
 
 def test_an_unknown_run_is_refused_with_the_nearest_name(home):
     with pytest.raises(
-        ConfigError, match=r"there is no params/smoll\.yaml; runs are smol\. Did you mean RUN=smol\?"
+        UserError, match=r"there is no params/smoll\.yaml; runs are smol\. Did you mean RUN=smol\?"
     ):
         config.load("smoll")
 
 
 def test_an_unknown_run_without_a_near_name_gets_no_suggestion(home):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         config.load("zzz")
     assert "runs are smol" in str(error.value)
     assert "Did you mean" not in str(error.value)
@@ -57,7 +57,7 @@ def test_an_unknown_run_without_a_near_name_gets_no_suggestion(home):
 
 def test_a_run_name_cannot_leave_the_params_folder(home):
     (home / "other.yaml").write_text((home / "params" / "smol.yaml").read_text())
-    with pytest.raises(ConfigError, match="there is no params"):
+    with pytest.raises(UserError, match="there is no params"):
         config.load("../other")
 
 
@@ -167,7 +167,7 @@ def test_all_contradictions_of_a_file_are_listed_at_once(params_text):
 def test_a_load_error_names_the_file_of_the_run(home):
     path = home / "params" / "mine.yaml"
     path.write_text(change((home / "params" / "smol.yaml").read_text(), "seed", "many"))
-    with pytest.raises(ConfigError, match=r"^params/mine\.yaml: seed: 'many' is not a whole number$"):
+    with pytest.raises(UserError, match=r"^params/mine\.yaml: seed: 'many' is not a whole number$"):
         config.load("mine")
 
 
@@ -293,12 +293,11 @@ def test_a_contradiction_is_not_looked_for_with_a_value_that_is_wrong(params_tex
 
 def test_relative_folders_are_in_the_repository_wherever_a_notebook_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name in ("HOME", "REPORTS"):
-        monkeypatch.setenv(f"TINYR1_{name}", f"elsewhere/{name.lower()}")
+    monkeypatch.setenv("TINYR1_HOME", "elsewhere/home")
     monkeypatch.setenv("TINYR1_PARAMS", "params")
     cfg = config.load("smol")
     assert cfg.home == ROOT / "elsewhere" / "home" / "smol"
-    assert cfg.reports == ROOT / "elsewhere" / "reports" / "smol"
+    assert cfg.reports == cfg.home / "report"
 
 
 def test_a_loaded_config_cannot_be_changed(home):
@@ -313,7 +312,7 @@ def test_every_model_has_a_folder_of_its_own_under_the_home(home):
     folders = [cfg.model(name) for name in cfg.models]
     assert len(set(folders)) == len(folders) == 7
     assert all(folder.is_relative_to(home / "runs" / "smol") for folder in folders)
-    assert cfg.reports == home / "reports" / "smol"
+    assert cfg.reports.is_relative_to(cfg.home)
 
 
 def test_the_leaves_of_a_recipe_are_read_base_first(params_text):
@@ -343,7 +342,7 @@ def test_the_table_shows_every_parameter_that_is_set(run):
             return [leaf for i, inner in enumerate(value) for leaf in leaves(inner, f"{path}[{i}]")]
         return [] if value is None else [(path, value)]
 
-    for block, text in config.table(cfg).itertuples():
+    for block, text in show.parameters(cfg).itertuples():
         prefix = "" if block == "run" else f"{block}."
         found |= {f"{prefix}{key}": value for key, value in yaml.safe_load(f"{{{text}}}").items()}
     assert found == dict(leaves(cfg.params.model_dump(mode="json")))

@@ -6,11 +6,12 @@ import yaml
 from checkpoints import Shape, bytes_of, experts
 
 from tinyr1.core import recipe
-from tinyr1.core.recipe import TAKES, Input, RecipeError, parse
-from tinyr1.merge.mergekit import from_mergekit, to_mergekit
+from tinyr1.core.errors import UserError
+from tinyr1.core.recipe import TAKES, Input, parse
 from tinyr1.merge import checkpoint, mergekit, methods
 from tinyr1.merge.engine import Options
 from tinyr1.merge.fusion import Fusion
+from tinyr1.merge.mergekit import from_mergekit, to_mergekit
 from tinyr1.merge.method import merge_tensors
 from tinyr1.merge.methods import METHODS
 
@@ -38,7 +39,7 @@ NESTED = {
 
 
 def refused(data: object) -> list[str]:
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UserError) as caught:
         parse(data, "file")
     return str(caught.value).splitlines()
 
@@ -142,12 +143,12 @@ class TestBuilding:
 
     def test_what_a_method_refuses_is_refused_in_inner_steps_too(self):
         bad = {"method": "linear", "models": [{"model": "a", "weight": 1}, {"model": "b", "weight": -1}]}
-        with pytest.raises(ValueError, match="sums to 0"):
+        with pytest.raises(UserError, match="sums to 0"):
             methods.build(parse({"method": "fusion", "base": "c", "right": bad}, "file"), "exact", 1.5)
 
     def test_a_setting_for_some_models_only_is_refused(self):
         some = EVERY["ties"] | {"models": [{"model": "a", "density": 0.5}, {"model": "b"}]}
-        with pytest.raises(ValueError, match="density is given for some models only"):
+        with pytest.raises(UserError, match="density is given for some models only"):
             methods.build(parse(some, "file"), "exact", 1.5)
 
     def test_the_order_of_a_built_method_is_that_of_the_parts(self):
@@ -252,17 +253,17 @@ class TestMergekit:
     def test_what_has_no_counterpart_is_refused(self, change, said):
         good = {"merge_method": "ties", "base_model": "/b", "models": ["/x", "/y"], "parameters": {"density": 0.5}}
         assert from_mergekit(yaml.safe_dump(good), "file")
-        with pytest.raises(RecipeError, match=said):
+        with pytest.raises(UserError, match=said):
             from_mergekit(yaml.safe_dump(good | change), "file")
 
     def test_fusion_of_more_than_two_is_refused(self):
         text = yaml.safe_dump({"merge_method": "arcee_fusion", "base_model": "/b", "models": ["/x", "/y"]})
-        with pytest.raises(RecipeError, match="merges a base_model with one other model, found 2"):
+        with pytest.raises(UserError, match="merges a base_model with one other model, found 2"):
             from_mergekit(text, "file")
 
     @pytest.mark.parametrize("text", ["", "---\n", "- 1", "merge_method: [", "merge_method", "{}\n---\n[]"])
     def test_what_is_no_configuration_is_refused(self, text):
-        with pytest.raises(RecipeError, match="file: "):
+        with pytest.raises(UserError, match="file: "):
             from_mergekit(text, "file")
 
 
@@ -309,10 +310,10 @@ class TestReading:
     )
     def test_errors_name_the_file(self, tmp_path, data, said):
         path = self.write(tmp_path, data)
-        with pytest.raises(RecipeError, match=said) as caught:
+        with pytest.raises(UserError, match=said) as caught:
             mergekit.read(path)
         assert str(path) in str(caught.value)
 
     def test_a_missing_file(self, tmp_path):
-        with pytest.raises(RecipeError, match=r"nothing.yaml does not exist"):
+        with pytest.raises(UserError, match=r"nothing.yaml does not exist"):
             mergekit.read(tmp_path / "nothing.yaml")

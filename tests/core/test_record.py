@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from tinyr1.core import config, record
-from tinyr1.core.record import StageError
+from tinyr1.core import artifact, config, jsonl, machine, record, show
+from tinyr1.core.errors import UserError
 
 REMEDY = "run `make something`"
 STAGE = "01_data_curation"
@@ -39,7 +39,7 @@ def builder():
 @pytest.fixture
 def folder(tmp_path, builder):
     """A finished artifact."""
-    record.make(tmp_path / "thing", {"seed": 1}, builder, REMEDY)
+    artifact.make(tmp_path / "thing", {"seed": 1}, builder, REMEDY)
     return tmp_path / "thing"
 
 
@@ -50,16 +50,16 @@ def stage(home):
     path = cfg.rows("math")
 
     def build(file):
-        record.write_lines(file, [{"id": "math-1"}])
+        jsonl.write(file, [{"id": "math-1"}])
         return {}
 
-    record.make(path, {"seed": 1}, build, REMEDY)
+    artifact.make(path, {"seed": 1}, build, REMEDY)
     record.write(cfg, STAGE, {"math": path}, {"rows": 1}, {"curate": 0.12})
     return cfg
 
 
 def remake(path, builder, seed=1):
-    return record.make(path, {"seed": seed}, builder, REMEDY)
+    return artifact.make(path, {"seed": seed}, builder, REMEDY)
 
 
 def test_an_artifact_is_made_once_and_then_kept(tmp_path, builder):
@@ -73,8 +73,8 @@ def test_an_artifact_is_made_once_and_then_kept(tmp_path, builder):
 
 
 def test_the_order_of_the_inputs_does_not_matter():
-    assert record.digest({"a": 1, "b": 2}) == record.digest({"b": 2, "a": 1})
-    assert record.digest({"a": 1, "b": 2}) != record.digest({"a": 2, "b": 1})
+    assert artifact.digest({"a": 1, "b": 2}) == artifact.digest({"b": 2, "a": 1})
+    assert artifact.digest({"a": 1, "b": 2}) != artifact.digest({"a": 2, "b": 1})
 
 
 def test_an_artifact_is_made_again_from_other_inputs(folder):
@@ -87,7 +87,7 @@ def test_an_artifact_is_made_again_from_other_inputs(folder):
 
 
 def test_equal_files_have_an_equal_content_hash_whatever_their_inputs(folder, builder):
-    before = record.check(folder, REMEDY)
+    before = artifact.check(folder, REMEDY)
     after, _ = remake(folder, builder, seed=2)
     assert before["key"] != after["key"]
     assert before["content"] == after["content"]
@@ -98,8 +98,8 @@ def test_an_interrupted_build_leaves_nothing_under_the_final_name(tmp_path, buil
     with pytest.raises(KeyboardInterrupt):
         remake(tmp_path / "thing", builder)
     assert not (tmp_path / "thing").exists()
-    with pytest.raises(StageError, match="never finished"):
-        record.check(tmp_path / "thing", REMEDY)
+    with pytest.raises(UserError, match="never finished"):
+        artifact.check(tmp_path / "thing", REMEDY)
 
 
 def test_the_next_attempt_from_the_same_inputs_finds_the_work_of_the_interrupted_one(tmp_path, builder):
@@ -126,7 +126,7 @@ def test_an_interrupted_rebuild_leaves_the_old_artifact_usable(folder):
     other.dies = True
     with pytest.raises(KeyboardInterrupt):
         remake(folder, other, seed=2)
-    assert set(record.check(folder, REMEDY)["files"]) == {"a.bin", "b.bin"}
+    assert set(artifact.check(folder, REMEDY)["files"]) == {"a.bin", "b.bin"}
 
 
 def test_a_process_killed_while_it_builds_leaves_nothing_under_the_final_name(tmp_path, builder):
@@ -136,7 +136,7 @@ def test_a_process_killed_while_it_builds_leaves_nothing_under_the_final_name(tm
 
     pid = os.fork()
     if pid == 0:
-        record.make(tmp_path / "thing", {"seed": 1}, killed, REMEDY)
+        artifact.make(tmp_path / "thing", {"seed": 1}, killed, REMEDY)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == 9
     assert not (tmp_path / "thing").exists()
     _, built = remake(tmp_path / "thing", builder)
@@ -149,13 +149,13 @@ def test_a_table_without_its_manifest_is_not_finished(tmp_path):
     path.write_text('{"half": 1}\n')
 
     def build(file):
-        record.write_lines(file, [{"n": 1}, {"n": 2}])
+        jsonl.write(file, [{"n": 1}, {"n": 2}])
         return {}
 
-    _, built = record.make(path, {}, build, REMEDY)
+    _, built = artifact.make(path, {}, build, REMEDY)
     assert built
-    assert record.read_lines(path) == [{"n": 1}, {"n": 2}]
-    assert record.make(path, {}, build, REMEDY)[1] is False
+    assert jsonl.read(path) == [{"n": 1}, {"n": 2}]
+    assert artifact.make(path, {}, build, REMEDY)[1] is False
 
 
 def spoil_shorter(path):
@@ -177,11 +177,11 @@ def spoil_same_size(path):
 )
 def test_a_damaged_file_is_named_with_the_rule_and_the_command(folder, builder, spoil, complaint):
     spoil(folder / "a.bin")
-    with pytest.raises(StageError) as error:
-        record.check(folder, REMEDY)
+    with pytest.raises(UserError) as error:
+        artifact.check(folder, REMEDY)
     for part in (str(folder / "a.bin"), complaint, REMEDY):
         assert part in str(error.value)
-    with pytest.raises(StageError, match="rm -r"):
+    with pytest.raises(UserError, match="rm -r"):
         remake(folder, builder)
 
 
@@ -197,68 +197,75 @@ def test_a_damaged_file_is_named_with_the_rule_and_the_command(folder, builder, 
 )
 def test_a_damaged_manifest_is_an_error_that_says_what_to_do(folder, builder, content, complaint):
     (folder / "artifact.json").write_bytes(content)
-    with pytest.raises(StageError) as error:
-        record.manifest(folder)
+    with pytest.raises(UserError) as error:
+        artifact.manifest(folder)
     assert str(error.value).startswith(f"{folder}/artifact.json: {complaint}")
     assert str(error.value).endswith(f"; remove it (rm -r {folder}) and make it again")
-    with pytest.raises(StageError, match=f"{complaint}.*; {REMEDY}$"):
-        record.check(folder, REMEDY)
-    with pytest.raises(StageError, match=rf"{complaint}.*remove it \(rm -r .*/thing\) and {REMEDY}"):
+    with pytest.raises(UserError, match=f"{complaint}.*; {REMEDY}$"):
+        artifact.check(folder, REMEDY)
+    with pytest.raises(UserError, match=rf"{complaint}.*remove it \(rm -r .*/thing\) and {REMEDY}"):
         remake(folder, builder)
     assert builder.calls == 1, "what may be hours of work is not thrown away"
 
 
 def test_a_manifest_is_read_without_a_look_at_the_files(folder):
     (folder / "a.bin").unlink()
-    assert set(record.manifest(folder)["files"]) == {"a.bin", "b.bin"}
+    assert set(artifact.manifest(folder)["files"]) == {"a.bin", "b.bin"}
     (folder / "artifact.json").unlink()
-    with pytest.raises(StageError, match=r"thing: not there, or never finished \(no artifact\.json\); remove it"):
-        record.manifest(folder)
+    with pytest.raises(UserError, match=r"thing: not there, or never finished \(no artifact\.json\); remove it"):
+        artifact.manifest(folder)
 
 
 def test_the_remedy_for_a_damaged_table_removes_its_manifest_too(tmp_path):
     path = tmp_path / "rows.jsonl"
 
     def build(file):
-        record.write_lines(file, [{"n": 1}])
+        jsonl.write(file, [{"n": 1}])
         return {}
 
-    record.make(path, {}, build, REMEDY)
+    artifact.make(path, {}, build, REMEDY)
     path.unlink()
-    with pytest.raises(StageError, match="deleted after it was made; remove it") as error:
-        record.make(path, {}, build, REMEDY)
+    with pytest.raises(UserError, match="deleted after it was made; remove it") as error:
+        artifact.make(path, {}, build, REMEDY)
     subprocess.run(re.search(r"\((rm .*?)\)", str(error.value))[1].split(), check=True)
-    assert record.make(path, {}, build, REMEDY)[1]
+    assert artifact.make(path, {}, build, REMEDY)[1]
 
 
 def test_a_file_that_was_only_touched_is_accepted(folder):
     os.utime(folder / "a.bin", ns=(1, 1))
-    assert record.check(folder, REMEDY)["files"]
+    assert artifact.check(folder, REMEDY)["files"]
 
 
-def test_a_torn_last_line_is_cut_off_the_file(tmp_path):
+def test_a_torn_last_line_is_left_out_and_the_file_as_it_is(tmp_path):
+    path, written = tmp_path / "log.jsonl", b'{"n": 1}\n{"n": 2}\n{"n": "\xc3'
+    path.write_bytes(written)
+    assert jsonl.read(path) == [{"n": 1}, {"n": 2}]
+    assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize("line", ['{"n": 1', "[1]", "NaN,"])
+def test_a_damaged_line_is_named_and_never_left_out(tmp_path, line):
     path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"n": 1}\n{"n": 2}\n{"n": "\xc3')
-    assert record.read_lines(path) == [{"n": 1}, {"n": 2}]
-    assert path.read_bytes() == b'{"n": 1}\n{"n": 2}\n'
+    path.write_text(f'{{"n": 0}}\n{line}\n{{"n": 2}}\n')
+    with pytest.raises(UserError, match=r"log\.jsonl:2: .*; the file is damaged"):
+        jsonl.read(path)
 
 
 def test_a_file_with_nothing_but_a_torn_line_has_no_rows(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"n"')
-    assert record.read_lines(path) == []
-    assert path.read_bytes() == b""
+    assert jsonl.read(path) == []
 
 
 def test_lines_come_back_as_they_were_written(tmp_path):
     rows = [{"text": "line\nbreak \u2028 \x85 é"}, {"n": [1, None]}]
-    record.write_lines(tmp_path / "rows.jsonl", rows)
-    assert record.read_lines(tmp_path / "rows.jsonl") == rows
+    jsonl.write(tmp_path / "rows.jsonl", rows)
+    assert jsonl.read(tmp_path / "rows.jsonl") == rows
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_a_file_that_is_not_there_has_no_rows(tmp_path):
-    assert record.read_lines(tmp_path / "none.jsonl") == []
+    assert jsonl.read(tmp_path / "none.jsonl") == []
 
 
 def test_a_stage_record_holds_what_was_made_and_from_what(stage):
@@ -273,7 +280,7 @@ def test_a_stage_record_holds_what_was_made_and_from_what(stage):
 
 def test_a_missing_record_is_named_with_the_command_that_makes_it(stage):
     with pytest.raises(
-        StageError, match=r"02_branch_sft\.json: missing; run `make 02_branch_sft RUN=smol` first"
+        UserError, match=r"02_branch_sft\.json: missing; run `make 02_branch_sft RUN=smol`"
     ):
         record.require(stage, "02_branch_sft")
 
@@ -290,19 +297,19 @@ def test_a_damaged_record_is_named_with_the_command_that_makes_it(stage, content
     path = record.record_path(stage, STAGE)
     path.write_text(content)
     for ask in (lambda: record.require(stage, STAGE), lambda: record.stage_key(stage, "02_branch_sft")):
-        with pytest.raises(StageError) as error:
+        with pytest.raises(UserError) as error:
             ask()
         assert str(error.value).startswith(f"{path}: damaged, {complaint}")
-        assert str(error.value).endswith("; run `make 01_data_curation RUN=smol` first")
+        assert str(error.value).endswith("; run `make 01_data_curation RUN=smol`")
 
 
 def test_a_stage_cannot_end_before_the_stage_before_it(stage):
-    with pytest.raises(StageError, match=r"02_branch_sft\.json: missing"):
+    with pytest.raises(UserError, match=r"02_branch_sft\.json: missing"):
         record.write(stage, "03_fusion_merge", {}, {}, {})
 
 
 def test_a_record_cannot_list_an_artifact_that_is_not_finished(stage):
-    with pytest.raises(StageError, match="never finished"):
+    with pytest.raises(UserError, match="never finished"):
         record.write(stage, STAGE, {"code": stage.rows("code")}, {}, {})
 
 
@@ -317,7 +324,7 @@ def change_params(home, section, name, value):
 def test_a_record_made_from_other_parameters_is_refused(stage, home):
     cfg = change_params(home, "curate", "generations_per_question", 7)
     with pytest.raises(
-        StageError, match="other parameters or inputs; run `make 01_data_curation RUN=smol` first"
+        UserError, match="other parameters or inputs; run `make 01_data_curation RUN=smol`"
     ):
         record.require(cfg, STAGE)
 
@@ -331,30 +338,30 @@ def test_a_record_is_refused_when_the_stage_before_it_made_something_else(stage)
     record.write(stage, "02_branch_sft", {}, {}, {})
     assert record.require(stage, "02_branch_sft")
     path = stage.rows("math")
-    record.make(path, {"seed": 2}, lambda f: record.write_lines(f, [{"id": "other"}]) or {}, REMEDY)
-    with pytest.raises(StageError, match=r"math\.jsonl: not what 01_data_curation\.json lists"):
+    artifact.make(path, {"seed": 2}, lambda f: jsonl.write(f, [{"id": "other"}]) or {}, REMEDY)
+    with pytest.raises(UserError, match=r"math\.jsonl: not what 01_data_curation\.json lists"):
         record.require(stage, STAGE)
     record.write(stage, STAGE, {"math": path}, {}, {})
-    with pytest.raises(StageError, match="other parameters or inputs"):
+    with pytest.raises(UserError, match="other parameters or inputs"):
         record.require(stage, "02_branch_sft")
 
 
 def test_a_deleted_artifact_is_found_before_the_next_stage_starts(stage):
     stage.rows("math").unlink()
     with pytest.raises(
-        StageError, match=r"math\.jsonl: deleted after it was made; run `make 01_data_curation"
+        UserError, match=r"math\.jsonl: deleted after it was made; run `make 01_data_curation"
     ):
         record.require(stage, STAGE)
 
 
 def test_two_processes_do_not_make_one_artifact(tmp_path):
     def build(folder):
-        with pytest.raises(record.StageError, match="another process is making it"):
-            record.make(tmp_path / "thing", {"a": 1}, build, "wait")
+        with pytest.raises(UserError, match="another process is making it"):
+            artifact.make(tmp_path / "thing", {"a": 1}, build, "wait")
         (folder / "file").write_text("x")
         return {}
 
-    record.make(tmp_path / "thing", {"a": 1}, build, "wait")
+    artifact.make(tmp_path / "thing", {"a": 1}, build, "wait")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["thing"], "no lock is left"
 
 
@@ -366,12 +373,12 @@ def torch_says(tmp_path, monkeypatch):
         asked = tmp_path / "asked"
         (tmp_path / "torch.py").write_text(f"open({str(asked)!r}, 'a').write('x')\n{torch}\n")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        monkeypatch.setattr(record, "machine", lambda: {"gpus": gpus})
-        record.has_gpu.cache_clear()
+        monkeypatch.setattr(machine, "describe", lambda: {"gpus": gpus})
+        machine.has_gpu.cache_clear()
         return asked
 
     yield set_up
-    record.has_gpu.cache_clear()
+    machine.has_gpu.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -384,26 +391,26 @@ def torch_says(tmp_path, monkeypatch):
 )
 def test_a_gpu_counts_where_the_installed_torch_can_use_it(torch_says, gpus, torch, usable):
     asked = torch_says(gpus, torch)
-    assert [record.has_gpu(), record.has_gpu()] == [usable, usable]
+    assert [machine.has_gpu(), machine.has_gpu()] == [usable, usable]
     assert asked.read_text() == "x", "asked more than once"
 
 
 def test_without_a_gpu_torch_is_not_even_asked(torch_says):
     asked = torch_says([], "class cuda: is_available = lambda: True")
-    assert record.has_gpu() is False
+    assert machine.has_gpu() is False
     assert not asked.exists()
 
 
 def test_asking_for_a_gpu_does_not_import_torch_here(torch_says):
     torch_says(["NVIDIA H100, 81559 MiB"], "class cuda: is_available = lambda: True")
-    code = "import sys; from tinyr1 import record; record.machine = lambda: {'gpus': ['one']}; "
-    code += "print(record.has_gpu(), 'torch' in sys.modules)"
+    code = "import sys; from tinyr1.core import machine; machine.describe = lambda: {'gpus': ['one']}; "
+    code += "print(machine.has_gpu(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
 
 
 def test_a_table_of_texts_is_shown_to_the_end_of_each():
     text = "first line\n" + "word " * 100 + "end"
-    page = record.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
+    page = show.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
     assert text in page
     assert "pre-wrap" in page

@@ -5,7 +5,8 @@ import pyarrow.parquet
 import pytest
 from huggingface_hub.errors import HTTPError
 
-from tinyr1.core.config import ConfigError, Source
+from tinyr1.core.config import Source
+from tinyr1.core.errors import UserError
 from tinyr1.data import files, sources
 
 ROWS = [
@@ -75,26 +76,26 @@ def test_a_parquet_file_gives_its_rows_some_at_a_time(tmp_path, monkeypatch):
 
 def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
     rows = [{"question": "q", "solution": "s"}]
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read(source(path=write(tmp_path / "a.jsonl", rows)))
     assert "sources.science" in str(error.value)
     assert "has no column cot_type; it has question, solution. Is `columns: s1` right?" in str(error.value)
 
 
 def test_a_column_that_only_the_filter_needs_must_be_there_too(tmp_path):
-    with pytest.raises(ConfigError, match="has no column source_type"):
+    with pytest.raises(UserError, match="has no column source_type"):
         read(source(path=write(tmp_path / "a.jsonl", ROWS), keep={"source_type": ["x"]}))
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path):
     path = tmp_path / "nowhere.jsonl"
-    with pytest.raises(ConfigError, match=r"^sources\.science: .*nowhere\.jsonl: no such \.jsonl or \.parquet file"):
+    with pytest.raises(UserError, match=r"^sources\.science: .*nowhere\.jsonl: no such \.jsonl or \.parquet file"):
         read(source(path=path))
 
 
 def test_a_folder_without_data_files_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("not data")
-    with pytest.raises(ConfigError, match=r"no such \.jsonl or \.parquet file, and no folder with any; put it there"):
+    with pytest.raises(UserError, match=r"no such \.jsonl or \.parquet file, and no folder with any; put it there"):
         read(source(path=tmp_path))
 
 
@@ -117,7 +118,7 @@ def test_a_damaged_line_is_named_by_its_file_and_number(tmp_path, line):
         file.write(line)
     found = sources.read(source(path=tmp_path), "science", [], 1)
     assert [next(found) for _ in ROWS] == ROWS
-    with pytest.raises(ConfigError, match=r"^sources\.science: .*a\.jsonl:6: .*; mend the file, or put it there"):
+    with pytest.raises(UserError, match=r"^sources\.science: .*a\.jsonl:6: .*; mend the file, or put it there"):
         next(found)
 
 
@@ -125,7 +126,7 @@ def test_a_damaged_line_is_named_by_its_file_and_number(tmp_path, line):
 def test_a_parquet_file_cut_short_is_named(tmp_path, size):
     whole = parquet(tmp_path / "a.parquet", ROWS).read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[:size])
-    with pytest.raises(ConfigError, match=r"^sources\.science: .*a\.parquet: not a whole parquet file, rows beyond 0 "):
+    with pytest.raises(UserError, match=r"^sources\.science: .*a\.parquet: not a whole parquet file, rows beyond 0 "):
         read(source(path=tmp_path))
 
 
@@ -137,14 +138,14 @@ def test_rows_before_the_damage_in_a_parquet_file_are_counted(tmp_path):
     damaged[second : second + 40] = bytes(40)
     path.write_bytes(damaged)
     found, seen = sources.read(source(path=path), "science", [], 1), []
-    with pytest.raises(ConfigError, match=f"rows beyond {group} cannot be read: "):
+    with pytest.raises(UserError, match=f"rows beyond {group} cannot be read: "):
         seen.extend(found)
     assert len(seen) == group
 
 
 def test_a_row_without_a_column_is_named_by_its_number(tmp_path):
     path = write(tmp_path / "a.jsonl", [*ROWS, {"question": "q"}])
-    with pytest.raises(ConfigError, match=r"row 6 of .*a\.jsonl has no column cot_type; it has question\."):
+    with pytest.raises(UserError, match=r"row 6 of .*a\.jsonl has no column cot_type; it has question\."):
         read(source(path=path))
 
 
@@ -162,10 +163,10 @@ def test_a_dataset_that_the_hub_does_not_give_is_named_with_what_to_do(monkeypat
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(UserError) as raised:
         read(source("huggingface", path="owner/data"))
     message = str(raised.value)
-    assert message.startswith("sources.science: owner/data (config None, revision None) failed after 0 rows (")
+    assert message.startswith("sources.science: owner/data (config None, revision None) could not be fetched (")
     assert f"{type(error).__name__}: {error}" in message
     assert "https://huggingface.co/datasets/owner/data and run `hf auth login`" in message
 
@@ -179,7 +180,7 @@ def test_a_stream_that_breaks_off_says_after_how_many_rows(monkeypatch, error):
     monkeypatch.setattr(datasets, "load_dataset", stream)
     found = sources.read(source("huggingface", path="owner/data"), "science", [], 1)
     assert [next(found) for _ in range(3)] == ROWS[:3]
-    with pytest.raises(ConfigError, match=rf"owner/data .* failed after 3 rows \({type(error).__name__}: {error}\)"):
+    with pytest.raises(UserError, match=rf"owner/data .* could not be fetched after 3 rows \({type(error).__name__}: {error}\)"):
         next(found)
 
 
@@ -195,5 +196,5 @@ def test_real_rows_are_read_in_their_own_columns(shared_data):
 
 def test_real_s1_rows_without_their_filter_column_are_refused(shared_data):
     path = shared_data / "s1k" / "partial_solution_question_source_type.jsonl"
-    with pytest.raises(ConfigError, match="has no column cot_type; it has question, solution, source_type"):
+    with pytest.raises(UserError, match="has no column cot_type; it has question, solution, source_type"):
         read(source(path=path))

@@ -7,7 +7,7 @@ import yaml
 from served import MODEL, Served
 
 from tinyr1.core import config, prompts
-from tinyr1.core.record import StageError
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate import __main__ as standalone
 from tinyr1.evaluate import stage
 
@@ -106,19 +106,19 @@ def test_another_evaluation_that_differs_is_refused_by_what_differs(home):
         (["--benchmarks", "aime24,aime25", "--path", f"aime25={home / 'aime.jsonl'}"],
          "benchmarks: aime24; here aime24, aime25"),
     ):  # fmt: skip
-        with pytest.raises(config.ConfigError) as error:
+        with pytest.raises(UserError) as error:
             command(home, *words, *more)
         assert str(error.value).endswith(f"benchmarks, questions and protocol:\n{message}")
     (home / "aime.jsonl").write_text("".join(json.dumps(r | {"question": "Else?"}) + "\n" for r in AIME))
-    with pytest.raises(config.ConfigError, match="aime24: its questions are not those asked here"):
+    with pytest.raises(UserError, match="aime24: its questions are not those asked here"):
         command(home, *words)
-    with pytest.raises(config.ConfigError, match=r"nowhere/evaluation\.json cannot be read: FileNotFoundError"):
+    with pytest.raises(UserError, match=r"nowhere/evaluation\.json cannot be read: FileNotFoundError"):
         command(home, *words, "--against", str(home / "nowhere"))
 
 
 def test_questions_that_one_evaluation_lacks_are_named(home):
     command(home, *answers(home, "first", 3))
-    with pytest.raises(StageError, match="2 questions have answers in one evaluation only: aime24/q7, aime24/q8;"):
+    with pytest.raises(UserError, match="2 questions have answers in one evaluation only: aime24/q7, aime24/q8;"):
         command(home, *answers(home, "second", 3, rows=AIME[:6]), "--against", str(home / "first"))
     assert (home / "second" / "scores.csv").is_file(), "its own scores are there"
 
@@ -165,7 +165,7 @@ def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run, capsys):
     _, cfg = vllm_run
     for path in cfg.checkpoint.iterdir():
         path.unlink()
-    with pytest.raises(StageError, match="checkpoint: its tokenizer cannot be loaded"):
+    with pytest.raises(UserError, match="checkpoint: its tokenizer cannot be loaded"):
         shown(cfg, capsys)
 
 
@@ -199,7 +199,7 @@ def test_what_it_refuses(home, words, message, monkeypatch, capsys):
 
 def test_a_value_that_fits_no_benchmark_is_said_once(home):
     words = ["--model", "a/b", "--benchmarks", "aime24,gpqa,lcb", "--samples", "-1"]
-    with pytest.raises(config.ConfigError) as error:
+    with pytest.raises(UserError) as error:
         standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
     assert str(error.value) == "--samples: -1 should be greater than or equal to 1"
 
@@ -210,11 +210,11 @@ def test_it_samples_on_the_gpu_that_torch_can_use(home, monkeypatch, has_gpu):
 
     def generate(cfg, asked, has_gpu):
         told.append(has_gpu)
-        raise StageError("not here")
+        raise UserError("not here")
 
-    monkeypatch.setattr(standalone.record, "has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(standalone.machine, "has_gpu", lambda: has_gpu)
     monkeypatch.setattr(standalone.evaluate, "generate", generate)
-    with pytest.raises(StageError, match="not here"):
+    with pytest.raises(UserError, match="not here"):
         command(home, "--model", MODEL, "--endpoint", "http://127.0.0.1:9/v1")
     assert told == [has_gpu]
 

@@ -17,7 +17,7 @@ import yaml
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT
-from tinyr1.core.record import StageError
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate import stage
 from tinyr1.evaluate.grading import grade, grades
 from tinyr1.evaluate.protocol import GRADING
@@ -221,7 +221,7 @@ def test_an_error_ends_the_grading_soon_and_what_was_found_is_kept(cfg, monkeypa
         asked.append(question["id"])
         if question["id"] == "a1":
             assert first.wait(60)
-            raise StageError("no isolation")
+            raise UserError("no isolation")
         found = outcome(response, question, *more)
         if (question["id"], response["sample"]) == ("a0", 0):
             first.set()  # its thread writes it down before it looks whether another has failed
@@ -229,7 +229,7 @@ def test_an_error_ends_the_grading_soon_and_what_was_found_is_kept(cfg, monkeypa
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})  # more workers might have asked everything by then
     monkeypatch.setattr(grade, "outcome", fails)
-    with pytest.raises(StageError, match="no isolation"):
+    with pytest.raises(UserError, match="no isolation"):
         table(cfg)
     assert len(asked) < len(TEXTS)
     kept = [line for _, line in grades.FORM.read(cfg.home / "grades.jsonl")]
@@ -238,7 +238,7 @@ def test_an_error_ends_the_grading_soon_and_what_was_found_is_kept(cfg, monkeypa
 
 def test_one_process_grades_a_run_at_a_time(cfg):
     samples, path = samples_of(cfg), cfg.home / "grades.jsonl"
-    with grades.store.Writer(path, grades.FORM), pytest.raises(StageError, match="is writing grades there"):
+    with grades.store.Writer(path, grades.FORM), pytest.raises(UserError, match="is writing grades there"):
         grades.run(path, samples, cfg.params.evaluate.sandbox)
 
 
@@ -259,7 +259,7 @@ PROGRAMS = {  # by the remainder of the question's number
 }
 N_AIME, N_LCB, KILLS = 12, 150, 30
 GRADE = (
-    "from tinyr1 import config, evaluate\n"
+    "from tinyr1.core import config\nfrom tinyr1.evaluate import stage as evaluate\n"
     "cfg = config.load('quiz')\n"
     "evaluate.save_graded(cfg, evaluate.grade_all(cfg, evaluate.questions(cfg)))\n"
 )

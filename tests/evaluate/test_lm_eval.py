@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from tinyr1.core.record import StageError
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate import lm_eval
 from tinyr1.sampling import responses
 
@@ -144,35 +144,35 @@ def test_an_uneven_number_of_samples_is_noted(tmp_path):
     ],
 )
 def test_rows_that_fit_no_question_or_no_column_are_refused_by_line(tmp_path, row, message):
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(UserError, match=message):
         lm_eval.load(file_of(tmp_path, {"id": "m0", "text": "a"}, row), MATH, "p")
 
 
 def test_repeated_documents_broken_lines_and_empty_files_are_refused(tmp_path):
     doc = {"doc_id": 0, "doc": {"id": "m0"}, "resps": [["a"]], "filter": "none"}
-    with pytest.raises(StageError, match="line 2: sample 0 of m0 is on line 1 already"):
+    with pytest.raises(UserError, match="line 2: sample 0 of m0 is on line 1 already"):
         lm_eval.load(file_of(tmp_path, doc, doc), MATH, "p")
     path = file_of(tmp_path, doc)
     path.write_text(path.read_text() + '{"doc_id": 1, "doc"\n')
-    with pytest.raises(StageError, match="1 malformed lines:\nline 2: not JSON"):
+    with pytest.raises(UserError, match="1 malformed lines:\nline 2: not JSON"):
         lm_eval.load(path, MATH, "p")
     path.write_text("\n")
-    with pytest.raises(StageError, match="holds no line"):
+    with pytest.raises(UserError, match="holds no line"):
         lm_eval.load(path, MATH, "p")
-    with pytest.raises(StageError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         lm_eval.load(tmp_path / "none.jsonl", MATH, "p")
 
 
 def test_two_questions_of_the_same_text_are_not_told_apart_by_it(tmp_path):
     twins = [MATH[0], MATH[0] | {"id": "twin"}]
-    with pytest.raises(StageError, match="unknown question"):
+    with pytest.raises(UserError, match="unknown question"):
         lm_eval.load(file_of(tmp_path, {"question": "0 + 1?", "text": "a"}), twins, "p")
 
 
 def test_a_letter_counts_only_where_the_file_shows_the_options_in_our_order(tmp_path):
-    with pytest.raises(StageError, match="s0: the row does not show the question with its options"):
+    with pytest.raises(UserError, match="s0: the row does not show the question with its options"):
         lm_eval.load(file_of(tmp_path, {"id": "s0", "text": "B"}), SCIENCE, "p")
-    with pytest.raises(StageError, match="does not show"):
+    with pytest.raises(UserError, match="does not show"):
         lm_eval.load(file_of(tmp_path, {"id": "s0", "text": "B", "prompt": "Which?\nA) y\nB) x"}), SCIENCE, "p")
     shown = {"id": "s0", "text": "B", "prompt": f"Answer this.\n{SCIENCE[0]['question']}\n"}
     assert len(lm_eval.load(file_of(tmp_path, shown), SCIENCE, "p").lines) == 1
@@ -203,5 +203,5 @@ def test_own_lines_keep_their_model_and_every_field(tmp_path):
     ],
 )
 def test_own_lines_of_another_model_or_protocol_are_refused(tmp_path, rows, key, message):
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(UserError, match=message):
         lm_eval.load(file_of(tmp_path, *rows), MATH, key)

@@ -6,6 +6,7 @@ import pytest
 from test_grade import rules
 
 from tinyr1.core import config, prompts
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate import protocol as protocols
 
 AIME = {"id": "60", "kind": "integer", "question": "What is $1+1$ in {braces}?", "answer": "2"}
@@ -158,5 +159,5 @@ def test_responses_outlive_a_change_of_grading_or_k_but_not_of_prompt_or_samplin
 
 
 def test_the_released_protocol_does_not_know_the_miniature(params_text):
-    with pytest.raises(config.ConfigError, match="the released protocol knows aime, gpqa and livecodebench only"):
+    with pytest.raises(UserError, match="the released protocol knows aime, gpqa and livecodebench only"):
         config.parse(params_text.replace("protocol: sound", "protocol: released"), "x")

@@ -4,6 +4,7 @@ import pytest
 from test_grade import rules
 
 from tinyr1.core.config import Benchmark, Sandbox
+from tinyr1.core.errors import UserError
 from tinyr1.data import benchmarks
 from tinyr1.evaluate.grading import extract, grade, released_math, selftest
 from tinyr1.evaluate.grading.math_verify import Verifier
@@ -102,13 +103,13 @@ def last_word(text):
 )
 def test_a_broken_extraction_is_found(monkeypatch, broken, said):
     monkeypatch.setitem(grade.EXTRACTION, "boxed_integer", broken)
-    with pytest.raises(selftest.SelfTestError, match=f"mini-math, protocol sound: .*{said}"):
+    with pytest.raises(UserError, match=f"mini-math, protocol sound: .*{said}"):
         selftest.run(rules("sound", "miniature", "mini-math"), miniature("mini-math"))
 
 
 def test_a_grader_that_says_yes_to_everything_is_found(tools, monkeypatch):
     monkeypatch.setattr(grade, "quick_equal", lambda found, truth: True)
-    with pytest.raises(selftest.SelfTestError, match="a constant: correct, expected wrong"):
+    with pytest.raises(UserError, match="a constant: correct, expected wrong"):
         selftest.run(rules("released", "aime"), [{"id": "q", "kind": "integer", "answer": "204"}], *tools)
     assert released_math.quick_equal("1", "204") is False
 
@@ -116,7 +117,7 @@ def test_a_grader_that_says_yes_to_everything_is_found(tools, monkeypatch):
 def test_a_shifted_option_order_is_found(monkeypatch):
     real = grade.order
     monkeypatch.setattr(grade, "order", lambda protocol, question, sample: real(protocol, question, sample + 1))
-    with pytest.raises(selftest.SelfTestError, match="gpqa, protocol sound"):
+    with pytest.raises(UserError, match="gpqa, protocol sound"):
         selftest.run(rules("sound", "gpqa"), gpqa())
 
 

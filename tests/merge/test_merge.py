@@ -13,11 +13,11 @@ import yaml
 from checkpoints import Shape, bytes_of, change_json, experts, put_json, store
 from safetensors.torch import load_file
 
-from tinyr1.core import recipe, record
+from tinyr1.core import artifact, jsonl, recipe
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe, parse
 from tinyr1.merge import __main__ as merge
 from tinyr1.merge import checkpoint, engine, mergekit, method, modelcard
-from tinyr1.merge.checks import MergeError
 from tinyr1.merge.engine import Options
 from tinyr1.merge.reader import Checkpoint
 
@@ -195,7 +195,7 @@ class TestResult:
 
     def test_statistics_have_a_row_for_every_tensor_and_step(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out")
-        rows = record.read_lines(tmp_path / "out" / checkpoint.STATISTICS)
+        rows = jsonl.read(tmp_path / "out" / checkpoint.STATISTICS)
         base = load_file(three["code"] / "model.safetensors")
         names = {n for n, t in base.items() if t.is_floating_point() and t.numel()}
         steps = [("math", "science"), ("math & science", "code")]
@@ -215,9 +215,9 @@ class TestResult:
         assert "# (math & science) & code" in card
         assert "| iqr_multiplier | 1.25 |" in card
         for name, folder in three.items():
-            digest = record.file_hash(folder / "model.safetensors")
+            digest = artifact.file_hash(folder / "model.safetensors")
             assert f"| {name} | model.safetensors | {digest} |" in card
-        rows = record.read_lines(tmp_path / "out" / checkpoint.STATISTICS)
+        rows = jsonl.read(tmp_path / "out" / checkpoint.STATISTICS)
         lines = [line for line in card.splitlines() if line.startswith(("| model.", "| lm_head"))]
         assert len(lines) == len(rows) - 2  # `scale`, twice, starts with neither
         assert all(line.count(" | ") == len(modelcard.COLUMNS) - 1 for line in lines)
@@ -325,7 +325,7 @@ class TestCommand:
         assert "of another recipe or other models" in command(*swapped, "--out", tmp_path / "out")[2]
 
     def test_foreign_files_are_refused_before_anything_is_hashed(self, given, command, tmp_path, monkeypatch):
-        monkeypatch.setattr(record, "file_hash", lambda path: pytest.fail("hashed"))
+        monkeypatch.setattr(artifact, "file_hash", lambda path: pytest.fail("hashed"))
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").write_text("x")
         (tmp_path / "file").write_text("x")
@@ -434,7 +434,7 @@ class TestCommand:
 
     def test_the_manifest_lists_every_file(self, given, command, tmp_path):
         command(*given, "--out", out := tmp_path / "out")
-        manifest = record.check(out, "")
+        manifest = artifact.check(out, "")
         assert set(manifest["files"]) == {p.name for p in out.iterdir()} - {"artifact.json"}
         assert {"config.json", "generation_config.json", "tokenizer.json", "README.md", checkpoint.MERGEKIT_FILE} <= set(
             manifest["files"]
@@ -460,7 +460,7 @@ class TestFailure:
         def broken(self, name, first, last):
             calls.append(name)
             if len(calls) >= call:
-                raise MergeError("the disk went away")
+                raise UserError("the disk went away")
             return rows(self, name, first, last)
 
         monkeypatch.setattr(method, "BLOCK", size)
@@ -489,7 +489,7 @@ class TestFailure:
 
     def test_after_a_failure_the_same_command_works(self, three, given, command, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(Checkpoint, "rows", lambda *a: (_ for _ in ()).throw(MergeError("no")))
+            patch.setattr(Checkpoint, "rows", lambda *a: (_ for _ in ()).throw(UserError("no")))
             self.fails(given, command, tmp_path / "out")
         assert command(*given, "--out", tmp_path / "out")[0] == 0
         assert bytes_of(tmp_path / "out") == merged(FUSION, three, tmp_path / "same")
@@ -499,7 +499,7 @@ MEMORY_BOUND = 160  # MB
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from tinyr1 import merging
+from tinyr1.merge import checkpoint as merging
 from tinyr1.core.recipe import parse
 from tinyr1.merge.engine import Options
 

@@ -10,9 +10,9 @@ import torch
 from checkpoints import WORDS, Shape, add_tokenizer, change_json, experts, store
 from safetensors.torch import load_file
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
 from tinyr1.merge import checkpoint, checks
-from tinyr1.merge.checks import MergeError
 from tinyr1.merge.engine import Options
 from tinyr1.merge.reader import Checkpoint
 
@@ -27,7 +27,7 @@ def three(tmp_path) -> dict[str, Path]:
 
 def problems(three, tokenizer: str | None = None) -> list[str]:
     """What the check says, without its first line."""
-    with pytest.raises(MergeError, match="these models cannot be merged") as caught:
+    with pytest.raises(UserError, match="these models cannot be merged") as caught:
         checks.check({name: Checkpoint(folder) for name, folder in three.items()}, tokenizer)
     return str(caught.value).splitlines()[1:]
 
@@ -108,7 +108,7 @@ def test_tokenizers_must_agree_unless_one_is_chosen(three, tmp_path):
         into(three, folder := tmp_path / chosen, tokenizer=chosen)
         assert word in json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
         assert not (folder / "chat_template.jinja").exists()
-    with pytest.raises(MergeError, match=r"tokenizer: 'physics' is not one of the models \(math, science, code\)"):
+    with pytest.raises(UserError, match=r"tokenizer: 'physics' is not one of the models \(math, science, code\)"):
         checks.check({name: Checkpoint(folder) for name, folder in three.items()}, "physics")
 
 
@@ -173,7 +173,7 @@ def test_a_full_disk_is_found_before_a_weight_is_read(three, tmp_path, monkeypat
     free = checks.RESERVE + 10_000
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**12, 10**12 - free, free))
     monkeypatch.setattr(Checkpoint, "open", lambda self: pytest.fail("weights were opened"))
-    with pytest.raises(MergeError, match=r"out: the result takes 0.00 GB, 0.10 GB are free; free some space"):
+    with pytest.raises(UserError, match=r"out: the result takes 0.00 GB, 0.10 GB are free; free some space"):
         into(three, tmp_path / "out")
 
 
@@ -197,22 +197,22 @@ def test_weights_that_are_not_finite_are_named(tmp_path, bad, dtype, method):
     tensor[-1, -1] = bad
     change_weights(three["science"], **{name.replace(".", "_"): tensor})
     linear = Recipe.model_validate({"method": "linear", "models": [{"model": n} for n in three]})
-    with pytest.raises(MergeError, match=rf"science: {name} holds infinities or NaNs \(model science\)"):
+    with pytest.raises(UserError, match=rf"science: {name} holds infinities or NaNs \(model science\)"):
         into(three, tmp_path / "out", CHAIN if method == "fusion" else linear)
 
 
 def test_integer_tensors_must_agree(three, tmp_path):
     change_weights(three["science"], position_ids=torch.arange(7).flip(0))
-    with pytest.raises(MergeError, match="position_ids: an integer tensor that differs between code and science"):
+    with pytest.raises(UserError, match="position_ids: an integer tensor that differs between code and science"):
         into(three, tmp_path / "out")
 
 
 def test_the_released_reading_refuses_float16_before_it_starts(tmp_path, monkeypatch):
     three = experts(tmp_path / "in", Shape(layers=1, dtype=torch.float16))
     monkeypatch.setattr(Checkpoint, "open", lambda self: pytest.fail("weights were opened"))
-    with pytest.raises(MergeError, match="takes torch.bfloat16, torch.float32, not torch.float16"):
+    with pytest.raises(UserError, match="takes torch.bfloat16, torch.float32, not torch.float16"):
         into(three, tmp_path / "out", reading="released")
-    with pytest.raises(MergeError, match="give --dtype"):
+    with pytest.raises(UserError, match="give --dtype"):
         into(three, tmp_path / "out", CHAIN.model_copy(update={"reading": "released"}))
     monkeypatch.undo()
     into(three, tmp_path / "out", reading="released", dtype=torch.float32)

@@ -18,7 +18,8 @@ FORKS = """
 import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
-from tinyr1 import fusion, merge, record
+from tinyr1.core import artifact
+from tinyr1.merge import __main__ as merge, fusion
 
 torch.set_num_threads(1)
 fusion.fuse(*torch.randn(2, 64, 64).bfloat16())
@@ -38,13 +39,13 @@ def finish(out):
     return os.waitstatus_to_exitcode(os.waitpid(start(out), 0)[1])
 
 def result(out):
-    return {p.name: record.file_hash(p) for p in sorted(out.iterdir()) if p.name != "artifact.json"}
+    return {p.name: artifact.file_hash(p) for p in sorted(out.iterdir()) if p.name != "artifact.json"}
 
 PHASES = ["before", "weights", "merge.jsonl", "config.json", "artifact.json", "result, key left", "result"]
 
 def phase(out):
     '''How far a merge came: nothing yet, weights, files beside them, a sealed folder, or the result.'''
-    partial = record.partial_path(out)
+    partial = artifact.partial_path(out)
     try:
         names = set(os.listdir(partial))
     except FileNotFoundError:  # not begun, or at this moment renamed: then it is found under its final name
@@ -86,7 +87,7 @@ while sum(o["killed"] for o in outcomes) < kills and len(outcomes) < 2 * kills:
     if out.exists():  # under the final name there is nothing or everything
         assert result(out) == expected and merge.verify(out) == [], f"{out}: half a result"
     if was in ("config.json", "artifact.json"):  # what would load is complete, under the temporary name too
-        left = result(record.partial_path(out))
+        left = result(artifact.partial_path(out))
         for name in [n for n in left if n.startswith(".artifact.json.")]:  # a seal that was cut short; nothing reads it
             del left[name]
         assert left | {"config.json": 0} == expected | {"config.json": 0}, f"{out}: loads and is not whole"
@@ -124,11 +125,12 @@ DIES = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from tinyr1 import checkpoint_writer, fusion, merge, record
+from tinyr1.core import artifact
+from tinyr1.merge import __main__ as merge, fusion, writer
 
 torch.set_num_threads(1)
 fusion.fuse(*torch.randn(2, 64, 64).bfloat16())
-checkpoint_writer.PIECE = 4096  # many writes of a small model
+writer.PIECE = 4096  # many writes of a small model
 folder, step = Path(sys.argv[1]), sys.argv[2]
 experts = [word for name in ("math", "science", "code") for word in (f"--{name}", str(folder / "in" / name))]
 
@@ -148,15 +150,15 @@ def run(out, at):
     os._exit(merge.main())
 
 assert run(folder / "whole", 0) == 0
-expected, outcomes = record.check(folder / "whole", "")["content"], []
+expected, outcomes = artifact.check(folder / "whole", "")["content"], []
 for at in range(1, 200):
     out = folder / f"out-{at}"
     code = run(out, at)
     if code == 0:
         break
-    half = out.exists() and record.check(out, "")["content"] != expected
+    half = out.exists() and artifact.check(out, "")["content"] != expected
     again = run(out, 0)
-    outcomes.append([code, half, again, record.check(out, "")["content"] == expected,
+    outcomes.append([code, half, again, artifact.check(out, "")["content"] == expected,
                      sorted(p.name for p in folder.glob(f"out-{at}*")) == [out.name]])
 print(json.dumps(outcomes))
 """

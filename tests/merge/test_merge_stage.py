@@ -8,8 +8,9 @@ from checkpoints import NAMES, Shape, experts, store
 from safetensors.torch import load_file
 from test_notebooks import code_cells
 
-from tinyr1.core import config, record
-from tinyr1.core.config import ROOT, ConfigError
+from tinyr1.core import artifact, config, record
+from tinyr1.core.config import ROOT
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import parse
 from tinyr1.merge import analysis, fusion
 from tinyr1.merge import stage as merged
@@ -46,7 +47,7 @@ def run(request, home, tmp_path):
         folders[name] = cfg.model(name)
         folders[name].parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, folders[name])
-        record.seal(folders[name], name, {})
+        artifact.seal(folders[name], name, {})
     return cfg, folders
 
 
@@ -108,7 +109,7 @@ def test_recipes_are_checked_before_there_is_a_model(home):
     uneven = SPARSE | {"models": [{"model": "math", "density": 0.5}, {"model": "code"}]}
     nested = {"method": "fusion", "base": "code", "right": {"method": "linear", "models": [
         {"model": "math", "weight": 1}, {"model": "science", "weight": -1}]}}  # fmt: skip
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         merged.check(with_recipes(cfg, RECIPES | {"uneven": uneven, "nested": nested}))
     assert str(error.value).splitlines() == [
         "merge.models.uneven: models: density is given for some models only; give it for all or for none",

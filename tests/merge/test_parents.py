@@ -8,8 +8,8 @@ import threading
 import pytest
 from checkpoints import Shape, experts
 
-from tinyr1.core import record
-from tinyr1.core.checkpoints import CheckpointError
+from tinyr1.core import artifact
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import parse
 from tinyr1.merge import checkpoint, parents
 from tinyr1.merge.engine import Options
@@ -27,7 +27,7 @@ def test_every_weight_file_by_model_in_the_order_given(folders):
     found = Parents(folders).hashes()
     assert list(found) == ["math", "science", "code"]
     for name, folder in folders.items():
-        assert found[name] == {f.name: record.file_hash(f) for f in folder.glob("*.safetensors")}
+        assert found[name] == {f.name: artifact.file_hash(f) for f in folder.glob("*.safetensors")}
         assert len(found[name]) == 2
 
 
@@ -38,7 +38,7 @@ def test_nobody_waits_for_a_hash_before_asking(folders, monkeypatch):
         assert go.wait(60)
         return path.name
 
-    monkeypatch.setattr(parents.record, "file_hash", slow)
+    monkeypatch.setattr(parents.artifact, "file_hash", slow)
     found = Parents(folders)  # returns though no hash can be made yet
     go.set()
     assert set(found.hashes()["math"].values()) == {f.name for f in folders["math"].glob("*.safetensors")}
@@ -50,13 +50,13 @@ def test_a_checkpoint_of_this_kit_is_not_hashed_again(folders, tmp_path, monkeyp
     def build(out):
         return checkpoint.merge(steps, folders, out, Options(), "test")
 
-    record.make(tmp_path / "made", {}, build, "")
-    monkeypatch.setattr(parents.record, "file_hash", lambda path: pytest.fail(f"{path} hashed"))
-    manifest = record.check(tmp_path / "made", "")
+    artifact.make(tmp_path / "made", {}, build, "")
+    monkeypatch.setattr(parents.artifact, "file_hash", lambda path: pytest.fail(f"{path} hashed"))
+    manifest = artifact.check(tmp_path / "made", "")
     known = Parents({"made": tmp_path / "made"}).hashes()["made"]
     assert known == {"model.safetensors": manifest["files"]["model.safetensors"]["sha256"]}
     (tmp_path / "made" / "new.safetensors").write_bytes(b"")
-    with pytest.raises(record.StageError, match="new.safetensors came after the folder was finished"):
+    with pytest.raises(UserError, match="new.safetensors came after the folder was finished"):
         Parents({"made": tmp_path / "made"})
 
 
@@ -64,43 +64,43 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_the_hashes_are_asked_for(fo
     def broken(path):
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(parents.record, "file_hash", broken)
+    monkeypatch.setattr(parents.artifact, "file_hash", broken)
     found = Parents(folders)
     with pytest.raises(OSError, match="Input/output error"):
         found.hashes()
 
 
 def test_a_folder_without_weights_is_said_at_once(folders, tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         Parents(folders | {"code": tmp_path / "nowhere"})
 
 
 def test_a_file_cut_while_it_is_hashed_is_named(folders, monkeypatch):
     file = next(folders["math"].glob("*.safetensors"))
-    monkeypatch.setattr(record, "HASHED_AT_ONCE", 4096)
-    real = record.mmap.mmap
+    monkeypatch.setattr(artifact, "HASHED_AT_ONCE", 4096)
+    real = artifact.mmap.mmap
 
     def cut(handle, *rest, **more):
         with file.open("r+b") as writer:
             writer.truncate(5000)
         return real(handle, *rest, **more)
 
-    monkeypatch.setattr(record.mmap, "mmap", cut)
+    monkeypatch.setattr(artifact.mmap, "mmap", cut)
     with pytest.raises(OSError, match=f"{file.name}: cut short while it was hashed"):
-        record.file_hash(file)
+        artifact.file_hash(file)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 3 * 4096])
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(record, "HASHED_AT_ONCE", 4096)
+    monkeypatch.setattr(artifact, "HASHED_AT_ONCE", 4096)
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "file").write_bytes(data)
-    assert record.file_hash(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+    assert artifact.file_hash(tmp_path / "file") == hashlib.sha256(data).hexdigest()
 
 
 def test_the_command_says_mistakes_before_torch_is_imported():
     """What needs a checkpoint only is imported late: the time in which the weights are hashed."""
-    code = "import sys; from tinyr1 import merge; sys.argv = ['merge', '--math', 'nowhere']; code = merge.main(); "
+    code = "import sys; from tinyr1.merge import __main__ as merge; sys.argv = ['merge', '--math', 'nowhere']; code = merge.main(); "
     code += "sys.exit(9 if 'torch' in sys.modules else code)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (2, "error: --science, --code: missing; give all three experts, "

@@ -16,8 +16,9 @@ from damage import damages
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tinyr1.core.checkpoints import INDEX, CheckpointError
-from tinyr1.core.record import file_hash
+from tinyr1.core.artifact import file_hash
+from tinyr1.core.checkpoints import INDEX
+from tinyr1.core.errors import UserError
 from tinyr1.merge import __main__ as merge
 from tinyr1.merge import writer as checkpoint_writer
 from tinyr1.merge.method import as_rows
@@ -97,13 +98,13 @@ class TestReading:
         folder = write(tmp_path / "a", Shape(), weights(Shape(), torch.Generator()))
         checkpoint = Checkpoint(folder).open()
         (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-        with pytest.raises(CheckpointError, match=r"model.safetensors: ended while model.norm.weight was read"):
+        with pytest.raises(UserError, match=r"model.safetensors: ended while model.norm.weight was read"):
             checkpoint.rows("model.norm.weight", 0, 1)
         checkpoint.close()
 
     def test_what_is_not_a_checkpoint_is_named(self, tmp_path):
         for expected in ("no such folder", "no config.json", "no .safetensors file"):
-            with pytest.raises(CheckpointError, match=expected) as caught:
+            with pytest.raises(UserError, match=expected) as caught:
                 Checkpoint(tmp_path / "a")
             assert str(tmp_path / "a") in str(caught.value)
             if expected == "no such folder":
@@ -116,7 +117,7 @@ class TestReading:
         for part in ("a", "b"):
             store(tmp_path, {"x": torch.zeros(2)})
             (tmp_path / "model.safetensors").rename(tmp_path / f"{part}.safetensors")
-        with pytest.raises(CheckpointError, match=r"b\.safetensors: x is also in a\.safetensors"):
+        with pytest.raises(UserError, match=r"b\.safetensors: x is also in a\.safetensors"):
             Checkpoint(tmp_path)
 
     def test_an_index_that_leaves_a_tensor_out_is_refused(self, tmp_path):
@@ -125,7 +126,7 @@ class TestReading:
         index = json.loads((tmp_path / INDEX).read_text())
         store(tmp_path, {"x": torch.zeros(2), "y": torch.zeros(2), "z": torch.zeros(2)}, 2)
         put_json(tmp_path / INDEX, index)
-        with pytest.raises(CheckpointError, match=r"model-00001-of-00002.safetensors: holds z, which the index"):
+        with pytest.raises(UserError, match=r"model-00001-of-00002.safetensors: holds z, which the index"):
             Checkpoint(tmp_path)
 
 

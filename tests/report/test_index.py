@@ -8,7 +8,7 @@ import shutil
 import pytest
 from test_pages import LOADED
 
-from tinyr1.core import config, record
+from tinyr1.core import artifact, config, record
 from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
 from tinyr1.report import index
 
@@ -17,7 +17,7 @@ SMOL = ROOT / "params" / "smol.yaml"
 
 @pytest.fixture
 def cfg(tmp_path, monkeypatch):
-    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
     monkeypatch.setenv("TINYR1_PARAMS", str(tmp_path / "params"))
     config.params_folder().mkdir()
     text = SMOL.read_text(encoding="utf-8")
@@ -38,13 +38,13 @@ def write_record(cfg, stage: str, **changes: object) -> None:
         "params": cfg.params.model_dump(mode="json"), "seconds": {"math": 61.0, "code <x>": 93.5},
         "artifacts": {}, "facts": {"headline": "The merged model is no better."},
     }  # fmt: skip
-    record.write_atomic(record.record_path(cfg, stage), json.dumps(entry | changes))
+    artifact.write_atomic(record.record_path(cfg, stage), json.dumps(entry | changes))
 
 
 def write_scores(cfg, *rows: tuple) -> None:
     """Rows without the columns timeout and grader_error, which are 0."""
     lines = [",".join(SCORE_COLUMNS), *[",".join(map(str, (*row[:-1], 0, 0, row[-1]))) for row in rows]]
-    record.write_atomic(cfg.reports / "scores.csv", "\n".join(lines) + "\n")
+    artifact.write_atomic(cfg.reports / "scores.csv", "\n".join(lines) + "\n")
 
 
 def index_of(cfg, **how: object) -> str:
@@ -111,7 +111,7 @@ def whole(cfg):
     for stage in STAGES:
         write_record(cfg, stage)
     write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
-    record.write_atomic(cfg.reports / "gains.png", "")
+    artifact.write_atomic(cfg.reports / "gains.png", "")
     return cfg
 
 
@@ -122,9 +122,8 @@ def test_a_report_without_its_checkpoints_stands_as_finished(whole):
 
 
 def test_the_committed_report_stands_as_finished(monkeypatch, tmp_path):
-    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path))
     monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
-    shutil.copytree(ROOT / "reports" / "smol", tmp_path / "smol")
+    shutil.copytree(ROOT / "reports" / "smol", config.load("smol").reports)
     assert states_of(index_of(config.load("smol"))) == ["finished"] * 5
 
 
@@ -142,7 +141,7 @@ def test_while_a_stage_runs_or_after_it_failed_the_stages_after_it_are_not_finis
         assert "from an earlier run of the stages above" in row_of(page, STAGES[2])
         assert "04_evaluation: outdated. These scores are of an earlier run." in page
         assert "A figure of a stage that is not finished may be of an earlier run." in page
-    record.write_atomic(record.record_path(whole, STAGES[1]), entry)
+    artifact.write_atomic(record.record_path(whole, STAGES[1]), entry)
     assert states_of(index_of(whole)) == ["finished"] * 5
 
 
@@ -215,7 +214,7 @@ def write_old_scores(cfg, *missing: str) -> None:
     write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
     lines = [line.split(",") for line in (cfg.reports / "scores.csv").read_text().splitlines()]
     kept = [i for i, column in enumerate(SCORE_COLUMNS) if column not in missing]
-    record.write_atomic(cfg.reports / "scores.csv", "".join(",".join(line[i] for i in kept) + "\n" for line in lines))
+    artifact.write_atomic(cfg.reports / "scores.csv", "".join(",".join(line[i] for i in kept) + "\n" for line in lines))
 
 
 def test_old_scores_are_shown_with_the_command_that_makes_them_again(cfg):
@@ -223,7 +222,7 @@ def test_old_scores_are_shown_with_the_command_that_makes_them_again(cfg):
     page = html.unescape(index_of(cfg))
     assert "50.0 %" in page
     said = "scores.csv has no column timeout, grader_error: an earlier version of this kit wrote it; "
-    assert f"{said}`rm {cfg.reports}/scores.csv && make 04_evaluation RUN=smol` makes it again." in page
+    assert f"{said}remove {cfg.reports}/scores.csv and run `make 04_evaluation RUN=smol`." in page
     write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
     assert "an earlier version" not in index_of(cfg)
 
@@ -233,7 +232,7 @@ def test_old_scores_that_cannot_be_shown_do_not_keep_the_page_from_being_written
     page = html.unescape(index_of(cfg, running=STAGES[3]))
     assert "scores.csv has no column ci_low, ci_high" in page
     assert "50.0 %" not in page
-    record.write_atomic(cfg.reports / "scores.csv", "")
+    artifact.write_atomic(cfg.reports / "scores.csv", "")
     assert "scores.csv has no column run, model," in index_of(cfg)
 
 
@@ -241,7 +240,7 @@ def test_the_readme_refuses_scores_that_cannot_be_shown_in_one_sentence(cfg, mon
     monkeypatch.setattr("sys.argv", ["report", "smol"])
     before = (ROOT / "README.md").read_text(encoding="utf-8")
     assert index.main() == 2
-    assert capsys.readouterr().err.endswith("no scores.csv; run `make reproduce RUN=smol` first\n")
+    assert capsys.readouterr().err.endswith("no scores.csv; run `make reproduce RUN=smol`\n")
     write_old_scores(cfg, "ci_low")
     assert index.main() == 2
     assert capsys.readouterr().err.startswith("error: scores.csv has no column ci_low: ")
@@ -262,7 +261,7 @@ def test_figures_and_files_are_linked_by_name_and_notebooks_are_not(cfg):
 
 def test_figures_come_in_the_order_of_the_stages_with_a_sentence_each(cfg):
     for name in ("gains", "curation_funnel", "figure_1"):
-        record.write_atomic(cfg.reports / f"{name}.png", "")
+        artifact.write_atomic(cfg.reports / f"{name}.png", "")
     page = index_of(cfg)
     shown = [html.unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", page)]
     assert shown == [index.CAPTIONS[name] for name in ("curation_funnel", "figure_1", "gains")]

@@ -17,7 +17,7 @@ from served import MODEL, Served, answer_to
 
 from tinyr1.core import config, prompts
 from tinyr1.core.config import ROOT
-from tinyr1.core.record import StageError
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate import stage
 from tinyr1.sampling import engines, preflight, responses
 from tinyr1.sampling import process as generate
@@ -129,10 +129,10 @@ def test_a_ranks_share_does_not_depend_on_what_the_others_have_written(tmp_path)
 def test_ranks_get_gpus_of_their_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert generate.devices(VLLM | {"data_parallel_size": 2, "tensor_parallel_size": 2}) == ["4,5", "6,7"]
-    with pytest.raises(StageError, match="3 engines of 2 GPUs need 6, this machine shows 4"):
+    with pytest.raises(UserError, match="3 engines of 2 GPUs need 6, this machine shows 4"):
         generate.devices(VLLM | {"data_parallel_size": 3, "pipeline_parallel_size": 2})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(StageError, match="to 1 on a CPU"):
+    with pytest.raises(UserError, match="to 1 on a CPU"):
         generate.devices(VLLM | {"data_parallel_size": 2})
 
 
@@ -173,7 +173,7 @@ def test_a_params_file_may_name_an_endpoint(home):
 )  # fmt: skip
 def test_engine_blocks_that_cannot_work_are_refused_by_path(home, text, message):
     engine_text(home, text)
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         config.load("smol")
 
 
@@ -195,7 +195,7 @@ def test_samples_of_a_question_stand_together_and_its_prompt_is_made_once(tmp_pa
 def test_a_model_without_chat_template_is_refused_unless_prompts_are_raw(tmp_path, checkpoint):
     folder = checkpoint("only", template=None)
     plan = plan_of(tmp_path, VLLM)
-    with pytest.raises(StageError, match=f"{folder}.*no chat template"):
+    with pytest.raises(UserError, match=f"{folder}.*no chat template"):
         preflight.prepare(VLLM, plan["models"])
     raw = {"question": "a", "sample": 0, "prompt": "1 + 1 =", "open_think": False, "order": None}
     plan["models"][0]["jobs"][0]["requests"] = [raw]
@@ -219,13 +219,13 @@ def test_a_prompt_too_long_for_the_context_is_named_with_its_number(tmp_path, ch
     plan = plan_of(tmp_path, VLLM)
     requests = plan["models"][0]["jobs"][0]["requests"]
     requests[-1]["messages"] = requests[-2]["messages"] = [{"role": "user", "content": "word " * 600}]
-    with pytest.raises(StageError, match=r"exceed engine.max_model_len \(512\).*\nquiz/c: 6\d\d \+ 24 = 6\d\d$"):
+    with pytest.raises(UserError, match=r"exceed engine.max_model_len \(512\).*\nquiz/c: 6\d\d \+ 24 = 6\d\d$"):
         preflight.prepare(VLLM, plan["models"])
 
 
 def test_a_context_longer_than_the_models_is_refused(tmp_path, checkpoint):
     checkpoint("only")
-    with pytest.raises(StageError, match="4,096 is above 2,048"):
+    with pytest.raises(UserError, match="4,096 is above 2,048"):
         preflight.prepare(VLLM | {"max_model_len": 4096}, plan_of(tmp_path, VLLM)["models"])
 
 
@@ -246,10 +246,10 @@ def test_the_context_of_a_model_is_read_from_its_config(content, limit):
 
 @pytest.mark.parametrize(("spoil", "message"), [("config.json", "no config.json"), ("model.safetensors", "no .safet")])
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, checkpoint, spoil, message):
-    with pytest.raises(StageError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         preflight.prepare(VLLM, plan_of(tmp_path, VLLM)["models"])
     (checkpoint("only") / spoil).unlink()
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(UserError, match=message):
         preflight.prepare(VLLM, plan_of(tmp_path, VLLM)["models"])
 
 
@@ -267,30 +267,30 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, checkpoint, spoil, 
 def test_damaged_files_of_a_checkpoint_are_named_before_an_engine_starts(checkpoint, name, content, message):
     folder = checkpoint("only")
     (folder / name).write_bytes(content)
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(UserError, match=message):
         preflight.signature(folder)
     if name.startswith(("config", "model.safetensors.index")):
-        with pytest.raises(StageError, match=message):
+        with pytest.raises(UserError, match=message):
             preflight.check_engine(VLLM, [{"path": str(folder)}])
 
 
 def test_a_template_that_refuses_the_messages_is_named_with_the_question(tmp_path, checkpoint):
     checkpoint("only", template="{{ raise_exception('no system turns') }}")
-    with pytest.raises(StageError, match="a: the model's chat template refuses it: no system turns"):
+    with pytest.raises(UserError, match="a: the model's chat template refuses it: no system turns"):
         preflight.prepare(VLLM, plan_of(tmp_path, VLLM)["models"])
 
 
 def test_a_sample_that_is_asked_for_twice_is_refused(tmp_path, checkpoint):
     checkpoint("only")
     plan = plan_of(tmp_path, VLLM, questions="aba", samples=1)
-    with pytest.raises(StageError, match="quiz: asked for twice: a, sample 0;"):
+    with pytest.raises(UserError, match="quiz: asked for twice: a, sample 0;"):
         preflight.prepare(VLLM, plan["models"])
 
 
 def test_ray_without_the_package_is_refused(tmp_path, checkpoint, monkeypatch):
     checkpoint("only")
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(StageError, match="needs the package ray"):
+    with pytest.raises(UserError, match="needs the package ray"):
         preflight.prepare(VLLM | {"distributed_executor_backend": "ray"}, plan_of(tmp_path, VLLM)["models"])
 
 
@@ -311,7 +311,7 @@ def test_one_engine_serves_checkpoints_that_differ_in_weights_and_provenance_onl
 def test_cpu_engines_stand_alone_and_gpu_engines_take_their_settings():
     options = engines.vllm_options(VLLM, "m", 3, is_cpu=True)
     assert (options["distributed_executor_backend"], "gpu_memory_utilization" in options) == ("uni", False)
-    with pytest.raises(StageError, match="are 1 on a CPU"):
+    with pytest.raises(UserError, match="are 1 on a CPU"):
         engines.vllm_options(VLLM | {"tensor_parallel_size": 2}, "m", 3, is_cpu=True)
     wide = VLLM | {"tensor_parallel_size": 8, "pipeline_parallel_size": 2, "distributed_executor_backend": "ray"}
     options = engines.vllm_options(wide, "m", 3, is_cpu=False)
@@ -389,14 +389,14 @@ def test_nothing_starts_when_nothing_is_missing(tmp_path, checkpoint, recorded):
 
 def test_a_bad_last_checkpoint_is_found_before_the_first_engine_starts(tmp_path, checkpoint, recorded):
     checkpoint("one"), checkpoint("two", template=None)
-    with pytest.raises(StageError, match="no chat template"):
+    with pytest.raises(UserError, match="no chat template"):
         generate.run(plan_of(tmp_path, VLLM, ("one", "two")), tmp_path / "p.progress")
     assert recorded == []
 
 
 def test_requests_that_the_engine_gives_up_end_the_run_with_a_count(tmp_path, checkpoint, recorded):
     checkpoint("deaf")
-    with pytest.raises(StageError, match=r"6 of 6 requests to deaf have no answer[^:]*:\n  6 x aborted"):
+    with pytest.raises(UserError, match=r"6 of 6 requests to deaf have no answer[^:]*:\n  6 x aborted"):
         generate.run(plan_of(tmp_path, VLLM, ("deaf",)), tmp_path / "p.progress")
 
 
@@ -475,7 +475,7 @@ def test_lasting_faults_are_counted_the_rest_is_kept_and_the_same_command_comple
     with Served(lambda n: fault if n in (2, 5) else None) as server:
         patience = 2 if fault == "slow" else 10  # seconds
         plan = plan_of(tmp_path, server.settings(concurrency=1, retries=0, timeout_seconds=patience))
-        with pytest.raises(StageError, match=rf"2 of 6 requests to only have no answer[^:]*:\n  2 x .*{reason}"):
+        with pytest.raises(UserError, match=rf"2 of 6 requests to only have no answer[^:]*:\n  2 x .*{reason}"):
             generate.run(plan, tmp_path / "p.progress")
         assert received(plan)["only"].total() == 4
         assert generate.run(plan, tmp_path / "p.progress") is False
@@ -486,7 +486,7 @@ def test_lasting_faults_are_counted_the_rest_is_kept_and_the_same_command_comple
 def test_an_endpoint_that_is_down_is_given_up_soon_and_not_asked_every_question(tmp_path):
     with Served(lambda n: "500" if n > 3 else None) as server:
         plan = plan_of(tmp_path, server.settings(concurrency=2, retries=0), questions=[f"q{i}" for i in range(100)])
-        with pytest.raises(StageError, match="197 of 200 requests.*") as error:
+        with pytest.raises(UserError, match="197 of 200 requests.*") as error:
             generate.run(plan, tmp_path / "p.progress")
         assert server.attempts < 20
     assert "not asked: the endpoint was given up" in str(error.value)
@@ -497,7 +497,7 @@ def test_an_endpoint_that_is_down_is_given_up_soon_and_not_asked_every_question(
 def test_a_refusal_that_meets_every_request_stops_at_once(tmp_path, status):
     with Served(lambda n: status) as server:
         plan = plan_of(tmp_path, server.settings(), questions=[f"q{i}" for i in range(100)])
-        with pytest.raises(StageError, match=f"HTTP {status}"):
+        with pytest.raises(UserError, match=f"HTTP {status}"):
             generate.run(plan, tmp_path / "p.progress")
         assert server.attempts <= 8
 
@@ -505,11 +505,11 @@ def test_a_refusal_that_meets_every_request_stops_at_once(tmp_path, status):
 def test_an_unknown_model_and_a_silent_address_are_refused_before_any_question(tmp_path):
     with Served(models=("other",)) as server:
         plan = plan_of(tmp_path, server.settings())
-        with pytest.raises(StageError, match="does not serve 'parrot'; it has other"):
+        with pytest.raises(UserError, match="does not serve 'parrot'; it has other"):
             generate.run(plan, tmp_path / "p.progress")
     assert server.bodies == []
     plan["engine"]["retries"] = 0
-    with pytest.raises(StageError, match=f"{server.url} does not answer"):
+    with pytest.raises(UserError, match=f"{server.url} does not answer"):
         generate.run(plan, tmp_path / "p.progress")
 
 
@@ -518,7 +518,7 @@ def test_an_address_that_is_no_api_is_refused_before_any_question(tmp_path, page
     with Served() as server:
         server.send = lambda handler, status, text: Served.send(handler, status, page)
         plan = plan_of(tmp_path, server.settings(base_url=server.url.removesuffix("/v1")))
-        with pytest.raises(StageError, match=r"is no OpenAI-compatible API.*the URL usually ends in /v1"):
+        with pytest.raises(UserError, match=r"is no OpenAI-compatible API.*the URL usually ends in /v1"):
             generate.run(plan, tmp_path / "p.progress")
     assert server.attempts == 0
 
@@ -526,7 +526,7 @@ def test_an_address_that_is_no_api_is_refused_before_any_question(tmp_path, page
 def test_an_endpoint_is_one_model(tmp_path):
     with Served() as server:
         plan = plan_of(tmp_path, server.settings(), ("one", "two"))
-        with pytest.raises(StageError, match=r"serves one model \(parrot\), but the run has 2: one, two"):
+        with pytest.raises(UserError, match=r"serves one model \(parrot\), but the run has 2: one, two"):
             generate.run(plan, tmp_path / "p.progress")
     assert server.attempts == 0
 
@@ -534,7 +534,7 @@ def test_an_endpoint_is_one_model(tmp_path):
 def test_the_key_comes_from_the_environment_and_is_written_nowhere(tmp_path, monkeypatch):
     with Served() as server:
         plan = plan_of(tmp_path, server.settings(api_key_variable="QUIZ_KEY"))
-        with pytest.raises(StageError, match="no QUIZ_KEY"):
+        with pytest.raises(UserError, match="no QUIZ_KEY"):
             generate.run(plan, tmp_path / "p.progress")
         monkeypatch.setenv("QUIZ_KEY", "s3cret")
         generate.run(plan, tmp_path / "p.progress")
@@ -604,7 +604,7 @@ def test_a_rank_that_fails_ends_the_others_and_the_run(tmp_path, monkeypatch):
         held = Path(plan["models"][0]["jobs"][0]["out"])
         with responses.Writer(responses.shard(held, 1)):  # rank 1 finds its file taken
             process = start(tmp_path / "plan.json")
-            assert process.wait(60) == 1
+            assert process.wait(60) == 2
     assert "another process is writing" in process.stderr.read()
 
 
@@ -642,7 +642,7 @@ def test_the_stage_samples_what_is_missing_and_says_what_it_does_not_use(served_
 def test_a_stage_whose_endpoint_fails_says_why_and_goes_on_where_it_stopped(served_run):
     server, cfg, asked = served_run
     server.faults = lambda n: "500" if n % 2 else None
-    with pytest.raises(StageError, match=r"(?s)5 of 10 requests to backbone have no answer.*HTTP 500"):
+    with pytest.raises(UserError, match=r"(?s)5 of 10 requests to backbone have no answer.*HTTP 500"):
         stage.generate(cfg, asked, has_gpu=False)
     server.faults = lambda n: None
     assert stage.generate(cfg, asked, has_gpu=False)["tokens"] == 15

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tinyr1.core.record import StageError
+from tinyr1.core.errors import UserError
 from tinyr1.sampling import responses, store
 
 
@@ -48,7 +48,7 @@ def test_each_line_is_with_the_system_before_append_returns(out):
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from tinyr1 import responses\n"
+        "from tinyr1.sampling import responses\n"
         "writer = responses.Writer(Path(sys.argv[1]))\n"
         "writer.append({'question': 'q', 'sample': 0, 'text': 'x' * 10000, 'n_tokens': None, 'finish': 'stop',\n"
         "               'model_key': 'm', 'protocol_key': 'p'})\n"
@@ -162,7 +162,7 @@ def test_shards_of_other_ranks_belong_to_the_job_and_neighbours_do_not(out):
 
 
 def test_two_processes_cannot_write_one_file(out):
-    with responses.Writer(out), pytest.raises(StageError, match="another process is writing"):
+    with responses.Writer(out), pytest.raises(UserError, match="another process is writing"):
         responses.Writer(out)
     write(out, line())
 

@@ -19,7 +19,7 @@ def temporary(tmp_path, monkeypatch):
 
 def start(temporary):
     """A process that holds a folder until it is killed, and the folder."""
-    code = "from tinyr1 import scratch\nf = scratch.folder('test')\nprint(f.name, flush=True)\ninput()"
+    code = "from tinyr1.sandbox import scratch\nf = scratch.folder('test')\nprint(f.name, flush=True)\ninput()"
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(temporary)}, text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     return process, Path(process.stdout.readline().strip())

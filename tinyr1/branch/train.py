@@ -14,7 +14,7 @@ import shutil
 import time
 from pathlib import Path
 
-from tinyr1.core import launch, record
+from tinyr1.core import jsonl, launch
 
 with launch.lasting_imports():
     import deepspeed.ops
@@ -130,7 +130,7 @@ class StepLog(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.started, self.first = time.perf_counter(), state.global_step
         if state.is_world_process_zero:  # a resumed run repeats no step in the log
-            record.write_lines(self.path, [r for r in record.read_lines(self.path) if r["step"] <= state.global_step])
+            jsonl.write(self.path, [r for r in jsonl.read(self.path) if r["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or "loss" not in logs:

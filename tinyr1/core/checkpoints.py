@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from tinyr1.core.errors import UserError
+
 INDEX = "model.safetensors.index.json"
 
 # All that decides how text becomes token ids, chat template included, in the forms that transformers writes and reads.
@@ -18,35 +20,31 @@ SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 PROVENANCE = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
-
-
 def read_json(path: Path) -> object:
-    """Content of a JSON file, None where there is none. CheckpointError when it is not JSON."""
+    """Content of a JSON file, None where there is none. UserError when it is not JSON."""
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+        raise UserError(f"{path}: not valid JSON: {error}") from error
 
 
 def read_object(path: Path) -> dict | None:
-    """The object in a JSON file, None where there is no file. CheckpointError when it holds anything else."""
+    """The object in a JSON file, None where there is no file. UserError when it holds anything else."""
     content = read_json(path)
     if content is not None and not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object; fetch or write it again")
+        raise UserError(f"{path}: holds a {type(content).__name__}, expected an object; fetch or write it again")
     return content
 
 
 def read_config(folder: Path) -> dict:
-    """config.json of a checkpoint folder. CheckpointError when there is no such folder or file, or it is damaged."""
+    """config.json of a checkpoint folder. UserError when there is no such folder or file, or it is damaged."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; give the folder of a checkpoint on this machine")
+        raise UserError(f"{folder}: no such folder; give the folder of a checkpoint on this machine")
     config = read_object(folder / "config.json")
     if config is None:
-        raise CheckpointError(f"{folder}: not a checkpoint, it has no config.json")
+        raise UserError(f"{folder}: not a checkpoint, it has no config.json")
     return config
 
 
@@ -55,11 +53,11 @@ def weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX).exists():
         files = sorted(folder.glob("*.safetensors"))
         if not files:
-            raise CheckpointError(f"{folder}: no .safetensors file; convert the weights with transformers first")
+            raise UserError(f"{folder}: no .safetensors file; convert the weights with transformers first")
         return files
     files = sorted({folder / name for name in read_weight_map(folder).values()})
     if absent := [f.name for f in files if not f.is_file()]:
-        raise CheckpointError(f"{folder}: the index lists files that are not there: {', '.join(absent)}")
+        raise UserError(f"{folder}: the index lists files that are not there: {', '.join(absent)}")
     return files
 
 
@@ -68,5 +66,5 @@ def read_weight_map(folder: Path) -> dict[str, str]:
     index = read_json(folder / INDEX)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{folder / INDEX}: has no weight_map of names to files; fetch it again")
+        raise UserError(f"{folder / INDEX}: has no weight_map of names to files; fetch it again")
     return weight_map

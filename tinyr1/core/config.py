@@ -6,7 +6,6 @@
 
 import difflib
 import inspect
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import READINGS, Recipe
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 DOMAINS = ("math", "science", "code")
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
@@ -35,10 +35,6 @@ SCORE_COLUMNS = (
     "run", "model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high",
     "mean_tokens", "truncated", "no_answer", "timeout", "grader_error", "paper",
 )  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A params file that cannot be used; the message lists every problem."""
 
 
 def _number(value: object) -> object:
@@ -448,8 +444,12 @@ class Config(Block):
 
     @property
     def reports(self) -> Path:
-        """Small evidence of the run: records, scores, figures, rendered notebooks."""
-        return reports_folder() / self.run
+        """Small evidence of the run: records, scores, figures, rendered notebooks. `make publish` copies it."""
+        return self.home / "report"
+
+    def remedy(self, target: str) -> str:
+        """What an error tells a person to do about a missing or damaged result: the make target that makes it."""
+        return f"run `make {target} RUN={self.run}`"
 
     @property
     def backbone(self) -> Path:
@@ -483,29 +483,8 @@ class Config(Block):
         return ("backbone", *self.branches, *self.params.merge.models)
 
 
-def table(cfg: Config) -> "pd.DataFrame":
-    """Every parameter that is not null, a row for each block of the params file, for the first cell of a notebook."""
-    import pandas as pd  # only notebooks need it; a second `make reproduce` should not wait for it
-
-    def inner(value: dict) -> dict[str, dict]:
-        lists = {f"{k}[{i}]": v for k, vs in value.items() if isinstance(vs, list) for i, v in enumerate(vs)}
-        return {key: v for key, v in (value | lists).items() if isinstance(v, dict)}
-
-    def rows(value: dict, path: str) -> Iterator[tuple[str, str]]:
-        nested = inner(value)
-        own = {k: v for k, v in value.items() if v is not None and k not in nested and f"{k}[0]" not in nested}
-        if own:
-            text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
-            yield path or "run", text.strip().removeprefix("{").removesuffix("}")
-        for key, block in nested.items():
-            yield from rows(block, f"{path}.{key}" if path else key)
-
-    found = rows(cfg.params.model_dump(mode="json"), "")
-    return pd.DataFrame(found, columns=["block", "parameters"]).set_index("block")
-
-
 def reports_folder() -> Path:
-    """reports/, or TINYR1_REPORTS, which tests use to leave the committed reports alone."""
+    """reports/, where published reports are committed; or TINYR1_REPORTS, which tests use to leave them alone."""
     return ROOT / os.environ.get("TINYR1_REPORTS", "reports")
 
 
@@ -520,12 +499,12 @@ def runs() -> list[str]:
 
 
 def load(run: str) -> Config:
-    """Parameters of `run`, validated. ConfigError names every problem."""
+    """Parameters of `run`, validated. UserError names every problem."""
     path = params_folder() / f"{run}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9._-]+", str(run)) or not path.is_file():
         close = difflib.get_close_matches(str(run), runs(), n=1)
         hint = f" Did you mean RUN={close[0]}?" if close else ""
-        raise ConfigError(f"run {run!r}: there is no params/{run}.yaml; runs are {', '.join(runs())}.{hint}")
+        raise UserError(f"run {run!r}: there is no params/{run}.yaml; runs are {', '.join(runs())}.{hint}")
     return Config(run=run, params=parse(path.read_text(encoding="utf-8"), f"params/{run}.yaml"))
 
 
@@ -534,15 +513,15 @@ def parse(text: str, name: str) -> Params:
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not valid YAML: {error}") from error
+        raise UserError(f"{name}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
+        raise UserError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
     try:
         return Params.model_validate(_tuples(data))
     except ValidationError as error:
         lines = [line for item in error.errors() for line in _explain(item)]
         lines += _contradictions(_valid_part(Params, data))  # pydantic looks for these where nothing else is wrong
-        raise ConfigError("\n".join(f"{name}: {line}" for line in sorted(set(lines)))) from error
+        raise UserError("\n".join(f"{name}: {line}" for line in sorted(set(lines)))) from error
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
-from tinyr1.core.record import StageError
 
 WATCH = "TINYR1_PARENT"
 TAIL_LINES = 25
@@ -61,7 +61,7 @@ Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text) or None bef
 def follow(command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str) -> None:
     """Run a command to its end; its output goes to `log`, its progress to a bar with an ETA.
 
-    StageError with the tail of the log when it fails. An interrupt ends the child before it goes on.
+    UserError with the tail of the log when it fails. An interrupt ends the child before it goes on.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     watched = os.environ | environment | {WATCH: f"{os.getpid()}@{os.uname().nodename}"}
@@ -80,7 +80,7 @@ def follow(command: list[str], environment: dict[str, str], log: Path, title: st
         _end_group(process)
     if process.returncode:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
-        raise StageError(
+        raise UserError(
             f"{title}: the command ended with exit status {process.returncode}. Last lines of {log}:\n{tail}\n"
             f"To run it alone: {shell(command, environment)}"
         )

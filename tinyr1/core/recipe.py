@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tinyr1.core.errors import UserError
+
 READINGS = ("exact", "released", "paper")  # of fusion, see tinyr1.merge.fusion
 DTYPE_NAMES = ("bfloat16", "float16", "float32")  # that a merge converts to
 _MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
@@ -30,10 +32,6 @@ TAKES: dict[str, tuple[set[str], set[str]]] = {
 }
 _NEEDED = {"base", "right", "models", "t"}
 FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # beside recipe and models
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message says what is wrong and what is allowed."""
 
 
 class _Block(BaseModel):
@@ -113,12 +111,12 @@ def describe(recipe: Recipe | str) -> str:
 
 
 def parse(data: object, name: str) -> Recipe:
-    """A recipe from a mapping. RecipeError lists every problem; `name` is how it calls the source."""
+    """A recipe from a mapping. UserError lists every problem; `name` is how it calls the source."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         lines = {line for item in error.errors() if (line := _problem(item)) is not None}
-        raise RecipeError("\n".join(f"{name}: {line}" for line in sorted(lines))) from error
+        raise UserError("\n".join(f"{name}: {line}" for line in sorted(lines))) from error
 
 
 def _problem(item: Any) -> str | None:

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyr1.core.config import RELEASES, Benchmark, ConfigError
+from tinyr1.core.config import RELEASES, Benchmark
+from tinyr1.core.errors import UserError
 from tinyr1.data import files
 from tinyr1.data.answers import integer
 from tinyr1.data.files import column
@@ -80,14 +81,14 @@ def domain_of(name: str, benchmark: Benchmark) -> str:
         return DOMAIN[benchmark.kind]
     domain = name.rpartition("-")[2]
     if domain not in KIND:
-        raise ConfigError(f"evaluate.benchmarks.{name}: call it mini-math, mini-science or mini-code")
+        raise UserError(f"evaluate.benchmarks.{name}: call it mini-math, mini-science or mini-code")
     return domain
 
 
 def load(name: str, benchmark: Benchmark, split: str, levels: dict[str, list[int]], seed: int) -> Loaded:
     """The questions of a benchmark and what they were read from.
 
-    split, levels and seed are the miniature's. ConfigError when a file, a column or a day is missing, a line is
+    split, levels and seed are the miniature's. UserError when a file, a column or a day is missing, a line is
     malformed, an id occurs twice, or a file is not the one that params pin.
     """
     domain, where = domain_of(name, benchmark), f"evaluate.benchmarks.{name}"
@@ -98,8 +99,8 @@ def load(name: str, benchmark: Benchmark, split: str, levels: dict[str, list[int
         else:
             questions, rows, late = _read(located.paths, domain, benchmark)
         _check(questions, rows, benchmark)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     common = {"benchmark": name, "domain": domain, "kind": KIND[domain], "private": benchmark.kind in PRIVATE}
     questions = [q | common for q in questions[: benchmark.questions]]
     source = Source(
@@ -113,16 +114,16 @@ def load(name: str, benchmark: Benchmark, split: str, levels: dict[str, list[int
 def _check(questions: list[Question], rows: int, benchmark: Benchmark) -> None:
     expected = RELEASES.get(benchmark.release, rows)
     if rows != expected:
-        raise ConfigError(
+        raise UserError(
             f"{benchmark.path} holds {rows} problems, {benchmark.release} has {expected}; a file is cut off, or is "
             "of another release"
         )
     if not questions:
         window = f" from {benchmark.window[0]} to {benchmark.window[1]}" if benchmark.window else ""
-        raise ConfigError(f"{benchmark.path} holds no question{window}; it has {rows} rows")
+        raise UserError(f"{benchmark.path} holds no question{window}; it has {rows} rows")
     seen: set[str] = set()
     if twice := sorted({q["id"] for q in questions if q["id"] in seen or seen.add(q["id"])}):
-        raise ConfigError(f"question ids occur twice: {', '.join(twice[:5])}; give each question one id")
+        raise UserError(f"question ids occur twice: {', '.join(twice[:5])}; give each question one id")
 
 
 def _miniature(domain: str, split: str, levels: dict[str, list[int]], seed: int, n: int) -> list[Question]:
@@ -165,7 +166,7 @@ def _competition(row: dict, path: Path, i: int) -> Question:
     answer = column(row, path, "answer")
     value = integer(str(answer))
     if value is None or not 0 <= value <= 999:
-        raise ConfigError(f"{path}: question {name}: {answer!r} is no AIME answer, an integer from 0 to 999")
+        raise UserError(f"{path}: question {name}: {answer!r} is no AIME answer, an integer from 0 to 999")
     return {"id": name, "question": column(row, path, "question", "problem"), "answer": str(value), "family": ""}
 
 
@@ -175,7 +176,7 @@ def _options(row: dict, path: Path, i: int) -> Question:
     options = [str(column(row, path, "Correct Answer")), *map(str, wrong)]
     name = str(column(row, path, "Record ID"))
     if not all(map(str.strip, options)) or options[0].strip() in map(str.strip, options[1:]):
-        raise ConfigError(f"{path}: question {name}: an option is empty, or is also the right answer")
+        raise UserError(f"{path}: question {name}: an option is empty, or is also the right answer")
     return {"id": name, "question": column(row, path, "Question"), "options": options, "answer": "0",
             "family": column(row, path, "High-level domain")}  # fmt: skip
 
@@ -191,11 +192,11 @@ def _program(row: dict, path: Path, i: int) -> Question:
 
 
 def _decoded(decode: Callable, field: object, where: str) -> list | dict:
-    """A field of a row, decoded; ConfigError names it."""
+    """A field of a row, decoded; UserError names it."""
     try:
         return decode(field)
     except (ValueError, RecursionError, zlib.error, binascii.Error, pickle.UnpicklingError, EOFError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def _metadata(field: object) -> dict:

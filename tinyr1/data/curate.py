@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from tinyr1.core import prompts, record
-from tinyr1.core.config import DOMAINS, Config, ConfigError, Decontaminate, Source
+from tinyr1.core import artifact, jsonl, prompts
+from tinyr1.core.config import DOMAINS, Config, Decontaminate, Source
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 
 Row = dict
@@ -200,12 +201,12 @@ def curate_run(
 ) -> Ledger:
     """Curated rows of a run's domain, on disk; kept if they were made from the same sources and rules.
 
-    Raises ConfigError when nothing is left.
+    Raises UserError when nothing is left.
     """
     p = cfg.params
     inputs = {
         "sources": [s.model_dump() for s in p.sources[domain]], "curate": p.curate.model_dump(), "seed": p.seed,
-        "benchmarks": contamination.questions, "tokenizer": record.digest(tokenizer.get_vocab()),
+        "benchmarks": contamination.questions, "tokenizer": artifact.digest(tokenizer.get_vocab()),
         "template": tokenizer.chat_template,
     }  # fmt: skip
 
@@ -217,13 +218,13 @@ def curate_run(
             p.curate.max_tokens, p.curate.limit[domain],
         )  # fmt: skip
         if not rows:
-            raise ConfigError(f"sources.{domain}: none of {ledger.raw} raw rows is left: {dict(ledger.dropped)}")
-        record.write_lines(path, rows)
+            raise UserError(f"sources.{domain}: none of {ledger.raw} raw rows is left: {dict(ledger.dropped)}")
+        jsonl.write(path, rows)
         dropped = [[source, why, n] for (source, why), n in sorted(ledger.dropped.items())]
         return {"raw": ledger.raw, "kept": ledger.kept, "dropped": dropped, "examples": ledger.examples}
 
-    again = f"run `make 01_data_curation RUN={cfg.run}` again"
-    manifest, built = record.make(cfg.rows(domain), inputs, build, again)
+    again = cfg.remedy("01_data_curation")
+    manifest, built = artifact.make(cfg.rows(domain), inputs, build, again)
     f = manifest["facts"]
     say(f"  {domain:8s} {f['kept']} of {f['raw']} rows {'curated' if built else 'kept from before'}")
     dropped = Counter({(source, why): n for source, why, n in f["dropped"]})
@@ -232,7 +233,7 @@ def curate_run(
 
 def table(cfg: Config) -> pd.DataFrame:
     """All curated rows of a run."""
-    return pd.DataFrame([row for domain in DOMAINS for row in record.read_lines(cfg.rows(domain))])
+    return pd.DataFrame([row for domain in DOMAINS for row in jsonl.read(cfg.rows(domain))])
 
 
 def funnel(ledgers: list[Ledger]) -> pd.DataFrame:

@@ -12,14 +12,14 @@ No dataset script is ever run: LiveCodeBench ships one, and its files are read i
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyr1.core import record
-from tinyr1.core.config import HUB, ROOT, Benchmark, ConfigError
+from tinyr1.core import artifact, hub, jsonl
+from tinyr1.core.config import HUB, ROOT, Benchmark
+from tinyr1.core.errors import UserError
 
 PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -36,12 +36,12 @@ class Files:
 
 
 def find(name: str, benchmark: Benchmark) -> Files:
-    """The files of benchmark `name`. ConfigError when one is missing, refused or altered."""
+    """The files of benchmark `name`. UserError when one is missing, refused or altered."""
     where = f"evaluate.benchmarks.{name}"
     paths = _hub(where, benchmark) if benchmark.path.startswith(HUB) else _local(where, benchmark)
     sha256 = checksum(paths)
     if benchmark.sha256 not in (None, sha256):
-        raise ConfigError(
+        raise UserError(
             f"{where}: {benchmark.path} has sha256 {sha256}, the params pin {benchmark.sha256}: the file was altered "
             "or is another version; restore it, or change `sha256`"
         )
@@ -50,7 +50,7 @@ def find(name: str, benchmark: Benchmark) -> Files:
 
 def checksum(paths: list[Path]) -> str:
     """sha256 of one file; of several, what `sha256sum FILES | sha256sum` prints in their folder."""
-    hashes = [record.file_hash(path) for path in paths]
+    hashes = [artifact.file_hash(path) for path in paths]
     if len(hashes) == 1:
         return hashes[0]
     listing = "".join(f"{h}  {path.name}\n" for h, path in zip(hashes, paths, strict=True))
@@ -67,56 +67,33 @@ def _local(where: str, benchmark: Benchmark) -> list[Path]:
     if path.is_dir() and benchmark.release:
         files = [path / file for file in release_files(benchmark.release)]
         if absent := [file.name for file in files if not file.is_file()]:
-            raise ConfigError(f"{where}: {benchmark.release} needs {', '.join(absent)} in {path}; put them there")
+            raise UserError(f"{where}: {benchmark.release} needs {', '.join(absent)} in {path}; put them there")
         return files
     files = sorted(p for p in path.glob("*") if p.suffix in SUFFIXES) if path.is_dir() else [path]
     if not files or not all(p.is_file() for p in files):
         kinds = "no .jsonl, .csv or .parquet file"
-        raise ConfigError(f"{where}.path: {path} does not exist or holds {kinds}; put it there, or name another path")
+        raise UserError(f"{where}.path: {path} does not exist or holds {kinds}; put it there, or name another path")
     return files
 
 
 def _hub(where: str, benchmark: Benchmark) -> list[Path]:
     owner, dataset, *rest = benchmark.path.removeprefix(HUB).split("/")
     names = ["/".join(rest)] if rest else release_files(benchmark.release)
-    return [_download(where, f"{owner}/{dataset}", name, benchmark.revision) for name in names]
-
-
-def _download(where: str, dataset: str, name: str, revision: str) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        return Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
-    except errors.GatedRepoError as error:
-        raise ConfigError(
-            f"{where}: {dataset} is gated and access was refused. Accept its licence at "
-            f"https://huggingface.co/datasets/{dataset} while logged in, then run `hf auth login` (or set HF_TOKEN) on "
-            "this machine; or download the file there and give its local path"
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise ConfigError(
-            f"{where}: {name} of {dataset} at {revision} could not be fetched ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); check the name and the network, or give a local path"
-        ) from error
+    return [hub.dataset_file(where, f"{owner}/{dataset}", name, benchmark.revision) for name in names]
 
 
 def rows(path: Path) -> Iterator[dict]:
-    """Rows of a file, one after another. ConfigError names file and line of one that is malformed."""
+    """Rows of a file, one after another. UserError names file and line of one that is malformed."""
     return {".csv": _csv, ".parquet": _parquet}.get(path.suffix, _jsonl)(path)
 
 
 def _jsonl(path: Path) -> Iterator[dict]:
-    with path.open("rb") as file:  # binary: JSON may hold line separators that text mode splits at
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}:{number}: not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ConfigError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-            yield row
+    for line in jsonl.scan(path):
+        if line.error:
+            raise UserError(f"{path}:{line.number}: {line.error}")
+        if not isinstance(line.value, dict):
+            raise UserError(f"{path}:{line.number}: expected a JSON object, found {type(line.value).__name__}")
+        yield line.value
 
 
 def _csv(path: Path) -> Iterator[dict]:
@@ -126,10 +103,10 @@ def _csv(path: Path) -> Iterator[dict]:
             for row in reader:
                 if None in row or None in row.values():
                     columns = len(reader.fieldnames)
-                    raise ConfigError(f"{path}:{reader.line_num}: a row without the {columns} fields of the header")
+                    raise UserError(f"{path}:{reader.line_num}: a row without the {columns} fields of the header")
                 yield row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
+            raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
 
 def _parquet(path: Path) -> Iterator[dict]:
@@ -144,7 +121,7 @@ def _parquet(path: Path) -> Iterator[dict]:
             done += len(batch)
     except (pyarrow.ArrowException, OSError) as error:
         said = str(error).partition("\n")[0]
-        raise ConfigError(f"{path}: not a whole parquet file, rows beyond {done} cannot be read: {said}") from error
+        raise UserError(f"{path}: not a whole parquet file, rows beyond {done} cannot be read: {said}") from error
 
 
 def column(row: dict, path: Path, *names: str) -> object:
@@ -153,7 +130,7 @@ def column(row: dict, path: Path, *names: str) -> object:
     for name in names:
         if found.get(name.lower()) is not None:
             return found[name.lower()]
-    raise ConfigError(f"{path.name} has no column {' or '.join(map(repr, names))}; it has {', '.join(row)}")
+    raise UserError(f"{path.name} has no column {' or '.join(map(repr, names))}; it has {', '.join(row)}")
 
 
 def slug(title: str) -> str:

@@ -19,15 +19,13 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from tinyr1.core import config, record
-from tinyr1.core.checkpoints import CHECKPOINT, CheckpointError, read_config
-from tinyr1.core.config import Config, ConfigError
-from tinyr1.core.record import StageError
+from tinyr1.core import artifact, config, hub, jsonl, machine, record
+from tinyr1.core.checkpoints import CHECKPOINT, read_config
+from tinyr1.core.config import Config
+from tinyr1.core.errors import UserError, guarded
 from tinyr1.evaluate import against, compare, lm_eval, stage
 from tinyr1.evaluate import protocol as protocols
-from tinyr1.evaluate.grading.selftest import SelfTestError
 from tinyr1.sampling import preflight
-from tinyr1.sandbox.runner import SandboxError
 
 # Benchmarks that a params file need not have: whose settings they take, and their own questions. The paper has no AIME
 # 2025. lm-evaluation-harness reads the same dataset: columns problem, answer, id; 30 rows, both exams.
@@ -94,14 +92,14 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
-    """The params file with the command line's options; ConfigError lists what does not fit."""
+    """The params file with the command line's options; UserError lists what does not fit."""
     data = params.model_dump(mode="python")
     e = data["evaluate"]
     wanted = [ALIASES.get(name.strip(), name.strip()) for name in a.benchmarks.split(",")]
     known = e["benchmarks"]
     known = {name: known[twin] | own for name, (twin, own) in TWINS.items() if twin in known} | known
     if unknown := sorted(set(wanted) - set(known)):
-        raise ConfigError(
+        raise UserError(
             f"--benchmarks: {', '.join(unknown)}: not in params/{a.run}.yaml, which gives {', '.join(sorted(known))}"
         )
     e["benchmarks"] = {name: dict(known[name]) for name in wanted}
@@ -109,7 +107,7 @@ def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
         name, _, path = pair.partition("=")
         name = ALIASES.get(name, name)
         if name not in wanted or not path:
-            raise ConfigError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
+            raise UserError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
         e["benchmarks"][name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
     for key, value in (("samples", a.samples), ("max_tokens", a.max_tokens), ("questions", a.questions)):
         if value is not None:
@@ -121,14 +119,14 @@ def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
         return config.Params.model_validate(data)
     except ValidationError as error:
         lines = [line for item in error.errors() for line in _explained(item)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+        raise UserError("\n".join(dict.fromkeys(lines))) from error
 
 
 def _endpoint(a: argparse.Namespace) -> dict | None:
     """The engine block of a served model, None where none is asked for."""
     if a.endpoint is None:
         if a.api_key_variable:
-            raise ConfigError(f"--api-key-variable: {a.api_key_variable} goes with --endpoint only; give the URL too")
+            raise UserError(f"--api-key-variable: {a.api_key_variable} goes with --endpoint only; give the URL too")
         return None
     return {
         "kind": "endpoint", "base_url": a.endpoint, "model": a.model, "api_key_variable": a.api_key_variable,
@@ -150,31 +148,25 @@ def checkpoint(a: argparse.Namespace) -> Path:
     if a.endpoint or a.responses or folder.is_dir():
         return folder
     if a.model.count("/") != 1:
-        raise ConfigError(f"--model: {a.model} is no folder and no hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(a.model, allow_patterns=list(CHECKPOINT)))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ConfigError(f"--model: {a.model} cannot be fetched from the hub: {error}") from error
+        raise UserError(f"--model: {a.model} is no folder and no hub id (owner/name)")
+    return hub.model_folder("--model", a.model, None)
 
 
 def identity(a: argparse.Namespace, folder: Path) -> str:
     """What ties responses to a model: the content of its files, as in the manifest of a checkpoint this kit made."""
     if a.responses:
         if not a.responses.is_file():
-            raise StageError(f"{a.responses}: no such file; give a JSONL file of responses")
-        return record.file_hash(a.responses)
+            raise UserError(f"{a.responses}: no such file; give a JSONL file of responses")
+        return artifact.file_hash(a.responses)
     if a.endpoint:
-        return record.digest([a.endpoint, a.model])
-    if record.manifest_path(folder).is_file():
-        return record.check(folder, "make it again")["content"]
+        return artifact.digest([a.endpoint, a.model])
+    if artifact.manifest_path(folder).is_file():
+        return artifact.check(folder, "make it again")["content"]
     files = sorted({f for pattern in CHECKPOINT for f in folder.glob(pattern)})
     if not any(f.suffix == ".safetensors" for f in files):
-        raise ConfigError(f"--model: {folder} holds no checkpoint (no .safetensors)")
+        raise UserError(f"--model: {folder} holds no checkpoint (no .safetensors)")
     with ThreadPoolExecutor() as pool:
-        return record.digest(dict(zip([f.name for f in files], pool.map(record.file_hash, files), strict=True)))
+        return artifact.digest(dict(zip([f.name for f in files], pool.map(artifact.file_hash, files), strict=True)))
 
 
 def fitted(params: config.Params, folder: Path) -> config.Params:
@@ -184,8 +176,8 @@ def fitted(params: config.Params, folder: Path) -> config.Params:
         return params
     try:
         limit = preflight.context_limit(read_config(folder))
-    except CheckpointError as error:
-        raise ConfigError(f"--model: {error}") from error
+    except UserError as error:
+        raise UserError(f"--model: {error}") from error
     longest = max(benchmark.max_tokens for benchmark in e.benchmarks.values())
     if limit is None or not longest < limit < e.engine.max_model_len:
         return params
@@ -207,7 +199,7 @@ def load(a: argparse.Namespace) -> Single:
 def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:
     """Store the answers of a file as if they had been sampled under this protocol; a note for what is incomplete."""
     if len(asked) != 1:
-        raise ConfigError("--responses: holds the answers of one benchmark; name one in --benchmarks")
+        raise UserError("--responses: holds the answers of one benchmark; name one in --benchmarks")
     ((name, questions),) = asked.items()
     rules = protocols.of(cfg.params.evaluate, name)
     shown = [q | {"question": _shown(rules, q)} for q in questions]
@@ -216,7 +208,7 @@ def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:
     first = {q["id"]: protocols.order(rules, q, 0) for q in questions}  # the order that another tool's prompt showed
     order = {} if found.form == "tinyr1" else first
     lines = [line | keys | ({"order": order[line["question"]]} if order else {}) for line in found.lines]
-    record.write_lines(cfg.responses(cfg.name, name), lines)
+    jsonl.write(cfg.responses(cfg.name, name), lines)
     print(f"{path}: {len(found.lines)} answers ({found.form})")
     beyond = sum(line["sample"] >= rules.samples for line in lines)
     if beyond:
@@ -265,7 +257,7 @@ def run(a: argparse.Namespace) -> None:
     loaded = stage.load(cfg)
     asked = {name: one.questions for name, one in loaded.items()}
     if few := [name for name, questions in asked.items() if len(questions) < 2]:
-        raise ConfigError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")
+        raise UserError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")
     described = [stage.protocol(cfg, name, questions) for name, questions in asked.items()]
     other = against.load(a.against, described, cfg.name) if a.against else None  # before hours of sampling
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
@@ -276,10 +268,10 @@ def run(a: argparse.Namespace) -> None:
         adopt(cfg, a.responses, asked)
         sampled = {"imported": str(a.responses)}
     else:
-        sampled = stage.generate(cfg, asked, has_gpu=record.has_gpu())
+        sampled = stage.generate(cfg, asked, has_gpu=machine.has_gpu())
     graded = stage.grade_all(cfg, asked)
     if graded.empty:
-        raise StageError("no answer to grade")
+        raise UserError("no answer to grade")
     store(cfg, loaded, described, graded, tested, sampled)
     show_results(graded, asked)
     if other is not None:
@@ -308,29 +300,21 @@ def store(
     asked = {name: one.questions for name, one in loaded.items()}
     stage.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.6f")
     stage.save_graded(cfg, graded)
-    record.write_atomic(cfg.out / "examples.txt", stage.examples(cfg, graded, asked) + "\n")
+    artifact.write_atomic(cfg.out / "examples.txt", stage.examples(cfg, graded, asked) + "\n")
     stage.export(cfg, cfg.out, graded, asked, described)
     facts = {
         "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
         "sources": [one.record() for one in loaded.values()],
         "isolation": stage.isolation(cfg), "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
-        "outcomes": stage.outcome_counts(graded), "machine": record.machine(), "code": record.code_version(),
+        "outcomes": stage.outcome_counts(graded), "machine": machine.describe(), "code": record.code_version(),
         "second_opinion": stage.second_opinions(graded, asked).to_dict("records"),
     }  # fmt: skip
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
-    record.write_atomic(cfg.out / "evaluation.json", text)
+    artifact.write_atomic(cfg.out / "evaluation.json", text)
 
 
 def main() -> int:
-    try:
-        run(_arguments().parse_args())
-    except (ConfigError, StageError, SelfTestError, SandboxError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(lambda: run(_arguments().parse_args()), "interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

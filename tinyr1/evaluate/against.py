@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tinyr1.core import paper, record
-from tinyr1.core.config import ConfigError
-from tinyr1.core.record import StageError
+from tinyr1.core import artifact, jsonl, paper
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate import compare
 from tinyr1.evaluate.protocol import Protocol
 
@@ -21,23 +20,23 @@ RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS
 def load(folder: Path, described: list[dict], taken: str) -> pd.DataFrame:
     """Graded samples of a finished evaluation, whose model is renamed where its name is `taken`.
 
-    described: the protocols of this evaluation. ConfigError names what differs of benchmarks, protocol or questions.
+    described: the protocols of this evaluation. UserError names what differs of benchmarks, protocol or questions.
     """
     path, remedy = folder / "evaluation.json", "give the folder of a finished `python -m tinyr1.evaluate`"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         name, theirs = facts["model"], {rules["benchmark"]: rules for rules in facts["protocols"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--against: {path} cannot be read: {error!r}; {remedy}") from error
+        raise UserError(f"--against: {path} cannot be read: {error!r}; {remedy}") from error
     ours = {rules["benchmark"]: rules for rules in json.loads(json.dumps(described))}
     if problems := _differences(theirs, ours):
         more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise ConfigError(
+        raise UserError(
             f"--against: {folder} cannot be compared question by question; both need the same benchmarks, questions "
             "and protocol:\n" + "\n".join(problems[:SHOWN] + more)
         )
-    record.check(folder / "graded.jsonl", "evaluate that model again")
-    graded = pd.DataFrame(record.read_lines(folder / "graded.jsonl"))
+    artifact.check(folder / "graded.jsonl", "evaluate that model again")
+    graded = pd.DataFrame(jsonl.read(folder / "graded.jsonl"))
     return graded.assign(model=f"{name} in {folder}" if name == taken else name)
 
 
@@ -58,12 +57,12 @@ def _differences(theirs: dict[str, dict], ours: dict[str, dict]) -> list[str]:
 def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     """Our model less theirs on each benchmark, as a table with its title.
 
-    StageError names questions that only one of the evaluations has answers to.
+    UserError names questions that only one of the evaluations has answers to.
     """
     asked = [set(zip(graded.benchmark, graded.question, strict=True)) for graded in (ours, theirs)]
     if alone := sorted(f"{benchmark}/{question}" for benchmark, question in asked[0] ^ asked[1]):
         more = ", …" if len(alone) > SHOWN else ""
-        raise StageError(
+        raise UserError(
             f"--against: {len(alone)} questions have answers in one evaluation only: {', '.join(alone[:SHOWN])}{more}; "
             "complete it first"
         )

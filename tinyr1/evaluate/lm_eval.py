@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1.core import record
-from tinyr1.core.record import StageError
+from tinyr1.core import artifact, jsonl, record
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate.compare import by_question
 from tinyr1.sampling import responses
 
@@ -44,10 +44,10 @@ def write(folder: Path, graded: pd.DataFrame, asked: dict, protocols: dict, gate
         tasks = {str(task): part for task, part in rows.groupby("benchmark", sort=False)}
         for task in [t for t in tasks if t not in gated]:
             paths.append(target / f"samples_{task}.jsonl")
-            record.write_lines(paths[-1], samples(tasks[task], asked[task], protocols[task]))
+            jsonl.write(paths[-1], samples(tasks[task], asked[task], protocols[task]))
         paths.append(target / "results.json")
         content = results(str(model), tasks, asked, protocols)
-        record.write_atomic(paths[-1], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        artifact.write_atomic(paths[-1], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return paths
 
 
@@ -123,7 +123,7 @@ class _Refused(ValueError):
 
 
 def load(path: Path, asked: list[dict], protocol_key: str | None = None) -> Imported:
-    """Responses of a JSONL file for the questions `asked` of one benchmark. StageError lists every problem.
+    """Responses of a JSONL file for the questions `asked` of one benchmark. UserError lists every problem.
 
     Accepted: our own store; `samples_*.jsonl` of lm-evaluation-harness; rows with an id (or the whole question) and a
     text or a list of texts. Rows of other forms get the file's hash as model key.
@@ -134,7 +134,7 @@ def load(path: Path, asked: list[dict], protocol_key: str | None = None) -> Impo
     if form == "lm-eval":  # a task with several filters repeats each document with the same responses
         rows = [(number, row) for number, row in rows if row.get("filter") == rows[0][1].get("filter")]
     questions, problems, lines = _Questions(asked), [], []
-    keys = {"model_key": record.file_hash(path), "protocol_key": protocol_key or "imported"}
+    keys = {"model_key": artifact.file_hash(path), "protocol_key": protocol_key or "imported"}
     for number, row in rows:
         try:
             lines += [(number, keys | line) for line in _READERS[form](row, questions)]
@@ -146,28 +146,25 @@ def load(path: Path, asked: list[dict], protocol_key: str | None = None) -> Impo
         problems += _mixed(made, protocol_key)
     if problems:
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise StageError(f"{path}: not imported:\n" + "\n".join(problems[:SHOWN]) + more)
+        raise UserError(f"{path}: not imported:\n" + "\n".join(problems[:SHOWN]) + more)
     return Imported(made, form, _incomplete(made, asked))
 
 
 def _rows(path: Path) -> list[tuple[int, dict]]:
     """(line number, row) of the file's lines."""
     if not path.is_file():
-        raise StageError(f"{path}: no such file; give a JSONL file of responses")
-    rows, problems = [], []
-    with path.open("rb") as file:  # not as text: JSON may hold other line separators
-        for number, data in enumerate(file, 1):
-            if data.strip():
-                try:
-                    rows.append((number, json.loads(data)))
-                    if not isinstance(rows[-1][1], dict):
-                        problems.append(f"line {number}: {type(rows[-1][1]).__name__}, expected an object")
-                except ValueError as error:
-                    problems.append(f"line {number}: not JSON: {error}")
+        raise UserError(f"{path}: no such file; give a JSONL file of responses")
+    lines = list(jsonl.scan(path))
+    rows = [(line.number, line.value) for line in lines]
+    problems = [
+        f"line {line.number}: {line.error or f'{type(line.value).__name__}, expected an object'}"
+        for line in lines
+        if not isinstance(line.value, dict)
+    ]
     if problems:
-        raise StageError(f"{path}: {len(problems)} malformed lines:\n" + "\n".join(problems[:SHOWN]))
+        raise UserError(f"{path}: {len(problems)} malformed lines:\n" + "\n".join(problems[:SHOWN]))
     if not rows:
-        raise StageError(f"{path}: holds no line")
+        raise UserError(f"{path}: holds no line")
     return rows
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from random import Random
 from string import Template
 
-from tinyr1.core import prompts, record
+from tinyr1.core import artifact, prompts
 from tinyr1.core.config import Evaluate
 from tinyr1.data import benchmarks
 
@@ -53,17 +53,17 @@ class Protocol:
     @property
     def key(self) -> str:
         """Hash of every rule above, grading included; remarks do not count."""
-        return record.digest({k: v for k, v in asdict(self).items() if k not in ("known_faults", "not_reproduced")})
+        return artifact.digest({k: v for k, v in asdict(self).items() if k not in ("known_faults", "not_reproduced")})
 
     @property
     def grading_key(self) -> str:
         """Hash of the rules that make an outcome of a response; k and sampling are not among them."""
-        return record.digest({name: getattr(self, name) for name in GRADING})
+        return artifact.digest({name: getattr(self, name) for name in GRADING})
 
     @property
     def template_hash(self) -> str:
         """Hash of the prompt texts alone."""
-        return record.digest([self.system, self.prompt, self.prompt_with_starter, self.chat_template, self.open_think])
+        return artifact.digest([self.system, self.prompt, self.prompt_with_starter, self.chat_template, self.open_think])
 
     def sampling(self) -> dict:
         """What an engine needs to draw samples. seed: of sample 0; sample i has seed + i; None: the engine's alone."""
@@ -234,7 +234,7 @@ def response_key(protocol: Protocol, questions: list[dict]) -> str:
 
     Grading rules and k stay out of it: responses can be graded again by other rules, and more samples can be added.
     """
-    return record.digest([requests(protocol, questions, 1), protocol.option_order, protocol.sampling()])
+    return artifact.digest([requests(protocol, questions, 1), protocol.option_order, protocol.sampling()])
 
 
 def _request(protocol: Protocol, question: dict, sample: int) -> dict:

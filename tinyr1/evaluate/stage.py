@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1.core import launch, record
+from tinyr1.core import artifact, jsonl, launch, machine
 from tinyr1.core.config import SCORE_COLUMNS, Config, Engine
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 from tinyr1.core.prompts import split_response
 from tinyr1.data import benchmarks
@@ -54,7 +55,7 @@ def protocol(cfg: Config, name: str, asked: list[dict]) -> dict:
     return rules.describe() | {
         "split": e.split, "n_problems": len(asked), "seed": cfg.params.seed,
         "responses": protocols.response_key(rules, asked)[:16],
-        "engine": engine_name(e.engine), "versions": record.machine()["packages"],
+        "engine": engine_name(e.engine), "versions": machine.describe()["packages"],
     }  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def protocol_key(cfg: Config, name: str, asked: list[dict]) -> str:
     """Hash of all that shapes the responses of a model; each response carries it."""
     p = protocol(cfg, name, asked)
     key = protocols.response_key(protocols.of(cfg.params.evaluate, name), asked)
-    return record.digest([key, p["split"], p["seed"], p["engine"]])
+    return artifact.digest([key, p["split"], p["seed"], p["engine"]])
 
 
 def engine_name(engine: Engine) -> str:
@@ -78,8 +79,8 @@ def model_key(cfg: Config, model: str) -> str:
         return known
     engine = cfg.params.evaluate.engine
     if engine.kind == "endpoint":
-        return record.digest([engine.base_url, engine.model])
-    return record.check(cfg.model(model), f"run `make 02_branch_sft 03_fusion_merge RUN={cfg.run}` first")["content"]
+        return artifact.digest([engine.base_url, engine.model])
+    return artifact.check(cfg.model(model), cfg.remedy("02_branch_sft 03_fusion_merge"))["content"]
 
 
 def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]) -> dict:
@@ -139,7 +140,7 @@ def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
     path = cfg.home / "generate.json"
     progress = path.with_suffix(".progress")
     progress.unlink(missing_ok=True)
-    record.write_atomic(path, json.dumps(todo))
+    artifact.write_atomic(path, json.dumps(todo))
 
     def poll() -> tuple[int, int, str] | None:
         if not progress.exists():
@@ -151,7 +152,7 @@ def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
     words = [sys.executable, "-m", "tinyr1.sampling.process", str(path)]
     launch.follow(words, environment, cfg.home / "logs" / "generate.log", "sampling", poll, "answer")
     if left := missing(plan):
-        raise record.StageError(f"sampling ended, but answers of {', '.join(left)} are missing; run the stage again")
+        raise UserError(f"sampling ended, but answers of {', '.join(left)} are missing; run the stage again")
     last = json.loads(progress.read_text(encoding="utf-8"))
     rate = last["tokens"] / max(last["seconds"], 0.1)
     say(f"  {last['done']} answers of {len(todo['models'])} models, {rate:.0f} tokens/s")
@@ -282,7 +283,7 @@ def _shortened(text: str) -> str:
 
 
 def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
-    """The graders on reference answers and constants, before anything is scored; SelfTestError when one is wrong."""
+    """The graders on reference answers and constants, before anything is scored; UserError when one is wrong."""
     with Runner(cfg.params.evaluate.sandbox) as runner, Verifier() as verifier:
         rows = [
             row
@@ -343,13 +344,13 @@ def save_graded(cfg: Config, graded: pd.DataFrame) -> None:
     rows = json.loads(graded.to_json(orient="records"))
 
     def build(path: Path) -> dict:
-        record.write_lines(path, rows)
+        jsonl.write(path, rows)
         return {"samples": len(rows)}
 
-    record.make(graded_path(cfg), {"rows": record.digest(rows)}, build, f"run `make 04_evaluation RUN={cfg.run}` again")
+    artifact.make(graded_path(cfg), {"rows": artifact.digest(rows)}, build, cfg.remedy("04_evaluation"))
 
 
 def load_graded(cfg: Config) -> pd.DataFrame:
     """The graded samples of a finished evaluation."""
-    record.check(graded_path(cfg), f"run `make 04_evaluation RUN={cfg.run}` first")
-    return pd.DataFrame(record.read_lines(graded_path(cfg)))
+    artifact.check(graded_path(cfg), cfg.remedy("04_evaluation"))
+    return pd.DataFrame(jsonl.read(graded_path(cfg)))

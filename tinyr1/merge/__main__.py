@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyr1.core import launch, recipe, record
+from tinyr1.core import artifact, launch, recipe
+from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.recipe import Recipe
 from tinyr1.merge import mergekit
-from tinyr1.merge.checks import MergeError, check_disk, chosen
+from tinyr1.merge.checks import check_disk, chosen
 from tinyr1.merge.parents import Parents
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict]:
     experts = {name: getattr(a, name) for name in ("math", "science", "code")}
     if a.recipe is not None:
         if any(experts.values()):
-            raise MergeError("--recipe names its own models; leave out --math, --science and --code")
+            raise UserError("--recipe names its own models; leave out --math, --science and --code")
         steps, folders, settings = mergekit.read(a.recipe)
     else:
         if absent := [f"--{name}" for name, folder in experts.items() if folder is None]:
-            raise MergeError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
+            raise UserError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
         steps, folders = Recipe(method="fusion", base="code",
                                 right=Recipe(method="fusion", base="science", right="math")), experts  # fmt: skip
     own = {k: getattr(a, k) for k in (*recipe.FILE_KEYS, "device", "threads")}
@@ -76,15 +77,15 @@ def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict]:
 
 def verify(folder: Path) -> list[str]:
     """What is wrong with a merged checkpoint: files that are missing, changed or new. Hashes every file."""
-    manifest = record.manifest_path(folder)
+    manifest = artifact.manifest_path(folder)
     if not manifest.is_file():
-        raise MergeError(f"{folder}: no {manifest.name}; not a checkpoint that this program finished")
-    listed = record.manifest(folder)["files"]
+        raise UserError(f"{folder}: no {manifest.name}; not a checkpoint that this program finished")
+    listed = artifact.manifest(folder)["files"]
     problems = []
     for name, entry in listed.items():
         if not (folder / name).is_file():
             problems.append(f"{name}: missing")
-        elif record.file_hash(folder / name) != entry["sha256"]:
+        elif artifact.file_hash(folder / name) != entry["sha256"]:
             problems.append(f"{name}: not the bytes that were written")
     here = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {manifest.name}
     return problems + [f"{name}: added later" for name in sorted(here - set(listed))]
@@ -92,21 +93,21 @@ def verify(folder: Path) -> list[str]:
 
 def _check_free(out: Path) -> None:
     """The output folder is free or holds a finished merge."""
-    if out.exists() and not record.manifest_path(out).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise MergeError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
+    if out.exists() and not artifact.manifest_path(out).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
 
 
 def _check_room(out: Path, need: int) -> None:
     """The disk has room for a new merge of `need` bytes, if one is to be made."""
-    if not record.manifest_path(out).is_file():
-        unfinished = sum(f.stat().st_blocks * 512 for f in record.partial_path(out).glob("*"))  # removed before writing
+    if not artifact.manifest_path(out).is_file():
+        unfinished = sum(f.stat().st_blocks * 512 for f in artifact.partial_path(out).glob("*"))  # removed before writing
         check_disk(out, need - unfinished)
 
 
 def _check_same(out: Path, made_from: Callable[[], str]) -> None:
     """A finished merge in the output folder is this very one."""
-    if record.manifest_path(out).is_file() and record.manifest(out)["facts"].get(MADE_FROM) != made_from():
-        raise MergeError(f"{out}: holds the result of another recipe or other models; choose another --out")
+    if artifact.manifest_path(out).is_file() and artifact.manifest(out)["facts"].get(MADE_FROM) != made_from():
+        raise UserError(f"{out}: holds the result of another recipe or other models; choose another --out")
 
 
 def _make(steps: Recipe, folders: dict[str, Path], out: Path, options: "Options", parents: Parents) -> str:
@@ -116,19 +117,19 @@ def _make(steps: Recipe, folders: dict[str, Path], out: Path, options: "Options"
     job = {"recipe": steps.model_dump(by_alias=True), **options.results()}
 
     def made_from() -> str:
-        return record.digest(job | {"models": parents.hashes()})
+        return artifact.digest(job | {"models": parents.hashes()})
 
     def build(partial: Path) -> dict:
         _check_same(out, made_from)  # once more, now that this process is alone with the output
         try:
             return checkpoint.merge(steps, folders, partial, options, "merge", parents) | {MADE_FROM: made_from()}
         except BaseException:  # an interrupt too: a merge starts over, and half of one is of no use to anybody
-            record.discard(out)
+            artifact.discard(out)
             raise
 
     _check_same(out, made_from)
     # The key is of what is known before the hashes are: it tells whether a kill left a finished merge of this command.
-    manifest, built = record.make(out, job | {"models": parents.stamps()}, build, "run it again")
+    manifest, built = artifact.make(out, job | {"models": parents.stamps()}, build, "run it again")
     facts = manifest["facts"]
     return f"{'merged in ' + str(facts['seconds']) + ' s' if built else 'already there'}: {out} ({facts['order']})"
 
@@ -142,7 +143,7 @@ def _run(a: argparse.Namespace) -> int:
     if a.out is not None:
         _check_free(a.out)
     elif not a.dry_run:
-        raise MergeError("--out: missing; name the folder for the merged checkpoint")
+        raise UserError("--out: missing; name the folder for the merged checkpoint")
     parents = None if a.dry_run else Parents(chosen(steps, folders))
     with launch.lasting_imports():
         from tinyr1.merge import checkpoint
@@ -159,14 +160,7 @@ def _run(a: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    try:
-        return _run(_arguments().parse_args())
-    except (record.StageError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 130
+    return guarded(lambda: _run(_arguments().parse_args()), "interrupted; nothing was left behind")
 
 
 if __name__ == "__main__":

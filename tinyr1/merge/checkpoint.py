@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from tinyr1.core import recipe, record
+from tinyr1.core import artifact, jsonl, recipe
 from tinyr1.core.checkpoints import SPECIAL, TOKENIZER_FILES, read_json
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe, describe
 from tinyr1.merge import checks, mergekit, modelcard
-from tinyr1.merge.checks import MergeError
 from tinyr1.merge.engine import DTYPES, Options, shared_tensors, step_of, stored_dtype, write
 from tinyr1.merge.method import BLOCK, as_rows, borders
 from tinyr1.merge.methods import build
@@ -32,7 +32,7 @@ def merge(
     """A complete merged checkpoint in the folder `out`, whose earlier content goes; returns a summary.
 
     Everything that can be known from headers is checked before anything is computed or written. parents: of the same
-    folders, where their hashes are being made already. MergeError or CheckpointError when the models do not fit
+    folders, where their hashes are being made already. UserError or UserError when the models do not fit
     together.
     """
     started = time.perf_counter()
@@ -46,7 +46,7 @@ def merge(
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
-    record.write_lines(out / STATISTICS, rows)
+    jsonl.write(out / STATISTICS, rows)
     names = {name: str(folder) for name, folder in folders.items()}
     settings = options.results()
     whole = {key: settings[key] for key in ("reading", "iqr_multiplier")}
@@ -56,19 +56,20 @@ def merge(
     _write_config(main, tokenizer, out, options)  # last: without it nothing loads the folder
     parameters = sum(t.entries for t in shared_tensors(models, models[steps.main_leaf]).values())
     seconds = round(time.perf_counter() - started, 2)
-    return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings, record.HASHED: written}
+    return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings,
+            artifact.HASHED: written, artifact.ASIDE: [MERGEKIT_FILE, "README.md"]}  # fmt: skip
 
 
 def options(settings: dict) -> Options:
     """Options from a recipe file or a command line: dtypes by name, the device a GPU where there is one.
 
-    MergeError for a dtype or a device that there is not.
+    UserError for a dtype or a device that there is not.
     """
     given = {"device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
     for key in ("dtype", "out_dtype"):
         if key in given:
             if given[key] not in DTYPES:
-                raise MergeError(f"{key}: {given[key]!r} is not one of {', '.join(DTYPES)}")
+                raise UserError(f"{key}: {given[key]!r} is not one of {', '.join(DTYPES)}")
             given[key] = DTYPES[given[key]]
     _check_device(given["device"])
     return Options(**given)
@@ -79,7 +80,7 @@ def _check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         why = str(error).splitlines()[0]
-        raise MergeError(f"--device: {name!r} cannot be used here ({why}); use cpu, or cuda with a GPU") from error
+        raise UserError(f"--device: {name!r} cannot be used here ({why}); use cpu, or cuda with a GPU") from error
 
 
 def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str, Checkpoint]:
@@ -98,7 +99,7 @@ def _check_dtypes(steps: Recipe, main: Checkpoint, options: Options) -> None:
     for name, stored in main.tensors.items():
         dtype = options.dtype or stored.dtype
         if readings and dtype.is_floating_point and dtype not in known:
-            raise MergeError(
+            raise UserError(
                 f"{name}: fusion ({', '.join(sorted(readings))}) takes {', '.join(map(str, known))}, not {dtype}; "
                 "give --dtype"
             )

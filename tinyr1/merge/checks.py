@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES, read_json
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -16,24 +17,20 @@ SHOWN = 20  # problems listed before the rest is only counted
 RESERVE = 100 * 10**6  # bytes of the output disk that stay free
 
 
-class MergeError(ValueError):
-    """Inputs that cannot be merged or an output that cannot be written; the message names every problem."""
-
-
 def chosen(steps: Recipe, folders: dict[str, Path]) -> dict[str, Path]:
     """The folders of the models that a recipe names."""
     if unknown := sorted(set(steps.leaves) - set(folders)):
-        raise MergeError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
+        raise UserError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
     return {name: folders[name] for name in dict.fromkeys(steps.leaves)}
 
 
 def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
-    """All models have the same architecture, tensors and tokenizer; MergeError lists every mismatch by model.
+    """All models have the same architecture, tensors and tokenizer; UserError lists every mismatch by model.
 
     tokenizer: the model whose tokenizer and special tokens are kept; None demands that all have the same.
     """
     if tokenizer is not None and tokenizer not in models:
-        raise MergeError(f"tokenizer: {tokenizer!r} is not one of the models ({', '.join(models)})")
+        raise UserError(f"tokenizer: {tokenizer!r} is not one of the models ({', '.join(models)})")
     (first_name, first), *others = models.items()
     problems = []
     for name, model in others:
@@ -44,7 +41,7 @@ def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
             problems += _generation_problems(first_name, first, name, model)
     if problems:
         more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise MergeError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
+        raise UserError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
 
 
 def _generation_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
@@ -110,11 +107,11 @@ def _content(path: Path) -> object:
 
 
 def check_disk(out: Path, need: int) -> None:
-    """The disk of the output has room for `need` bytes; MergeError says how much is missing."""
+    """The disk of the output has room for `need` bytes; UserError says how much is missing."""
     place = next(p for p in (out, *out.resolve().parents) if p.exists())
     free = shutil.disk_usage(place).free
     if free < need + RESERVE:
-        raise MergeError(
+        raise UserError(
             f"{out}: the result takes {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; free some space or choose "
             "another disk"
         )

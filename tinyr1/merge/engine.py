@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 from tinyr1.core.recipe import DTYPE_NAMES, Recipe, describe
 from tinyr1.merge import kernels
-from tinyr1.merge.checks import MergeError
 from tinyr1.merge.method import Block, Method, as_rows, borders
 from tinyr1.merge.methods import build, tensor_seed
 from tinyr1.merge.reader import Checkpoint, Stored
@@ -63,17 +63,17 @@ class _Leaf:
         self.checked: set[int] = set()  # first rows of the blocks that were seen to be finite
 
     def rows(self, first: int, last: int) -> tuple[torch.Tensor, list]:
-        """(rows in the dtype that is computed in, no counts); MergeError when one is not finite."""
+        """(rows in the dtype that is computed in, no counts); UserError when one is not finite."""
         stored = self.checkpoint.rows(self.name, first, last)
         if first not in self.checked and not _finite(stored):
-            raise MergeError(
+            raise UserError(
                 f"{self.checkpoint.folder}: {self.name} holds infinities or NaNs (model {self.model}); "
                 "such a checkpoint cannot be merged"
             )
         self.checked.add(first)
         tensor = stored.to(dtype=self.options.dtype)
         if tensor.dtype != stored.dtype and not _finite(tensor):
-            raise MergeError(f"{self.name}: model {self.model} has numbers beyond the range of {tensor.dtype}; give "
+            raise UserError(f"{self.name}: model {self.model} has numbers beyond the range of {tensor.dtype}; give "
                              "another --dtype")  # fmt: skip
         return tensor.to(device=self.options.device), []
 
@@ -188,7 +188,7 @@ def _merge_tensor(
         merged, counts = root.rows(*place)
         merged = merged.to(dtype).cpu()
         if not _finite(merged):
-            raise MergeError(f"{name}: the result has numbers beyond the range of {dtype}; give another --out-dtype")
+            raise UserError(f"{name}: the result has numbers beyond the range of {dtype}; give another --out-dtype")
         writer.write(name, place[0] * shape[1] * dtype.itemsize, merged)
         watch.add(merged.numel())
         return counts
@@ -225,7 +225,7 @@ def _copy_equal(models: dict[str, Checkpoint], name: str, writer: Writer) -> Non
     tensor = first.rows(name, 0, rows)
     for other_name, other in others:
         if not torch.equal(tensor, other.rows(name, 0, rows)):
-            raise MergeError(
+            raise UserError(
                 f"{name}: an integer tensor that differs between {first_name} and {other_name}; integers cannot be "
                 "merged, make the models agree on it"
             )

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from tinyr1.core.recipe import FILE_KEYS, TAKES, Recipe, RecipeError, parse, readings
+from tinyr1.core.errors import UserError
+from tinyr1.core.recipe import FILE_KEYS, TAKES, Recipe, parse, readings
 
 FUSION_IN_MERGEKIT = "arcee_fusion"
 
@@ -13,7 +14,7 @@ FUSION_IN_MERGEKIT = "arcee_fusion"
 def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
     """A recipe file of ours (recipe, models, options) or of mergekit (merge_method); folders relative to the file."""
     if not path.is_file():
-        raise RecipeError(f"--recipe: {path} does not exist")
+        raise UserError(f"--recipe: {path} does not exist")
     text = path.read_text(encoding="utf-8")
     documents = _documents(text, str(path))
     if any(isinstance(d, dict) and "merge_method" in d for d in documents):
@@ -21,17 +22,17 @@ def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
     else:
         data = documents[0] if len(documents) == 1 else None
         if not isinstance(data, dict) or not {"recipe", "models"} <= set(data) or not isinstance(data["models"], dict):
-            raise RecipeError(f"{path}: needs `recipe` (a merge step) and `models` (name: folder)")
+            raise UserError(f"{path}: needs `recipe` (a merge step) and `models` (name: folder)")
         steps, folders = parse(data.pop("recipe"), str(path)), data.pop("models")
         if wrong := [name for name, folder in folders.items() if not isinstance(folder, str)]:
-            raise RecipeError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
+            raise UserError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
         settings = data
         if extra := sorted(set(settings) - set(FILE_KEYS)):
-            raise RecipeError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
+            raise UserError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
         for key, value in settings.items():
             kind, called = ((int, float), "a number") if key == "iqr_multiplier" else (str, "text")
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-                raise RecipeError(f"{path}: {key}: {value!r} is not {called}")
+                raise UserError(f"{path}: {key}: {value!r} is not {called}")
     return steps, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
 
 
@@ -40,7 +41,7 @@ def _documents(text: str, name: str) -> list:
     try:
         return [d for d in yaml.safe_load_all(text) if d is not None]
     except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: not valid YAML: {error}") from error
+        raise UserError(f"{name}: not valid YAML: {error}") from error
 
 
 # --- mergekit's YAML ----------------------------------------------------------------------------------------
@@ -97,18 +98,18 @@ def to_mergekit(
 def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
     """(recipe, model -> folder, {dtype, out_dtype, tokenizer}) of mergekit YAML with one or several documents.
 
-    RecipeError for what has no counterpart here: slices, gradients and filters, unions of tokenizers, other methods.
+    UserError for what has no counterpart here: slices, gradients and filters, unions of tokenizers, other methods.
     """
     documents = _documents(text, name)
     if not documents or not all(isinstance(d, dict) for d in documents):
-        raise RecipeError(f"{name}: expected a mapping with merge_method and models")
+        raise UserError(f"{name}: expected a mapping with merge_method and models")
     steps: dict[str, Recipe] = {}
     folders: dict[str, str] = {}
 
     def place(value: object) -> str | Recipe:
         model = value.get("model") if isinstance(value, dict) else value
         if not isinstance(model, str):
-            raise RecipeError(f"{name}: {model!r} is not the folder of a model")
+            raise UserError(f"{name}: {model!r} is not the folder of a model")
         if model not in steps:
             folders[model] = model
         return steps.get(model, model)
@@ -119,12 +120,12 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
     last = documents[-1]
     for key in ("dtype", "out_dtype", "tokenizer_source"):
         if len({str(d.get(key)) for d in documents}) > 1:
-            raise RecipeError(f"{name}: {key} differs between the documents; one merge has one")
+            raise UserError(f"{name}: {key} differs between the documents; one merge has one")
     settings = {k: last.get(k) for k in ("dtype", "out_dtype")}
     source = last.get("tokenizer_source")
     if source not in (None, "base"):
         if source not in folders:
-            raise RecipeError(f"{name}: tokenizer_source {source!r} is not one of the models; name one, or base")
+            raise UserError(f"{name}: tokenizer_source {source!r} is not one of the models; name one, or base")
         settings["tokenizer"] = source
     return recipe, folders, settings
 
@@ -132,16 +133,16 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
 def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
     known = {"name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source"}
     if extra := sorted(set(document) - known):
-        raise RecipeError(f"{name}: {', '.join(extra)}: cannot be read here; only whole models, constant parameters")
+        raise UserError(f"{name}: {', '.join(extra)}: cannot be read here; only whole models, constant parameters")
     method = document.get("merge_method")
     if method == FUSION_IN_MERGEKIT:
         method = "fusion"
     if not isinstance(method, str) or method not in TAKES:
-        raise RecipeError(f"{name}: merge_method {method!r} is not known here; known: {', '.join(TAKES)}")
+        raise UserError(f"{name}: merge_method {method!r} is not known here; known: {', '.join(TAKES)}")
     takes, model_takes = TAKES[method]
     base, parameters = document.get("base_model"), document.get("parameters") or {}
     if not isinstance(parameters, dict) or not isinstance(document.get("models") or [], list):
-        raise RecipeError(f"{name}: parameters must be a mapping and models a list")
+        raise UserError(f"{name}: parameters must be a mapping and models a list")
     models = [m if isinstance(m, dict) else {"model": m} for m in document.get("models") or []]
     others = [m for m in models if m.get("model") != base]
     data: dict[str, Any] = {"method": method}
@@ -149,7 +150,7 @@ def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
         data["base"] = None if base is None else place(base)
     if "right" in takes:
         if len(others) != 1:
-            raise RecipeError(f"{name}: {method} merges a base_model with one other model, found {len(others)}")
+            raise UserError(f"{name}: {method} merges a base_model with one other model, found {len(others)}")
         data["right"] = place(others[0])
     else:
         shared = {k: v for k, v in parameters.items() if k in model_takes}
@@ -160,7 +161,7 @@ def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
     ignored = {"int8_mask"}  # an engine setting that changes no result
     data |= {k: v for k, v in parameters.items() if k not in model_takes | ignored}
     if any(isinstance(v, (list, dict)) for v in parameters.values()):
-        raise RecipeError(f"{name}: parameters that vary over layers or tensors cannot be read here")
+        raise UserError(f"{name}: parameters that vary over layers or tensors cannot be read here")
     for one in data.get("models", ()):
         one.pop("int8_mask", None)
     return parse(data, name)

@@ -6,14 +6,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from tinyr1.core import record
+from tinyr1.core import artifact
 from tinyr1.core.checkpoints import read_config, weight_files
+from tinyr1.core.errors import UserError
 
 
 class Parents:
     """The weight files of checkpoints, by model, of which threads make the hashes from now on.
 
-    Those of a checkpoint that this kit made are in its manifest. CheckpointError when a folder is none, StageError when
+    Those of a checkpoint that this kit made are in its manifest. UserError when a folder is none, UserError when
     one that this kit made is no longer as it was made.
     """
 
@@ -25,7 +26,7 @@ class Parents:
         for name, folder in folders.items():
             read_config(folder)
             files = self.files[name] = weight_files(folder)
-            if record.manifest_path(folder).is_file():
+            if artifact.manifest_path(folder).is_file():
                 self.known[name] = _manifest_hashes(folder, files)
             else:
                 self.asked[name] = {file.name: Future() for file in files}
@@ -41,7 +42,7 @@ class Parents:
             except Empty:
                 return
             try:
-                digest.set_result(record.file_hash(file))
+                digest.set_result(artifact.file_hash(file))
             except BaseException as error:  # noqa: BLE001 (a thread has nobody to raise it to; `hashes` does)
                 digest.set_exception(error)
 
@@ -58,7 +59,7 @@ class Parents:
 
 def _manifest_hashes(folder: Path, files: list[Path]) -> dict[str, str]:
     """What the manifest of a checkpoint says, after checking that its files are as they were made."""
-    made = record.check(folder, "make it again")["files"]
+    made = artifact.check(folder, "make it again")["files"]
     if added := [file.name for file in files if file.name not in made]:
-        raise record.StageError(f"{folder}: {', '.join(added)} came after the folder was finished; remove it")
+        raise UserError(f"{folder}: {', '.join(added)} came after the folder was finished; remove it")
     return {file.name: made[file.name]["sha256"] for file in files}

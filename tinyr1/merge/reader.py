@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tinyr1.core.checkpoints import INDEX, CheckpointError, read_config, read_weight_map, weight_files
+from tinyr1.core.checkpoints import INDEX, read_config, read_weight_map, weight_files
+from tinyr1.core.errors import UserError
 from tinyr1.merge.method import as_rows
 
 DTYPES = {
@@ -48,7 +49,7 @@ class Stored:
 
 
 class Checkpoint:
-    """Tensors, config and tokenizer files of a folder. CheckpointError when a file is missing or damaged."""
+    """Tensors, config and tokenizer files of a folder. UserError when a file is missing or damaged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -58,7 +59,7 @@ class Checkpoint:
         for file, tensors in ((file, _header(file)) for file in self.files):
             for name, stored in tensors.items():
                 if name in self.tensors:
-                    raise CheckpointError(f"{file}: {name} is also in {self.tensors[name].file.name}")
+                    raise UserError(f"{file}: {name} is also in {self.tensors[name].file.name}")
                 self.tensors[name] = stored
         _check_index(self.folder, self.tensors)
         self._handles: dict[Path, int] = {}
@@ -90,7 +91,7 @@ class Checkpoint:
             return torch.empty((last - first, width), dtype=stored.dtype)
         begin = stored.begin + first * width * stored.dtype.itemsize
         if os.fstat(self._handles[stored.file]).st_size < begin + size:  # touching it would end the process
-            raise CheckpointError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
+            raise UserError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
         start, end = begin // WINDOW * WINDOW, -(-(begin + size) // WINDOW) * WINDOW
         window = self._windows(stored.file, start, max(end, start + 2 * WINDOW))
         data = torch.frombuffer(window, dtype=torch.uint8, offset=begin - start, count=size)
@@ -117,9 +118,9 @@ def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
     weight_map = read_weight_map(folder)
     for name, file in weight_map.items():
         if name not in tensors or tensors[name].file.name != file:
-            raise CheckpointError(f"{folder}: the index puts {name} into {file}, where it is not")
+            raise UserError(f"{folder}: the index puts {name} into {file}, where it is not")
     if unlisted := sorted(tensors.keys() - weight_map.keys()):
-        raise CheckpointError(f"{tensors[unlisted[0]].file}: holds {unlisted[0]}, which the index does not list")
+        raise UserError(f"{tensors[unlisted[0]].file}: holds {unlisted[0]}, which the index does not list")
 
 
 def _header(file: Path) -> dict[str, Stored]:
@@ -131,12 +132,12 @@ def _header(file: Path) -> dict[str, Stored]:
             (length,) = struct.unpack("<Q", handle.read(8))
             header = json.loads(handle.read(length), object_pairs_hook=_unique)
     except (SafetensorError, OSError, ValueError, struct.error) as error:
-        raise CheckpointError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
+        raise UserError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
     header.pop("__metadata__", None)
     found = {}
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
-            raise CheckpointError(f"{file}: {name} is stored as {entry['dtype']}; dequantize the model first")
+            raise UserError(f"{file}: {name} is stored as {entry['dtype']}; dequantize the model first")
         begin = 8 + length + entry["data_offsets"][0]
         found[name] = Stored(file, begin, tuple(entry["shape"]), DTYPES[entry["dtype"]])
     return found

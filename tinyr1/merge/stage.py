@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tinyr1.core import record
-from tinyr1.core.config import Config, ConfigError
+from tinyr1.core import artifact, jsonl
+from tinyr1.core.config import Config
+from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 from tinyr1.core.recipe import Recipe
 from tinyr1.merge import checkpoint
@@ -27,7 +28,7 @@ def options(cfg: Config) -> Options:
 
 
 def check(cfg: Config) -> None:
-    """The methods take the settings of every recipe of the run; ConfigError lists all recipes they refuse.
+    """The methods take the settings of every recipe of the run; UserError lists all recipes they refuse.
 
     `config.load` cannot tell: the methods need PyTorch, and a params file is read without it.
     """
@@ -35,27 +36,27 @@ def check(cfg: Config) -> None:
     for name, recipe in chosen.models.items():
         try:
             build(recipe, chosen.reading, chosen.iqr_multiplier)
-        except ValueError as error:
+        except UserError as error:
             problems.append(f"merge.models.{name}: {error}")
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise UserError("\n".join(problems))
 
 
 def make(cfg: Config, name: str) -> dict:
     """The merged checkpoint of a run's recipe; kept if it was made from the same branches and settings."""
     recipe, chosen = cfg.params.merge.models[name], options(cfg)
     folders = {leaf: cfg.model(leaf) for leaf in recipe.leaves}
-    remedy = f"run `make 02_branch_sft RUN={cfg.run}` first"
+    remedy = cfg.remedy("02_branch_sft")
     inputs = {
         "recipe": recipe.model_dump(by_alias=True), **chosen.results(),
-        "models": {leaf: record.check(path, remedy)["content"] for leaf, path in folders.items()},
+        "models": {leaf: artifact.check(path, remedy)["content"] for leaf, path in folders.items()},
     }  # fmt: skip
 
     def merge(out: Path) -> dict:
         return checkpoint.merge(recipe, folders, out, chosen, name)
 
-    again = f"run `make 03_fusion_merge RUN={cfg.run}` again"
-    manifest, built = record.make(cfg.model(name), inputs, merge, again)
+    again = cfg.remedy("03_fusion_merge")
+    manifest, built = artifact.make(cfg.model(name), inputs, merge, again)
     facts = manifest["facts"] | _fusion_settings(recipe, chosen)
     state = f"merged in {facts['seconds']:.0f} s" if built else "kept"
     say(f"  {name:18s} {facts['order']}, {state}")
@@ -82,7 +83,7 @@ def _fusion_steps(recipe: Recipe) -> Iterator[Recipe]:
 
 def statistics(folder: Path) -> pd.DataFrame:
     """Per-tensor statistics of a merged checkpoint: tensor, method, base, right, and those of the method."""
-    return pd.DataFrame(record.read_lines(folder / checkpoint.STATISTICS))
+    return pd.DataFrame(jsonl.read(folder / checkpoint.STATISTICS))
 
 
 def fusion_tables(cfg: Config) -> dict[str, pd.DataFrame]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from tinyr1.core import config, record
+from tinyr1.core import artifact, config, record
 from tinyr1.core.config import SCORE_COLUMNS, STAGES, Config
+from tinyr1.core.errors import UserError, guarded
 from tinyr1.report.pages import ANCHOR, first_line, template, without_paths
 
 Table = dict | None
@@ -61,7 +62,7 @@ def index(
         anchor=ANCHOR,
     )
     path = cfg.reports / "index.html"
-    record.write_atomic(path, page)
+    artifact.write_atomic(path, page)
     return path
 
 
@@ -76,7 +77,7 @@ def _entry(cfg: Config, stage: str) -> dict | None:
     """The record of a stage; None where there is none that can be read: the page is no place to fail."""
     try:
         return record.read(cfg, stage)
-    except record.StageError:
+    except UserError:
         return None
 
 
@@ -148,7 +149,7 @@ def _score_rows(cfg: Config) -> tuple[list[dict], str | None]:
         return rows, None
     lacking = (
         f"scores.csv has no column {', '.join(missing)}: an earlier version of this kit wrote it; "
-        f"`rm {without_paths(str(path))} && make 04_evaluation RUN={cfg.run}` makes it again."
+        f"remove {without_paths(str(path))} and {cfg.remedy('04_evaluation')}."
     )
     return ([] if set(missing) & set(SHOWN_COLUMNS) else rows), lacking
 
@@ -229,10 +230,10 @@ RESULTS = re.compile(r"(<!-- results:[^\n]*-->\n).*?(<!-- /results -->)", re.DOT
 
 
 def readme(cfg: Config, text: str) -> str:
-    """README text with its result table made anew from the run's scores and record; StageError without them."""
+    """README text with its result table made anew from the run's scores and record; UserError without them."""
     rows, lacking = _score_rows(cfg)
     if not rows:
-        raise record.StageError(lacking or f"{cfg.reports}: no scores.csv; run `make reproduce RUN={cfg.run}` first")
+        raise UserError(lacking or f"{cfg.reports}: no scores.csv; {cfg.remedy('reproduce')}")
     models, benchmarks = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "benchmark"))
     cell = {(row["model"], row["benchmark"]): row for row in rows}
     first = [cell[models[0], b] for b in benchmarks]
@@ -264,13 +265,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run")
     path = config.ROOT / "README.md"
-    try:
+
+    def write() -> None:
         text = readme(config.load(parser.parse_args().run), path.read_text(encoding="utf-8"))
-    except (config.ConfigError, record.StageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    record.write_atomic(path, text)
-    return 0
+        artifact.write_atomic(path, text)
+
+    return guarded(write)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from tinyr1.core import config, record
+from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -46,7 +46,7 @@ def render(notebook: Path, out: Path) -> None:
         body=_offline(body, notebook.parent),
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )  # fmt: skip
-    record.write_atomic(out, page)
+    artifact.write_atomic(out, page)
 
 
 def failing_cell(notebook: Path) -> str | None:

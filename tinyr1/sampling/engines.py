@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field, ValidationError
 
 from tinyr1.core import launch
-from tinyr1.core.record import StageError
+from tinyr1.core.errors import UserError
 from tinyr1.sampling.preflight import Request
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def seed_of(request: Request) -> int | None:
 
 
 def vllm_options(settings: dict, path: str, seed: int, is_cpu: bool) -> dict:
-    """Arguments of vllm.LLM. StageError for settings that a CPU cannot have."""
+    """Arguments of vllm.LLM. UserError for settings that a CPU cannot have."""
     spans = settings["tensor_parallel_size"] * settings["pipeline_parallel_size"]
     if is_cpu and spans * settings["data_parallel_size"] > 1:
-        raise StageError(
+        raise UserError(
             "engine: tensor_parallel_size, pipeline_parallel_size and data_parallel_size are 1 on a CPU, where "
             "one engine uses every core"
         )
@@ -214,7 +214,7 @@ class Endpoint:
 
         variable = settings["api_key_variable"]
         if variable and not os.environ.get(variable):
-            raise StageError(f"engine.api_key_variable: the environment has no {variable}; export it, or set null")
+            raise UserError(f"engine.api_key_variable: the environment has no {variable}; export it, or set null")
         self.settings = settings
         self.patience = max(8, 2 * settings["concurrency"])
         self.client = openai.OpenAI(
@@ -226,7 +226,7 @@ class Endpoint:
         self.client.close()
 
     def check(self) -> None:
-        """The endpoint answers as one and serves the model; StageError names the models it has."""
+        """The endpoint answers as one and serves the model; UserError names the models it has."""
         import openai
 
         url = self.settings["base_url"]
@@ -237,14 +237,14 @@ class Endpoint:
         except openai.NotFoundError:
             return  # an endpoint may do without the list
         except openai.APIError as error:
-            raise StageError(f"engine.base_url: {url} does not answer: {error}") from error
+            raise UserError(f"engine.base_url: {url} does not answer: {error}") from error
         except ValidationError as error:
-            raise StageError(
+            raise UserError(
                 f"engine.base_url: {url} is no OpenAI-compatible API: {url}/models holds no list of models; the URL "
                 "usually ends in /v1"
             ) from error
         if names and self.settings["model"] not in names:
-            raise StageError(
+            raise UserError(
                 f"engine.model: {url} does not serve {self.settings['model']!r}; "
                 f"it has {', '.join(names[:10])}"
             )

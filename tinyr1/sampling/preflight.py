@@ -14,8 +14,9 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 
 from tinyr1.core import checkpoints, prompts
-from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES, CheckpointError
-from tinyr1.core.record import StageError, digest
+from tinyr1.core.artifact import digest
+from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES
+from tinyr1.core.errors import UserError
 
 SHOWN = 5  # problems in one message
 # RoPE variants whose max_position_embeddings already is the scaled length.
@@ -67,15 +68,12 @@ def context_limit(config: dict) -> int | None:
 def signature(folder: Path) -> str:
     """Equal for checkpoints that one engine can serve in turn: same network, tensors, vocabulary and end tokens.
 
-    StageError names the file that is missing or damaged.
+    UserError names the file that is missing or damaged.
     """
-    try:
-        config = checkpoints.read_config(folder)
-        config = {k: v for k, v in config.items() if k not in (*PROVENANCE, *SPECIAL)}  # ids: see _eos
-        tensors = {name: shape for file in checkpoints.weight_files(folder) for name, shape in _shapes(file).items()}
-        return digest([config, tensors, _vocabulary(folder), _eos(folder)])
-    except CheckpointError as error:
-        raise StageError(str(error)) from error
+    config = checkpoints.read_config(folder)
+    config = {k: v for k, v in config.items() if k not in (*PROVENANCE, *SPECIAL)}  # ids: see _eos
+    tensors = {name: shape for file in checkpoints.weight_files(folder) for name, shape in _shapes(file).items()}
+    return digest([config, tensors, _vocabulary(folder), _eos(folder)])
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:
@@ -84,7 +82,7 @@ def _shapes(file: Path) -> dict[str, list[int]]:
         with safe_open(file, "numpy") as handle:
             return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
+        raise UserError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
 
 
 def _vocabulary(folder: Path) -> object:
@@ -121,10 +119,10 @@ class Prompts:
         self.made: dict[tuple[str, str], list[int]] = {}
 
     def encode(self, folder: Path, requests: list[dict]) -> list[list[int]]:
-        """Token ids for each request of the plan, with this checkpoint's template. StageError without a template."""
+        """Token ids for each request of the plan, with this checkpoint's template. UserError without a template."""
         key, tokenizer = self._tokenizer(folder)
         if tokenizer.chat_template is None and any("messages" in r for r in requests):
-            raise StageError(
+            raise UserError(
                 f"{folder}: the tokenizer has no chat template, and the protocol asks with messages; put the model's "
                 "chat_template.jinja into the folder, or use a protocol with raw prompts"
             )
@@ -143,7 +141,7 @@ class Prompts:
             try:
                 self.tokenizers[key] = AutoTokenizer.from_pretrained(folder)
             except (OSError, ValueError) as error:
-                raise StageError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+                raise UserError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
         return key, self.tokenizers[key]
 
     def _ids(self, key: str, tokenizer: Any, request: dict) -> list[int]:
@@ -152,7 +150,7 @@ class Prompts:
             try:
                 self.made[key, text] = encode(tokenizer, request)
             except TemplateError as error:  # a template may refuse a system turn, or turns in this order
-                raise StageError(f"{request['question']}: the model's chat template refuses it: {error}") from error
+                raise UserError(f"{request['question']}: the model's chat template refuses it: {error}") from error
         return self.made[key, text]
 
 
@@ -180,18 +178,15 @@ def raw_prompt(request: dict) -> str:
 def check_engine(engine: dict, models: list[dict]) -> None:
     """vLLM settings that cannot work with these checkpoints or on this machine; folders that are no checkpoints."""
     for model in models:
-        try:
-            limit = context_limit(checkpoints.read_config(Path(model["path"])))
-            checkpoints.weight_files(Path(model["path"]))
-        except CheckpointError as error:
-            raise StageError(str(error)) from error
+        limit = context_limit(checkpoints.read_config(Path(model["path"])))
+        checkpoints.weight_files(Path(model["path"]))
         if limit and engine["max_model_len"] > limit:
-            raise StageError(
+            raise UserError(
                 f"engine.max_model_len: {engine['max_model_len']:,} is above {limit:,}, the context that "
                 f"{model['path']} was made for (max_position_embeddings); lower it, and max_tokens with it"
             )
     if engine["distributed_executor_backend"] == "ray" and importlib.util.find_spec("ray") is None:
-        raise StageError(
+        raise UserError(
             "engine.distributed_executor_backend: ray needs the package ray on every node, and a running cluster "
             "(`ray start --head` on this node, `ray start --address` on the others)"
         )
@@ -202,7 +197,7 @@ def check_distinct(model: dict) -> None:
     for job in model["jobs"]:
         counts = Counter((r["question"], r["sample"]) for r in job["requests"])
         if twice := [f"{question}, sample {i}" for (question, i), n in counts.items() if n > 1]:
-            raise StageError(
+            raise UserError(
                 f"{job['benchmark']}: asked for twice: {'; '.join(twice[:SHOWN])}; a question id and a sample number "
                 "name a response, so each pair is asked for once"
             )
@@ -219,20 +214,20 @@ def check_lengths(engine: dict, model: dict, requests: list[Request]) -> None:
     if problems:
         lines = list(problems.values())
         more = f"\n… and {len(lines) - SHOWN} more questions" if len(lines) > SHOWN else ""
-        raise StageError(
+        raise UserError(
             f"prompt tokens + max_tokens exceed engine.max_model_len ({most:,}); raise it, or lower max_tokens:\n"
             + "\n".join(lines[:SHOWN]) + more
         )  # fmt: skip
 
 
 def prepare(engine: dict, models: list[dict]) -> dict[str, list[Request]]:
-    """Model name -> its requests, ready for the engine; StageError before any engine starts.
+    """Model name -> its requests, ready for the engine; UserError before any engine starts.
 
     models: entries of the plan whose jobs hold only the requests that are to be sampled.
     """
     served = engine["kind"] == "endpoint"
     if served and len(models) > 1:
-        raise StageError(
+        raise UserError(
             f"engine.kind: endpoint serves one model ({engine['model']}), but the run has {len(models)}: "
             f"{', '.join(m['name'] for m in models)}; evaluate it alone"
         )

@@ -18,7 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tinyr1.core import launch
-from tinyr1.core.record import StageError, machine
+from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.machine import describe as machine
 from tinyr1.sampling import engines, preflight, responses
 
 CPU_ENVIRONMENT = {
@@ -122,7 +123,7 @@ def sample(engine: Engine, model: dict, requests: list[preflight.Request], progr
 def run(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, continued: bool = False) -> bool:
     """Sample what is missing; True when checkpoints are left that need a new engine in a fresh process.
 
-    StageError before the engine starts when the plan cannot work, and after everything that was received is stored when
+    UserError before the engine starts when the plan cannot work, and after everything that was received is stored when
     requests failed.
     """
     settings, models = plan["engine"], unfinished(plan, rank, ranks)
@@ -149,7 +150,7 @@ def run(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, continue
                 break
         if failures := sample(engine, model, ready[model["name"]], progress, rank):
             reasons = "\n".join(f"  {n} x {reason}" for reason, n in failures.most_common(5))
-            raise StageError(
+            raise UserError(
                 f"{failures.total()} of {len(ready[model['name']])} requests to {model['name']} have no answer; the "
                 f"others are stored, and the same command asks for the missing ones again:\n{reasons}"
             )
@@ -161,12 +162,12 @@ def run(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, continue
 
 
 def devices(settings: dict) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each data-parallel rank. StageError when there are too few GPUs."""
+    """CUDA_VISIBLE_DEVICES of each data-parallel rank. UserError when there are too few GPUs."""
     ranks, size = settings["data_parallel_size"], settings["tensor_parallel_size"] * settings["pipeline_parallel_size"]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(i) for i in range(len(machine()["gpus"]))] if listed is None else [g for g in listed.split(",") if g]
     if ranks * size > len(gpus):
-        raise StageError(
+        raise UserError(
             f"engine.data_parallel_size: {ranks} engines of {size} GPU{'s' if size > 1 else ''} need {ranks * size}, "
             f"this machine shows {len(gpus)}; lower it, to 1 on a CPU"
         )
@@ -217,27 +218,28 @@ def supervise(path: Path, settings: dict) -> int:
             child.wait()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.evaluate")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # set for data-parallel processes
     parser.add_argument("--continued", action="store_true", help=argparse.SUPPRESS)  # set for the next engine
     arguments = parser.parse_args()
     launch.die_with_parent()
-    plan = json.loads(arguments.plan.read_text(encoding="utf-8"))
+    return guarded(lambda: work(arguments.plan, arguments.rank, arguments.continued))
+
+
+def work(path: Path, rank: int | None, continued: bool) -> int:
+    """Sample what the plan asks for, as one rank or as the supervisor of several; the exit status."""
+    plan = json.loads(path.read_text(encoding="utf-8"))
     ranks = plan["engine"].get("data_parallel_size", 1)
-    try:
-        if ranks > 1 and arguments.rank is None:
-            sys.exit(supervise(arguments.plan, plan["engine"]))
-        rank = arguments.rank or 0
-        progress = rank_progress(arguments.plan, rank) if ranks > 1 else arguments.plan.with_suffix(".progress")
-        more = run(plan, progress, rank, ranks, arguments.continued)
-    except StageError as error:
-        sys.exit(f"{error}")
-    if more:
+    if ranks > 1 and rank is None:
+        return supervise(path, plan["engine"])
+    progress = rank_progress(path, rank or 0) if ranks > 1 else path.with_suffix(".progress")
+    if run(plan, progress, rank or 0, ranks, continued):
         words = [word for word in sys.argv[1:] if word != "--continued"]
         os.execv(sys.executable, [sys.executable, "-m", "tinyr1.sampling.process", *words, "--continued"])
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

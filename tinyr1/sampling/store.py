@@ -5,14 +5,14 @@ is their `Form`.
 """
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyr1.core.record import StageError
+from tinyr1.core import jsonl
+from tinyr1.core.errors import UserError
 
 FSYNC_PERIOD = 1.0  # seconds between two flushes to disk; a power cut loses at most this much, a killed process nothing
 BLOCK = 1 << 16  # bytes, more than most lines have
@@ -38,25 +38,20 @@ class Form:
 
     def parse(self, data: bytes) -> tuple[dict | None, str | None]:
         """(line, None) or (None, why not) of the bytes of one line."""
-        try:
-            line = json.loads(data)
-        except ValueError as error:  # broken JSON and broken UTF-8
-            return None, str(error)
-        why = self.problem(line)
+        line, why = jsonl.parse(data)
+        why = why or self.problem(line)
         return (None, why) if why else (line, None)
 
     def read(self, path: Path) -> Iterator[tuple[int, dict | None]]:
         """(line number, line or None where malformed) of a file; a torn last line is left out."""
-        with path.open("rb") as file:
-            for number, data in enumerate(file, 1):
-                line, why = self.parse(data)
-                torn = not data.endswith(b"\n")
-                if data.strip() and not (torn and why):
-                    yield number, line
+        for line in jsonl.scan(path):
+            why = line.error or self.problem(line.value)
+            if not (line.torn and why):
+                yield line.number, None if why else line.value
 
 
 class Writer:
-    """Appends lines of one form to one file, alone: StageError while another process writes it.
+    """Appends lines of one form to one file, alone: UserError while another process writes it.
 
     Each line is with the operating system when `append` returns, so a killed process loses none; it is on the disk a
     second later at most. A torn last line of an earlier process is cut off; a whole one only lacks its line end.
@@ -71,7 +66,7 @@ class Writer:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.file.close()
-            raise StageError(f"{path}: another process is writing {form.what}s there; wait for it or end it") from error
+            raise UserError(f"{path}: another process is writing {form.what}s there; wait for it or end it") from error
         self._mend()
 
     def _mend(self) -> None:
@@ -98,7 +93,7 @@ class Writer:
         """Add one line; ValueError if it is not of the form."""
         if why := self.form.problem(line):
             raise ValueError(f"not a {self.form.what}: {why}")
-        self._write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        self._write(jsonl.encode(line))
         if time.monotonic() - self.synced >= FSYNC_PERIOD:
             self.sync()
 

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyr1.core.config import Sandbox
+from tinyr1.core.errors import UserError
 from tinyr1.sandbox import scratch
 
 OUTPUT_BYTES, MOST_OUTPUT_BYTES = 1 << 20, 64 << 20
@@ -75,7 +76,7 @@ REMEDIES = (
 Take = Callable[[dict], str]
 
 
-class SandboxError(RuntimeError):
+class SandboxError(UserError):
     """The sandbox itself failed: nothing is known about the program."""
 
 

@@ -3,8 +3,8 @@
     run(path, samples, sandbox)   a grade for each sample, in their order; only those not in the store are made
 
 A grade in the store is taken only for the same model, benchmark, question and sample, and under a key of all that
-decides it: the response, the question with its answer or tests, the rules, the limits of the sandbox, this package's
-source, and the versions of what compares and runs. What the grader failed on is not kept, so the next run tries again.
+decides it: the response, the question with its answer or tests, the rules, the limits of the sandbox, the parts
+of this package that judge, and the versions of what compares and runs. What the grader failed on is not kept, so the next run tries again.
 """
 
 import os
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tinyr1.core import record
+from tinyr1.core import artifact, record
 from tinyr1.core.config import Sandbox
 from tinyr1.core.progress import Bar, say
 from tinyr1.evaluate.grading import grade
@@ -30,6 +30,8 @@ FORM = store.Form("grade", {
     "key": str,
 })  # fmt: skip
 COMPARING = ("math-verify", "latex2sympy2_extended", "sympy", "numpy")  # Math-Verify's, and what programs import
+# The parts of this package that decide a grade: extraction and graders, what runs programs, and what they call.
+JUDGING = ("evaluate/grading", "evaluate/protocol.py", "sandbox", "core/prompts.py", "data/answers.py")
 DECIDING = ("text", "finish", "sample", "order")  # fields of a response that its grade depends on
 
 
@@ -51,7 +53,7 @@ class Sample:
 def run(path: Path, samples: list[Sample], sandbox: Sandbox) -> list[dict]:
     """The grade of each sample, in their order: outcome and extracted (see `tinyr1.evaluate.grading.grade.outcome`).
 
-    path: the store. StageError while another process grades into it.
+    path: the store. UserError while another process grades into it.
     """
     keys = keys_of(samples, sandbox)
     with store.Writer(path, FORM) as writer:
@@ -79,14 +81,14 @@ def run(path: Path, samples: list[Sample], sandbox: Sandbox) -> list[dict]:
 
 def keys_of(samples: list[Sample], sandbox: Sandbox) -> dict[tuple, str]:
     """What decides the grade of each sample, as a hash, by the sample's name."""
-    common = record.digest([
-        record.code_version()["source"], sandbox.model_dump(), platform.python_version(),
+    common = artifact.digest([
+        record.source_hash(*JUDGING), sandbox.model_dump(), platform.python_version(),
         {name: metadata.version(name) for name in COMPARING},
     ])  # fmt: skip
     questions = {id(s.question): s.question for s in samples}  # by identity: their tests may have many megabytes
-    hashes = {i: record.digest(question) for i, question in questions.items()}
+    hashes = {i: artifact.digest(question) for i, question in questions.items()}
     return {
-        s.name: record.digest([
+        s.name: artifact.digest([
             common, s.rules.grading_key, hashes[id(s.question)], {field: s.response.get(field) for field in DECIDING}
         ])
         for s in samples

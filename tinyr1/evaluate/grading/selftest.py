@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate.grading import grade
 from tinyr1.evaluate.grading.math_verify import Verifier
 from tinyr1.evaluate.protocol import LETTERS, Protocol, order
@@ -19,16 +20,12 @@ INTEGERS = (0, 1, 7, 42, 100, 999, -1)
 CONSTANTS = {"": "pass", "0": "print(0)", "YES": "print('YES')"}
 
 
-class SelfTestError(RuntimeError):
-    """A grader that is wrong about an answer known to be right or wrong; nothing it says can be believed."""
-
-
 def run(
     protocol: Protocol, questions: list[dict], runner: Runner | None = None, verifier: Verifier | None = None
 ) -> list[dict]:
     """A row for each form of answer: benchmark, protocol, answer, expected, samples, as_expected, not_run.
 
-    Programs need the runner; without it their rows say how many were not run. SelfTestError names the first answers
+    Programs need the runner; without it their rows say how many were not run. UserError names the first answers
     that were graded otherwise.
     """
     tally: dict[tuple[str, str], Counter] = {}
@@ -46,7 +43,7 @@ def run(
             if found not in expected:
                 failures.append(f"{question['id']}, {form}: {found}, expected {' or '.join(sorted(expected))}")
     if failures:
-        raise SelfTestError(
+        raise UserError(
             f"{protocol.benchmark}, protocol {protocol.name}: {len(failures)} answers are graded wrongly: "
             + "; ".join(failures[:5])
         )

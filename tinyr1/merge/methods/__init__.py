@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import TAKES, Recipe
 from tinyr1.merge.fusion import Fusion
 from tinyr1.merge.method import Block, Method, Scan
@@ -119,8 +120,15 @@ METHODS: dict[str, type[Method]] = {
 def build(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     """The method of the outermost step; reading and λ for fusion steps that name none.
 
-    Inner steps are checked too. ValueError as the method's.
+    Inner steps are checked too. UserError for settings that a method refuses.
     """
+    try:
+        return _built(recipe, reading, iqr_multiplier)
+    except ValueError as error:  # of a method's own checks
+        raise UserError(f"{recipe.method}: {error}") from error
+
+
+def _built(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     for part in recipe.parts:
         if isinstance(part, Recipe):
             build(part, reading, iqr_multiplier)

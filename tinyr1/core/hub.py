@@ -1,0 +1,89 @@
+"""The Hugging Face hub: the one place that fetches from it and turns its errors into a sentence.
+
+`where` is what the person wrote and can change: a key of the params file (`backbone.model`) or an option (`--model`).
+The libraries are imported when something is fetched: they take seconds, and most commands need none of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tinyr1.core.checkpoints import CHECKPOINT
+from tinyr1.core.errors import UserError
+
+SITE = "https://huggingface.co"
+
+
+def dataset_file(where: str, dataset: str, name: str, revision: str) -> Path:
+    """One file of a dataset at a commit, fetched into the hub's cache."""
+    with _explained(where, f"{name} of {dataset} at {revision}", f"{SITE}/datasets/{dataset}", "give a local path"):
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
+
+
+def dataset_rows(where: str, dataset: str, config: str | None, revision: str | None) -> Iterator[dict]:
+    """Rows of a dataset's train split, streamed: some training datasets are far larger than what is kept of them."""
+    done = 0
+    what = f"{dataset} (config {config}, revision {revision})"
+    from datasets import exceptions, load_dataset
+
+    page, otherwise = f"{SITE}/datasets/{dataset}", "download it and use kind: files"
+    with _explained(where, what, page, otherwise, exceptions.DatasetsError) as failed_after:
+
+        for row in load_dataset(dataset, config, revision=revision, split="train", streaming=True):
+            yield row
+            done += 1
+            failed_after[0] = f" after {done} rows"
+
+
+def model_folder(where: str, model: str, revision: str | None) -> Path:
+    """The checkpoint files of a model, fetched into the hub's cache."""
+    with _explained(where, f"{model} at revision {revision}", f"{SITE}/{model}", "give a folder with the model"):
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))
+
+
+def weight_bytes(model: str, revision: str | None) -> int | None:
+    """Size of a model's weights; None while the hub does not say, as `model_folder` will tell why."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        files = snapshot_download(model, revision=revision, allow_patterns=["*.safetensors"], dry_run=True)
+    except _refusals():
+        return None
+    return sum(file.file_size or 0 for file in files)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the hub's client raises for a wrong name, a missing file, a refusal, a lost connection or offline mode."""
+    from huggingface_hub import errors
+
+    return OSError, errors.HTTPError, errors.HFValidationError
+
+
+@contextmanager
+def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exception]) -> Iterator[list[str]]:
+    """UserError in place of what the hub's libraries raise. The list that it yields says how far the work had come.
+
+    page: the web page where a licence is accepted; otherwise: what a person without access can do; more: errors of
+    another library that is at work.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    progress = [""]
+    try:
+        yield progress
+    except GatedRepoError as error:
+        raise UserError(
+            f"{where}: {what} is gated and access was refused. Accept its licence at {page} while logged in, then run "
+            f"`hf auth login` (or set HF_TOKEN) on this machine; or {otherwise}"
+        ) from error
+    except (*_refusals(), *more, ValueError, RuntimeError) as error:  # the last two: a wrong config, or a dataset script
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"{where}: {what} could not be fetched{progress[0]} ({type(error).__name__}: {said}); check the name, the "
+            f"revision and the network; where it is gated, accept its terms at {page} and run `hf auth login`; or "
+            f"{otherwise}"
+        ) from error

