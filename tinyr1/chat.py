@@ -13,6 +13,7 @@ from typing import Any
 from tinyr1.core import config, prompts
 from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.params import Domain
 
 # A tokenizer has at least one of these files.
 VOCABULARIES = (
@@ -81,14 +82,14 @@ def ask(at_terminal: bool) -> str:
         return ""
 
 
-def talk(model: Any, tokenizer: Any, settings: argparse.Namespace) -> None:
+def talk(model: Any, tokenizer: Any, settings: argparse.Namespace, domain: Domain | None = None) -> None:
     """Questions and answers, to the last question. At a terminal Ctrl-C stops an answer and no more."""
     at_terminal = sys.stdin.isatty()
     if at_terminal:
         rules = "one question a line; Ctrl-C stops an answer, an empty line ends"
         print(f"{model.name_or_path} on {model.device}: {rules}")
     while question := ask(at_terminal):
-        user = prompts.user_turn(settings.domain, question) if settings.domain else question
+        user = prompts.row_turn(domain, {"question": question}) if domain else question
         try:
             stream(model, tokenizer, user, settings.max_tokens, settings.temperature)
         except KeyboardInterrupt:
@@ -99,14 +100,19 @@ def talk(model: Any, tokenizer: Any, settings: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Talk to a model folder; reasoning and answer are streamed.")
-    parser.add_argument("model", nargs="?", type=Path, help="checkpoint folder (default: the merged model of smol)")
-    parser.add_argument("--domain", choices=sorted(prompts.INSTRUCTION), help="append this domain's instruction")
+    parser.add_argument("model", nargs="?", type=Path, help="checkpoint folder (default: the merged model of the run)")
+    parser.add_argument("--domain", help="append the instruction of this domain of the run")
+    parser.add_argument("--run", default="smol", help="params file that names the domains")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.6, help="0: always the likeliest token")
     arguments = parser.parse_args()
 
     def run() -> None:
-        talk(*load(arguments.model or config.load("smol").model("math-science-code")), arguments)
+        cfg = config.load(arguments.run)
+        if arguments.domain not in (None, *cfg.domains):
+            raise UserError(f"--domain: {arguments.domain!r} is not a domain of {cfg.run} ({', '.join(cfg.domains)})")
+        domain = cfg.params.domains[arguments.domain] if arguments.domain else None
+        talk(*load(arguments.model or cfg.model(next(iter(cfg.merges)))), arguments, domain)
 
     return guarded(run)
 

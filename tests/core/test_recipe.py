@@ -15,12 +15,12 @@ from tinyr1.merge.mergekit import from_mergekit, to_mergekit
 from tinyr1.merge.method import merge_tensors
 from tinyr1.merge.methods import METHODS
 
-CHAIN = {"method": "fusion", "base": "code", "right": {"method": "fusion", "base": "science", "right": "math"}}
+CHAIN = {"method": "fusion", "base": "code", "other": {"method": "fusion", "base": "science", "other": "math"}}
 TWO = [{"model": "math", "weight": 0.25}, {"model": "science", "weight": 0.5}]
 SPARSE = {"base": "backbone", "models": [m | {"density": 0.5} for m in TWO], "lambda": 0.75, "normalize": False}
 EVERY = {
     "fusion": CHAIN,
-    "slerp": {"method": "slerp", "base": "math", "right": "code", "t": 0.25},
+    "slerp": {"method": "slerp", "base": "math", "other": "code", "t": 0.25},
     "linear": {"method": "linear", "models": TWO, "normalize": False},
     "task_arithmetic": {"method": "task_arithmetic", "base": "backbone", "models": TWO, "lambda": 0.5},
     **{name: {"method": name, **SPARSE, "rescale": True} for name in ("ties", "dare_linear", "dare_ties")},
@@ -56,7 +56,7 @@ class TestParsing:
 
     def test_what_a_method_takes_is_said(self):
         said = "\n".join(refused({"method": "fusion", "base": "a", "models": [{"model": "b"}], "t": 0.5}))
-        assert "models: fusion does not take it; it takes base, iqr_multiplier, reading, right" in said
+        assert "models: fusion does not take it; it takes base, iqr_multiplier, other, reading" in said
         assert "t: fusion does not take it" in said
         assert "right: is missing; fusion needs it" in said
         said = "\n".join(refused({"method": "linear", "models": [{"model": "b", "density": 0.5, "gamma": 0.1}]}))
@@ -64,12 +64,12 @@ class TestParsing:
         assert "models: linear takes no gamma for a model" in said
 
     def test_problems_inside_a_nested_step_have_their_path(self):
-        lines = refused({"method": "fusion", "base": "a", "right": {"method": "fusoin", "base": "b", "right": "c"}})
+        lines = refused({"method": "fusion", "base": "a", "other": {"method": "fusoin", "base": "b", "other": "c"}})
         assert len(lines) == 1
-        assert lines[0].startswith("file: right.method: Input should be 'fusion', 'slerp'")
-        inner = {"method": "fusion", "base": "b", "right": 3}
+        assert lines[0].startswith("file: other.method: Input should be 'fusion', 'slerp'")
+        inner = {"method": "fusion", "base": "b", "other": 3}
         assert refused({"method": "linear", "models": [{"model": "a"}, {"model": inner}]}) == [
-            "file: models.1.model.right: 3 is neither the name of a model nor a merge step"
+            "file: models.1.model.other: 3 is neither the name of a model nor a merge step"
         ]
         lines = refused(EVERY["ties"] | {"models": [{"model": "a"}, {"model": "b", "density": 1.5}]})
         assert any("models.1.density: Input should be less than or equal to 1" in line for line in lines)
@@ -105,7 +105,7 @@ class TestStructure:
         assert parse(CHAIN, "file").main_leaf == "code"
         assert parse(NESTED, "file").main_leaf == "backbone"
         assert parse({"method": "linear", "models": [{"model": CHAIN}, {"model": "x"}]}, "file").main_leaf == "code"
-        left = {"method": "fusion", "base": CHAIN, "right": "x"}
+        left = {"method": "fusion", "base": CHAIN, "other": "x"}
         assert parse(left, "file").main_leaf == "code"
 
     def test_descriptions(self):
@@ -116,7 +116,7 @@ class TestStructure:
 
     def test_readings_of_all_steps(self):
         assert recipe.readings(parse(CHAIN, "file"), "exact") == {"exact"}
-        own = CHAIN | {"right": CHAIN["right"] | {"reading": "paper"}}
+        own = CHAIN | {"other": CHAIN["other"] | {"reading": "paper"}}
         assert recipe.readings(parse(own, "file"), "exact") == {"exact", "paper"}
         assert recipe.readings(parse(EVERY["ties"], "file"), "exact") == set()
         assert recipe.readings(parse(NESTED, "file"), "released") == {"released"}
@@ -139,12 +139,12 @@ class TestBuilding:
     def test_a_step_of_its_own_mind(self):
         made = parse(CHAIN | {"reading": "paper", "iqr_multiplier": 0.0}, "file")
         assert methods.build(made, "exact", 1.5) == Fusion("paper", 0.0)
-        assert methods.build(made.right, "exact", 1.5) == Fusion("exact", 1.5)
+        assert methods.build(made.other, "exact", 1.5) == Fusion("exact", 1.5)
 
     def test_what_a_method_refuses_is_refused_in_inner_steps_too(self):
         bad = {"method": "linear", "models": [{"model": "a", "weight": 1}, {"model": "b", "weight": -1}]}
         with pytest.raises(UserError, match="sums to 0"):
-            methods.build(parse({"method": "fusion", "base": "c", "right": bad}, "file"), "exact", 1.5)
+            methods.build(parse({"method": "fusion", "base": "c", "other": bad}, "file"), "exact", 1.5)
 
     def test_a_setting_for_some_models_only_is_refused(self):
         some = EVERY["ties"] | {"models": [{"model": "a", "density": 0.5}, {"model": "b"}]}
@@ -152,7 +152,7 @@ class TestBuilding:
             methods.build(parse(some, "file"), "exact", 1.5)
 
     def test_the_order_of_a_built_method_is_that_of_the_parts(self):
-        made = parse({"method": "slerp", "base": "a", "right": "b", "t": 0}, "file")
+        made = parse({"method": "slerp", "base": "a", "other": "b", "t": 0}, "file")
         a, b = torch.randn(3, 4), torch.randn(3, 4)
         assert made.parts == ("a", "b")
         assert torch.equal(merge_tensors(methods.build(made, "exact", 1.5), (a, b))[0], a)

@@ -22,7 +22,7 @@ from tinyr1.merge.engine import Options
 from tinyr1.merge.reader import Checkpoint
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
-FUSION = {"method": "fusion", "base": "code", "right": {"method": "fusion", "base": "science", "right": "math"}}
+FUSION = {"method": "fusion", "base": "code", "other": {"method": "fusion", "base": "science", "other": "math"}}
 LINEAR = {"method": "linear", "models": [{"model": "math", "weight": 0.3}, {"model": "science", "weight": 0.9}]}
 TIES = {
     "method": "ties", "base": "code",
@@ -31,10 +31,10 @@ TIES = {
 # name: a recipe of two steps
 TWO_STEPS = {
     "fusion": FUSION,
-    "fusion of a soup": FUSION | {"right": LINEAR},
-    "a soup of a fusion": LINEAR | {"models": [{"model": FUSION["right"], "weight": 0.3}, {"model": "code"}]},
-    "slerp of dare": {"method": "slerp", "t": 0.4, "base": "code", "right": TIES | {"method": "dare_ties", "seed": 3}},
-    "ties with a fused base": TIES | {"base": FUSION["right"], "models": [{"model": "code", "density": 0.4}]},
+    "fusion of a soup": FUSION | {"other": LINEAR},
+    "a soup of a fusion": LINEAR | {"models": [{"model": FUSION["other"], "weight": 0.3}, {"model": "code"}]},
+    "slerp of dare": {"method": "slerp", "t": 0.4, "base": "code", "other": TIES | {"method": "dare_ties", "seed": 3}},
+    "ties with a fused base": TIES | {"base": FUSION["other"], "models": [{"model": "code", "density": 0.4}]},
 }  # fmt: skip
 CHAIN = parse(FUSION, "test")
 
@@ -63,7 +63,7 @@ def converted(folder: Path, to: Path, dtype: torch.dtype) -> Path:
 def in_two(data: dict) -> tuple[dict, dict]:
     """(inner step, outer step with the name `inner` in its place) of a recipe of two steps."""
     outer = json.loads(json.dumps(data))
-    for holder, key in ((outer, "base"), (outer, "right"), *((m, "model") for m in outer.get("models", ()))):
+    for holder, key in ((outer, "base"), (outer, "other"), *((m, "model") for m in outer.get("models", ()))):
         if isinstance(holder.get(key), dict):
             inner, holder[key] = holder[key], "inner"
             return inner, outer
@@ -152,7 +152,7 @@ class TestSameBytes:
         assert made["scale"].shape == ()
 
     def test_a_model_merged_with_itself_is_itself(self, three, tmp_path):
-        merged({"method": "fusion", "base": "math", "right": "math"}, three, tmp_path / "out")
+        merged({"method": "fusion", "base": "math", "other": "math"}, three, tmp_path / "out")
         made, own = (load_file(f / "model.safetensors") for f in (tmp_path / "out", three["math"]))
         assert all(torch.equal(made[n], t) for n, t in own.items())
 
@@ -199,7 +199,7 @@ class TestResult:
         base = load_file(three["code"] / "model.safetensors")
         names = {n for n, t in base.items() if t.is_floating_point() and t.numel()}
         steps = [("math", "science"), ("math & science", "code")]
-        inner = [r for r in rows if r["right"] == "math"]
+        inner = [r for r in rows if r["other"] == "math"]
         assert {(r["tensor"], r["base"]) for r in inner} == {(n, "science") for n in names}
         assert len(rows) == 2 * len(names)
         assert {r["base"] for r in rows} == {base for _, base in steps}
@@ -505,7 +505,7 @@ from tinyr1.merge.engine import Options
 
 def go(source, out):
     out.mkdir()
-    step = parse({"method": "fusion", "base": "code", "right": "math"}, "test")
+    step = parse({"method": "fusion", "base": "code", "other": "math"}, "test")
     folders = {name: source / name for name in ("math", "code")}
     merging.merge(step, folders, out, Options(threads=2, reading=sys.argv[2]), "test")
 

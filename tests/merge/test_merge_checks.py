@@ -17,7 +17,7 @@ from tinyr1.merge.engine import Options
 from tinyr1.merge.reader import Checkpoint
 
 Usage = namedtuple("Usage", "total used free")
-CHAIN = Recipe(method="fusion", base="code", right=Recipe(method="fusion", base="science", right="math"))
+CHAIN = Recipe(method="fusion", base="code", other=Recipe(method="fusion", base="science", other="math"))
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ RECIPES = {
     "mean": {"method": "linear", "models": EACH},
     "alone": {"method": "linear", "models": [{"model": "science"}]},
     "sparse": SPARSE | {"models": [m | {"density": 0.5} for m in EACH]},
-    "between": {"method": "slerp", "base": "math", "right": "code", "t": 0.5},
-    "fused": {"method": "fusion", "base": "science", "right": "math"},
-    "onto-sparse": {"method": "fusion", "base": "code", "right": SPARSE, "reading": "paper"},
+    "between": {"method": "slerp", "base": "math", "other": "code", "t": 0.5},
+    "fused": {"method": "fusion", "base": "science", "other": "math"},
+    "onto-sparse": {"method": "fusion", "base": "code", "other": SPARSE, "reading": "paper"},
     "two-minds": {"method": "fusion", "base": "code", "iqr_multiplier": 0.5,
-                  "right": {"method": "fusion", "base": "science", "right": "math", "reading": "released"}},
+                  "other": {"method": "fusion", "base": "science", "other": "math", "reading": "released"}},
 }  # fmt: skip
 FUSED = ("fused", "onto-sparse", "two-minds")
 SHAPES = {"bf16": Shape(), "fp32": Shape(dtype=torch.float32, architecture="llama", tied=True, stores_head=False)}
@@ -91,7 +91,7 @@ def test_tables_of_fusion_hold_the_fusion_steps_and_no_others(run):
     differing = sum(int((left[n] != right[n]).sum()) for n in left)
     summary = merged.summary(tables)
     assert summary.loc["fused", "weights that differ"] == round(differing / sum(t.numel() for t in left.values()), 3)
-    assert summary.loc["onto-sparse", "right"] == "ties(backbone, math, science)"
+    assert summary.loc["onto-sparse", "other"] == "ties(backbone, math, science)"
     regimes = merged.regimes(tables)
     assert regimes.sum(axis=1).to_list() == [len(left)] * 4
     assert len(merged.degenerate(tables)) == regimes.reindex(columns=["everything", "nothing"]).sum().sum()
@@ -107,7 +107,7 @@ def test_recipes_are_checked_before_there_is_a_model(home):
     cfg = config.load("smol")
     merged.check(with_recipes(cfg, RECIPES))
     uneven = SPARSE | {"models": [{"model": "math", "density": 0.5}, {"model": "code"}]}
-    nested = {"method": "fusion", "base": "code", "right": {"method": "linear", "models": [
+    nested = {"method": "fusion", "base": "code", "other": {"method": "linear", "models": [
         {"model": "math", "weight": 1}, {"model": "science", "weight": -1}]}}  # fmt: skip
     with pytest.raises(UserError) as error:
         merged.check(with_recipes(cfg, RECIPES | {"uneven": uneven, "nested": nested}))

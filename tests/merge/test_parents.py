@@ -15,7 +15,7 @@ from tinyr1.merge import checkpoint, parents
 from tinyr1.merge.engine import Options
 from tinyr1.merge.parents import Parents
 
-FUSION = {"method": "fusion", "base": "code", "right": "math"}
+FUSION = {"method": "fusion", "base": "code", "other": "math"}
 
 
 @pytest.fixture

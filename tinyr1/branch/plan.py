@@ -1,24 +1,21 @@
-"""One fine-tuning run: rows and parameters -> plan -> command -> checkpoint and log table (paper §2.1, §3.1.1)."""
+"""What is to be trained, and how it is launched: rows and parameters -> jobs -> command (paper §2.1, §3.1.1)."""
 
-import json
 import math
-import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from tinyr1.branch import packing
-from tinyr1.core import artifact, jsonl, launch, prompts
-from tinyr1.core.config import DOMAINS, ROOT, Config, Sft
+from tinyr1.core import artifact
+from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.progress import say
+from tinyr1.core.params import Sft
+from tinyr1.data.tokens import Tokens, read_tokens
 
-KEPT_FROM_TRAINING = "log.jsonl"
 CPU_ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
     # Large buffers stay in the process, in huge pages: otherwise a third of a step goes into page faults.
@@ -32,45 +29,33 @@ CPU_ENVIRONMENT = {
 class Job:
     """One model to fine-tune: start checkpoint, rows, schedule.
 
-    Where the backbone is distilled, the first `reserved` rows of each file went into it and the branches train on
-    the others, as the paper's branches saw other data than DeepSeek's distillation.
+    rows: (folder of a domain's curated rows, which of them). Where the backbone is distilled, the first rows of each
+    domain went into it and the branches train on the others, as the paper's branches saw other data than DeepSeek's
+    distillation.
     """
 
     name: str
     start: Path
-    files: tuple[Path, ...]
+    rows: tuple[tuple[Path, slice], ...]
     sft: Sft
-    reserved: tuple[int, ...]
-    distills: bool = False
+    section: str  # where its schedule is in the params file
 
-    @property
-    def section(self) -> str:
-        """Where its schedule is in the params file."""
-        return "backbone.distill.sft" if self.distills else f"branch.{self.name}"
-
-    def rows(self) -> list[dict]:
-        found = []
-        for path, reserved in zip(self.files, self.reserved, strict=True):
-            found += jsonl.read(path)[slice(reserved) if self.distills else slice(reserved, None)]
-        return found
+    def tokens(self) -> list[Tokens]:
+        """Its rows as tokens, a part for each domain."""
+        return [read_tokens(folder).part(rows) for folder, rows in self.rows]
 
 
 def jobs(cfg: Config) -> list[Job]:
-    """The three experts and the data-mixture baseline, which sees all rows (paper Table 2)."""
-    reserved = _reserved(cfg)
-    domains = {name: (name,) for name in DOMAINS} | {"mixture": DOMAINS}
-    return [
-        Job(
-            name, cfg.backbone, tuple(cfg.rows(d) for d in domains[name]), getattr(cfg.params.branch, name),
-            tuple(reserved[d] for d in domains[name]),
-        )
-        for name in cfg.branches
-    ]  # fmt: skip
-
-
-def _reserved(cfg: Config) -> dict[str, int]:
+    """The experts and the data-mixture baseline, which sees the rows of all domains (paper Table 2)."""
     distill = cfg.params.backbone.distill
-    return distill.rows if distill else dict.fromkeys(DOMAINS, 0)
+    rows = {name: (cfg.rows(name), slice(distill.rows[name] if distill else 0, None)) for name in cfg.domains}
+    experts = [
+        Job(name, cfg.backbone, (rows[name],), domain.sft, f"domains.{name}.sft")
+        for name, domain in cfg.params.domains.items()
+    ]
+    if cfg.params.mixture is None:
+        return experts
+    return [*experts, Job("mixture", cfg.backbone, tuple(rows.values()), cfg.params.mixture, "mixture")]
 
 
 def distill_job(cfg: Config, base: Path) -> Job | None:
@@ -78,8 +63,8 @@ def distill_job(cfg: Config, base: Path) -> Job | None:
     distill = cfg.params.backbone.distill
     if distill is None:
         return None
-    reserved = tuple(distill.rows[d] for d in DOMAINS)
-    return Job("backbone", base, tuple(map(cfg.rows, DOMAINS)), distill.sft, reserved, True)
+    rows = tuple((cfg.rows(name), slice(distill.rows[name])) for name in cfg.domains)
+    return Job("backbone", base, rows, distill.sft, "backbone.distill.sft")
 
 
 def world_size(cfg: Config) -> int:
@@ -106,8 +91,8 @@ def check(cfg: Config, planned: list[Job]) -> None:
                 f"{job.section}.batch_size: {job.sft.batch_size} packed sequences cannot be shared by {ranks} ranks; "
                 f"use a multiple of {ranks}"
             )
-        if not job.rows():
-            problems.append(f"{job.name}: no rows to train on are left after curation; see sources and curate.limit")
+        if not sum(map(len, job.tokens())):
+            problems.append(f"{job.name}: no rows to train on are left after curation; see sources and limit")
     if problems:
         raise UserError("\n".join(problems))
 
@@ -135,8 +120,7 @@ def inputs(cfg: Config, job: Job) -> dict:
     remedy = cfg.remedy("01_data_curation")
     return {
         "start": artifact.check(job.start, remedy)["content"],
-        "rows": [artifact.check(path, remedy)["content"] for path in job.files],
-        "reserved": [job.reserved, job.distills],
+        "rows": [[artifact.check(folder, remedy)["content"], rows.start, rows.stop] for folder, rows in job.rows],
         "sft": job.sft.model_dump(),
         "trainer": cfg.params.trainer.model_dump(exclude={"save_steps"}),
         "seed": cfg.params.seed,
@@ -147,95 +131,12 @@ def plan_table(cfg: Config, planned: list[Job]) -> pd.DataFrame:
     """What each run will do before it starts: rows, tokens, optimizer steps, schedule."""
     table = []
     for job in planned:
-        lengths = [row["n_tokens"] for row in job.rows()]
-        sequences = len(packing.layout(lengths, cfg.params.trainer.sequence_length, cfg.params.seed))
+        lengths = np.concatenate([part.lengths for part in job.tokens()])
+        sequences = len(packing.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
         table.append({
-            "model": job.name, "rows": len(lengths), "tokens": sum(lengths), "packed sequences": sequences,
+            "model": job.name, "rows": len(lengths), "tokens": lengths.sum(), "packed sequences": sequences,
             "epochs": job.sft.epochs, "batch": job.sft.batch_size,
             "steps": math.ceil(sequences / job.sft.batch_size) * job.sft.epochs,
             "learning rate": job.sft.learning_rate, "schedule": job.sft.schedule,
         })  # fmt: skip
     return pd.DataFrame(table).set_index("model")
-
-
-def train(cfg: Config, job: Job, has_gpu: bool) -> dict:
-    """The finished checkpoint of a job: kept if it is there and was made from the same inputs, else trained."""
-    check(cfg, [job])
-
-    def build(folder: Path) -> dict:
-        from transformers import AutoTokenizer
-
-        work = folder.with_name(f"{folder.name}.work")
-        work.mkdir(exist_ok=True)
-        tokenizer = AutoTokenizer.from_pretrained(job.start)
-        samples = [prompts.encode(tokenizer, row) for row in job.rows()]
-        packed = packing.write(
-            work / "packed.safetensors", samples, cfg.params.trainer.sequence_length, cfg.params.seed
-        )
-        plan = {
-            "model": str(job.start), "packed": str(work / "packed.safetensors"), "out": str(folder),
-            "finished": str(work / "finished"), "gradient_accumulation": job.sft.batch_size // world_size(cfg),
-            "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
-        }  # fmt: skip
-        artifact.write_atomic(work / "plan.json", json.dumps(plan, indent=1))
-        words, environment = command(cfg, work / "plan.json", has_gpu)
-        log = cfg.home / "logs" / f"train-{job.name}.log"
-        launch.follow(words, environment, log, job.name, lambda: progress(folder / KEPT_FROM_TRAINING), "step")
-        # The launcher ends with exit status 0 when a signal has ended the process that it started.
-        if not (work / "finished").exists():
-            raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
-        for leftover in folder.glob("checkpoint-*"):
-            shutil.rmtree(leftover)
-        shutil.rmtree(work)
-        steps = jsonl.read(folder / KEPT_FROM_TRAINING)
-        return packed | {
-            artifact.ASIDE: [KEPT_FROM_TRAINING], "steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"],
-            "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
-        }  # fmt: skip
-
-    remedy = cfg.remedy("02_branch_sft")
-    out = cfg.model(job.name)
-    manifest, built = artifact.make(out, inputs(cfg, job), build, remedy)
-    facts = manifest["facts"]
-    state = f"trained at {facts['tokens_per_s']:.0f} tokens/s" if built else "kept"
-    say(f"  {job.name:9s} {facts['steps']:4d} steps, loss {facts['first_loss']:.3f} -> "
-        f"{facts['last_loss']:.3f}, {state}")  # fmt: skip
-    return facts | {"model": job.name, "trained_now": built, "planned_samples": len(job.rows())}
-
-
-def facts_table(trained: list[dict]) -> pd.DataFrame:
-    """What training did, one row a model: samples, tokens, steps, losses (nats/token), tokens/s."""
-    columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
-    return pd.DataFrame(trained)[columns].set_index("model").round(3)
-
-
-def targets(job: Job, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    """Supervised token ids of every sample of a job."""
-    for row in job.rows():
-        sample = prompts.encode(tokenizer, row)
-        yield sample.ids[sample.n_prompt :]
-
-
-def masked_example(tokenizer: PreTrainedTokenizerBase, row: dict) -> str:
-    """One row as the network sees it: prompt without loss, then what it learns to write, EOS included."""
-    sample = prompts.encode(tokenizer, row)
-    prompt, target = (tokenizer.decode(ids) for ids in (sample.ids[: sample.n_prompt], sample.ids[sample.n_prompt :]))
-    return f"--- no loss ---\n{prompt}\n--- loss ---\n{target}"
-
-
-def progress(log: Path) -> tuple[int, int, str] | None:
-    """(step, of, text) from the training log."""
-    text = log.read_text(encoding="utf-8") if log.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may be on its way
-    if not lines:
-        return None
-    last = json.loads(lines[-1])
-    return last["step"], last["of"], f"loss {last['loss']:.3f}, {last['tokens'] / last['seconds']:.0f} tokens/s"
-
-
-def log_table(cfg: Config, names: list[str]) -> pd.DataFrame:
-    """Every optimizer step of the named models: model, step, loss (nats/token), learning_rate, tokens, seconds."""
-    frames = [
-        pd.DataFrame(jsonl.read(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
-    ]
-    return pd.concat(frames, ignore_index=True)

@@ -2,7 +2,8 @@
 
     deepspeed --module tinyr1.branch.train plan.json
 
-The plan (written by `tinyr1.branch`) names the model, the packed samples, the output folder and all settings.
+The plan (written by `tinyr1.branch.plan`) names the model, the rows and how they are packed, the output folder and all
+settings.
 Hugging Face `Trainer` with DeepSpeed: bf16 weights with fp32 master copies, loss on the responses only, every
 optimizer step logged to `log.jsonl`. With `save_steps` set, a killed run continues from its last checkpoint.
 """
@@ -24,14 +25,16 @@ with launch.lasting_imports():
     from torch.utils.checkpoint import checkpoint
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
-    from tinyr1.branch.packing import ATTENTION, PackedSequences, shifted_targets
+    from tinyr1.branch.attention import ATTENTION
+    from tinyr1.branch.packing import PackedSequences, shifted_targets
+    from tinyr1.data.tokens import read_tokens
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at one time
 CHECKPOINT_DONE = "tinyr1_complete"
 
 
 def deepspeed_config(zero_stage: int) -> dict:
-    """The released ZeRO configuration (ledger §2.2) for any stage; `auto` values come from the Trainer."""
+    """The released ZeRO configuration (docs/fidelity.md §2.2) for any stage; `auto` values come from the Trainer."""
     zero: dict[str, object] = {"stage": zero_stage}
     if zero_stage:
         zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
@@ -219,8 +222,9 @@ def train(plan: dict) -> None:
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
     )
     tokenizer = AutoTokenizer.from_pretrained(plan["model"])
-    data = PackedSequences(plan["packed"])
-    per_step = len(data.data["ids"]) / len(data) * plan["sft"]["batch_size"]
+    parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
+    data = PackedSequences(plan["layout"], parts)
+    per_step = data.tokens / len(data) * plan["sft"]["batch_size"]
     trainer = PackedTrainer(
         model=PackedCausalLM(model), args=args, train_dataset=data, processing_class=tokenizer,
         data_collator=lambda rows: rows[0], callbacks=[StepLog(out / "log.jsonl", per_step)],
@@ -233,7 +237,7 @@ def train(plan: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.branch")
+    parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.branch.plan")
     parser.add_argument("--local_rank", type=int, default=-1, help="set by the DeepSpeed launcher")
     launch.die_with_parent()
     plan = json.loads(parser.parse_args().plan.read_text(encoding="utf-8"))

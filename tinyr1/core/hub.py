@@ -80,7 +80,7 @@ def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exc
             f"{where}: {what} is gated and access was refused. Accept its licence at {page} while logged in, then run "
             f"`hf auth login` (or set HF_TOKEN) on this machine; or {otherwise}"
         ) from error
-    except (*_refusals(), *more, ValueError, RuntimeError) as error:  # the last two: a wrong config, or a dataset script
+    except (*_refusals(), *more, ValueError, RuntimeError) as error:  # the last two: wrong config, script
         said = str(error).partition("\n")[0]
         raise UserError(
             f"{where}: {what} could not be fetched{progress[0]} ({type(error).__name__}: {said}); check the name, the "

@@ -1,7 +1,13 @@
-"""Starts heavy work in a child process, shows its progress, and turns a failure into a readable error."""
+"""Starts heavy work in a child process, shows its progress, and turns a failure into a readable error.
+
+    follow --starts--> child (its output goes to a log) --writes--> progress file or log lines
+      poll() reads the progress ------------> Bar
+      exit status != 0 --error_excerpt(log)--> UserError
+"""
 
 import gc
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,21 +20,26 @@ from pathlib import Path
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 
-WATCH = "TINYR1_PARENT"
-TAIL_LINES = 25
+PARENT = "TINYR1_PARENT"  # environment variable: process id and host of the process that a child must not outlive
+CONTEXT_LINES = 25  # of a log, up to the end of its last error
+AFTER_LINES = 8  # lines that are shown after it
+
+TRACEBACK = "Traceback (most recent call last):"
+# What nanobind prints at the end of a process whose objects are still referenced, as after every exception.
+LEAKS = re.compile(r"nanobind: (leaked|this is likely)|\s*- (leaked|\.\.\. skipped) ")
 
 
 def shell(command: list[str], environment: dict[str, str]) -> str:
-    """The command as it can be pasted into a terminal."""
+    """The command with its environment variables, to be pasted into a terminal."""
     return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in environment.items()), shlex.join(command)])
 
 
 @contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Imports of a process that needs them to its end.
+    """A context for imports that a process needs to its end.
 
-    Their objects are not searched for garbage, neither now nor when the process ends: of the seconds that torch,
-    transformers and vLLM take, that is a third.
+    Python does not search the imported objects for garbage, neither now nor when the process ends. That saves a third
+    of the seconds which torch, transformers and vLLM take.
     """
     gc.disable()
     try:
@@ -38,12 +49,17 @@ def lasting_imports() -> Iterator[None]:
         gc.enable()
 
 
+def watched() -> dict[str, str]:
+    """Environment of a child that calls `die_with_parent`, with this process as the parent."""
+    return {PARENT: f"{os.getpid()}@{os.uname().nodename}"}
+
+
 def die_with_parent() -> None:
-    """End this process when the one that launched it is gone, be it by `kill -9`.
+    """End this process as soon as the process that launched it is gone, even if that was killed by `kill -9`.
 
     The DeepSpeed launcher stands between the two, so no kernel mechanism carries the signal.
     """
-    parent, _, host = os.environ.get(WATCH, "").partition("@")
+    parent, _, host = os.environ.get(PARENT, "").partition("@")
     if not parent or host != os.uname().nodename:
         return
 
@@ -55,20 +71,24 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text) or None before the first news
+Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text), or None while there is no progress to show
 
 
 def follow(command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str) -> None:
-    """Run a command to its end; its output goes to `log`, its progress to a bar with an ETA.
+    """Run a command to its end; its output goes to the file `log`, its progress to a bar with an ETA.
 
-    UserError with the tail of the log when it fails. An interrupt ends the child before it goes on.
+    environment: variables to set besides those of this process. title, unit: what the bar shows. poll: reads how far
+    the command is; it is called twice a second. UserError with the last error in the log when the command fails. An
+    interrupt ends the child before it is raised again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    watched = os.environ | environment | {WATCH: f"{os.getpid()}@{os.uname().nodename}"}
     with log.open("a", encoding="utf-8") as file:
         file.write(f"\n$ {shell(command, environment)}\n")
         file.flush()
-        process = subprocess.Popen(command, env=watched, stdout=file, stderr=file, start_new_session=True)
+        start = file.tell()  # the log keeps what earlier commands wrote
+        process = subprocess.Popen(
+            command, env=os.environ | environment | watched(), stdout=file, stderr=file, start_new_session=True
+        )
     bar = Bar(title, unit)
     try:
         while process.poll() is None:
@@ -79,15 +99,44 @@ def follow(command: list[str], environment: dict[str, str], log: Path, title: st
         bar.close()
         _end_group(process)
     if process.returncode:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+        written = log.read_bytes()[start:].decode(errors="replace")
         raise UserError(
-            f"{title}: the command ended with exit status {process.returncode}. Last lines of {log}:\n{tail}\n"
+            f"{title}: the command ended with exit status {process.returncode}. From {log}:\n{error_excerpt(written)}\n"
             f"To run it alone: {shell(command, environment)}"
         )
 
 
+def error_excerpt(text: str) -> str:
+    """The lines of a log that say why a process failed: its last traceback or `error:` line, with what is around it.
+
+    Whatever the process printed later is cut down to a few lines, because libraries print dozens when a failed process
+    ends. The end of the log is shown where there is neither a traceback nor an `error:` line.
+    """
+    lines = [line for line in text.splitlines() if not LEAKS.match(line)]
+    end = _error_end(lines)
+    after = lines[end:]
+    if len(after) > AFTER_LINES:
+        half = AFTER_LINES // 2
+        after = [*after[:half], f"[… {len(after) - 2 * half} lines …]", *after[-half:]]
+    return "\n".join(lines[max(0, end - CONTEXT_LINES) : end] + after)
+
+
+def _error_end(lines: list[str]) -> int:
+    """Index of the line after the last error; all lines where there is no error."""
+    for i in range(len(lines) - 1, -1, -1):
+        if lines[i].startswith("error: "):
+            return i + 1
+        if (column := lines[i].find(TRACEBACK)) >= 0:
+            # The frames are indented behind whatever a launcher put before each line; the exception is not.
+            for j in range(i + 1, len(lines)):
+                if lines[j][column : column + 1].strip():
+                    return j + 1
+            break
+    return len(lines)
+
+
 def _end_group(process: subprocess.Popen) -> None:
-    """End the child and whatever it started; its own children can outlive it when it is killed."""
+    """End the child and all that it started: its own children can outlive it when it is killed."""
     for wish, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, wish)

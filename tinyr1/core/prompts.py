@@ -3,8 +3,11 @@
 Training and evaluation call the same functions, so a prompt cannot drift between them.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+from tinyr1.core.params import Domain
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -15,13 +18,11 @@ R1_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
 
-# One instruction for each domain, appended to the question. Math: the user-side form DeepSeek recommends
-# for R1 models; science and code: the letter or the fenced program that the graders look for.
-INSTRUCTION = {
-    "math": "Please reason step by step, and put your final answer within \\boxed{}.",
-    "science": "Reason step by step, and put the letter within \\boxed{}.",
-    "code": "Think, then write Python in one ```python block.",
-}
+# Lettered options: lines that begin with A and B, or (A), (B) and (C), or A), B) and C), inside the text. A formula
+# such as (x cos A)(y cos B) has none.
+_OPTION_LINES = re.compile(r"^\s*[(\[]?A[)\].:]\s.*?^\s*[(\[]?B[)\].:]\s", re.MULTILINE | re.DOTALL)
+_OPTIONS_INSIDE = re.compile(r"\(A\).*?\(B\).*?\(C\)|\sA\)\s.*?\sB\)\s.*?\sC\)\s", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -31,10 +32,21 @@ class Encoded:
     n_prompt: int
 
 
-def user_turn(domain: str, question: str, starter_code: str = "") -> str:
+def shows_options(question: str) -> bool:
+    """Whether a question shows lettered options, so that its answer is a letter."""
+    return bool(_OPTION_LINES.search(question) or _OPTIONS_INSIDE.search(question))
+
+
+def user_turn(instruction: str, question: str, starter_code: str = "") -> str:
     """The user's message: question, starter code if there is any, instruction."""
     starter = f"\nStart from:\n```python\n{starter_code.rstrip()}\n```" if starter_code else ""
-    return f"{question}{starter}\n{INSTRUCTION[domain]}"
+    return f"{question}{starter}\n{instruction}"
+
+
+def row_turn(domain: Domain, row: dict) -> str:
+    """The user's message of a training row: question, starter_code, and the instruction that fits the question."""
+    instruction = domain.instruction_for(shows_options(row["question"]))
+    return user_turn(instruction, row["question"], row.get("starter_code", ""))
 
 
 def render_prompt(tokenizer: Any, user: str) -> str:
@@ -54,10 +66,9 @@ def render_target(thinking: str, response: str) -> str:
     return f"{thinking.strip()}\n{THINK_CLOSE}\n\n{response.strip()}"
 
 
-def encode(tokenizer: Any, row: dict) -> Encoded:
-    """Token ids of a curated row. Prompt and target are tokenized apart, as they are when sampling."""
-    user = user_turn(row["domain"], row["question"], row.get("starter_code", ""))
-    prompt = encode_prompt(tokenizer, user)
+def encode_row(tokenizer: Any, domain: Domain, row: dict) -> Encoded:
+    """Token ids of a training row. Prompt and target are tokenized apart, as they are when sampling."""
+    prompt = encode_prompt(tokenizer, row_turn(domain, row))
     target = tokenizer.encode(render_target(row["thinking"], row["response"]), add_special_tokens=False)
     return Encoded([*prompt, *target, tokenizer.eos_token_id], len(prompt))
 

@@ -1,6 +1,6 @@
 """Merge recipes: any nesting of merge methods as data, for params, files and mergekit's YAML.
 
-    {method: fusion, base: code, right: {method: fusion, base: science, right: math}}
+    {method: fusion, base: code, other: {method: fusion, base: science, other: math}}
 
 is the released order (math & science) & code: science takes entries of math, then code takes entries of the result
 (ledger §3.1). A string names a model; where its folder is, is said elsewhere.
@@ -18,8 +18,8 @@ _MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
 _SPARSE = {"models", "base", "normalize", "lambda", "rescale"}
 # What each method takes: keys of the recipe, and keys of each of its models beside `model`.
 TAKES: dict[str, tuple[set[str], set[str]]] = {
-    "fusion": ({"base", "right", "reading", "iqr_multiplier"}, set()),
-    "slerp": ({"base", "right", "t"}, set()),
+    "fusion": ({"base", "other", "reading", "iqr_multiplier"}, set()),
+    "slerp": ({"base", "other", "t"}, set()),
     "linear": ({"models", "normalize"}, {"weight"}),
     "task_arithmetic": (_SPARSE - {"rescale"}, {"weight"}),
     "ties": (_SPARSE, {"weight", "density"}),
@@ -30,7 +30,7 @@ TAKES: dict[str, tuple[set[str], set[str]]] = {
     "breadcrumbs": (_SPARSE, {"weight", "density", "gamma"}),
     "breadcrumbs_ties": (_SPARSE, {"weight", "density", "gamma"}),
 }
-_NEEDED = {"base", "right", "models", "t"}
+_NEEDED = {"base", "other", "models", "t"}
 FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # beside recipe and models
 
 
@@ -49,11 +49,11 @@ class Input(_Block):
 
 
 class Recipe(_Block):
-    """One merge step. base keeps what the others do not change; right is the other model of a two-model method."""
+    """One merge step. base keeps what the others do not change; other is the other model of a two-model method."""
 
     method: Literal[tuple(TAKES)]
     base: "str | Recipe | None" = None
-    right: "str | Recipe | None" = None
+    other: "str | Recipe | None" = None
     models: list[Input] | None = Field(default=None, min_length=1)
     reading: Literal[READINGS] | None = None  # null: what the whole merge uses
     iqr_multiplier: float | None = Field(default=None, ge=0)
@@ -79,7 +79,7 @@ class Recipe(_Block):
     @property
     def parts(self) -> "tuple[str | Recipe, ...]":
         """What the method merges, in the order of its blocks: the base first."""
-        pair = [part for part in (self.base, self.right) if part is not None]
+        pair = [part for part in (self.base, self.other) if part is not None]
         return (*pair, *(one.model for one in self.models or ()))
 
     @property
@@ -105,7 +105,7 @@ def describe(recipe: Recipe | str) -> str:
     if isinstance(recipe, str):
         return recipe
     if recipe.method == "fusion":
-        parts = [f"({describe(p)})" if isinstance(p, Recipe) else p for p in (recipe.right, recipe.base)]
+        parts = [f"({describe(p)})" if isinstance(p, Recipe) else p for p in (recipe.other, recipe.base)]
         return " & ".join(parts)
     return f"{recipe.method}({', '.join(describe(p) for p in recipe.parts)})"
 

@@ -12,6 +12,7 @@ from tinyr1.core import machine
 from tinyr1.core.artifact import check, digest, file_hash, read_json, write_atomic
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import Params
 
 # What a record holds at the least; one without it was cut short or changed by hand.
 RECORD_KEYS = {"key", "notebook", "finished", "code", "machine", "params", "seconds", "artifacts"}
@@ -87,23 +88,33 @@ def require(cfg: Config, stage: str) -> dict:
     return entry
 
 
-# Sections of the params file that decide what each stage makes.
-SECTIONS = {
-    "01_data_curation": ("seed", "backbone", "sources", "curate", "evaluate"),
-    "02_branch_sft": ("trainer", "branch"),
-    "03_fusion_merge": ("merge",),
-    "04_evaluation": ("evaluate",),
-    "05_ablations": (),
-}
+def determines(params: Params, stage: str) -> dict:
+    """The parameters that decide what a stage makes, beside what the stages before it made."""
+    p = params.model_dump(mode="json")
+    domains = p["domains"].items()
+    distill = p["backbone"].get("distill") or {}
+    return {
+        "01_data_curation": {
+            **{key: p[key] for key in ("seed", "curate")}, "split": p["evaluate"]["split"],
+            "backbone": [p["backbone"][key] for key in ("model", "revision", "chat_template")],
+            "domains": {name: {k: v for k, v in block.items() if k != "sft"} for name, block in domains},
+        },
+        "02_branch_sft": {
+            "trainer": p["trainer"], "mixture": p["mixture"], "distill": distill,
+            "sft": {name: block["sft"] for name, block in domains},
+        },
+        "03_fusion_merge": {"merge": p["merge"]},
+        "04_evaluation": {"evaluate": p["evaluate"]},
+        "05_ablations": {},
+    }[stage]  # fmt: skip
 
 
 def stage_key(cfg: Config, stage: str) -> str:
     """Hash of what determines a stage: its parameters and what the stage before it made."""
-    params = cfg.params.model_dump(mode="json")
     i = STAGES.index(stage)
     before = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
     made = {name: item["content"] for name, item in before["artifacts"].items()}
-    return digest([stage, {s: params[s] for s in SECTIONS[stage]}, before["key"], made])
+    return digest([stage, determines(cfg.params, stage), before["key"], made])
 
 
 def notebook_hash(stage: str) -> str:

@@ -21,20 +21,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyr1.core.config import RELEASES, Benchmark
+from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import RELEASES, Benchmark, LiveCodeBenchmark, MiniatureBenchmark
 from tinyr1.data import files
 from tinyr1.data.answers import integer
 from tinyr1.data.files import column
 
 Question = dict
-DOMAIN = {"aime": "math", "gpqa": "science", "livecodebench": "code"}
-KIND = {"math": "integer", "science": "option", "code": "program"}
 DECODED_LIMIT = 512 << 20  # bytes; the largest LiveCodeBench problem unpacks to far less
 AIME_IDS = ("id", "source", "problem_idx")  # math-ai's and yentinglin's, the released script's, MathArena's
 PRIVATE = ("gpqa",)  # its authors ask that no question appears in plain text
 
-# LiveCodeBench's ERRATA.md: AtCoder problems by id, LeetCode's by the words of their title (evaluation.md §1.1)
+# LiveCodeBench's ERRATA.md: AtCoder problems by id, LeetCode's by the words of their title (docs/evaluation.md §1.1)
 ERRATA = {
     "several right answers": (
         "abc311_c", "abc326_d", "abc327_b", "abc333_e", "abc343_e", "abc362_c", "arc185_c", "abc343_a",
@@ -75,77 +74,81 @@ class Loaded:
         return asdict(self.source)
 
 
-def domain_of(name: str, benchmark: Benchmark) -> str:
-    """math, science or code; a miniature benchmark says it in its name: mini-math."""
-    if benchmark.kind != "miniature":
-        return DOMAIN[benchmark.kind]
-    domain = name.rpartition("-")[2]
-    if domain not in KIND:
-        raise UserError(f"evaluate.benchmarks.{name}: call it mini-math, mini-science or mini-code")
-    return domain
-
-
-def load(name: str, benchmark: Benchmark, split: str, levels: dict[str, list[int]], seed: int) -> Loaded:
+def load(name: str, domain: str, benchmark: Benchmark, split: str, seed: int) -> Loaded:
     """The questions of a benchmark and what they were read from.
 
-    split, levels and seed are the miniature's. UserError when a file, a column or a day is missing, a line is
-    malformed, an id occurs twice, or a file is not the one that params pin.
+    split and seed are the miniature's. UserError when a file, a column or a day is missing, a line is malformed, an id
+    occurs twice, or a file is not the one that params pin.
     """
-    domain, where = domain_of(name, benchmark), f"evaluate.benchmarks.{name}"
-    located = None if benchmark.kind == "miniature" else files.find(name, benchmark)
+    where = f"domains.{domain}.benchmarks.{name}"
+    located = None if isinstance(benchmark, MiniatureBenchmark) else files.find(where, benchmark)
     try:
         if located is None:
-            questions, rows, late = _miniature(domain, split, levels, seed, benchmark.questions), benchmark.questions, 0
+            questions, rows, late = _miniature(benchmark, split, seed), benchmark.questions, 0
         else:
-            questions, rows, late = _read(located.paths, domain, benchmark)
+            questions, rows, late = _read(located.paths, benchmark)
         _check(questions, rows, benchmark)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    common = {"benchmark": name, "domain": domain, "kind": KIND[domain], "private": benchmark.kind in PRIVATE}
+    common = {"benchmark": name, "domain": domain, "kind": benchmark.answers, "private": benchmark.kind in PRIVATE}
     questions = [q | common for q in questions[: benchmark.questions]]
+    lcb = isinstance(benchmark, LiveCodeBenchmark)
     source = Source(
-        benchmark=name, path=benchmark.path, revision=benchmark.revision, release=benchmark.release,
-        window=benchmark.window, sha256=located and located.sha256, rows=rows, questions=len(questions),
+        benchmark=name, path=located and benchmark.path, revision=located and benchmark.revision,
+        release=benchmark.release if lcb else None, window=tuple(map(str, benchmark.window)) if lcb else None,
+        sha256=located and located.sha256, rows=rows, questions=len(questions),
         errata=sum(bool(q.get("erratum")) for q in questions), late_on_last_day=late,
     )  # fmt: skip
     return Loaded(questions, source)
 
 
+def load_all(cfg: Config) -> dict[str, Loaded]:
+    """Every benchmark of a run with the source of its questions, by benchmark name."""
+    p = cfg.params
+    return {name: load(name, p.domain_of[name], b, p.evaluate.split, p.seed) for name, b in p.benchmarks.items()}
+
+
 def _check(questions: list[Question], rows: int, benchmark: Benchmark) -> None:
-    expected = RELEASES.get(benchmark.release, rows)
-    if rows != expected:
-        raise UserError(
-            f"{benchmark.path} holds {rows} problems, {benchmark.release} has {expected}; a file is cut off, or is "
-            "of another release"
-        )
+    if isinstance(benchmark, MiniatureBenchmark):
+        return
+    window = ""
+    if isinstance(benchmark, LiveCodeBenchmark):
+        expected = RELEASES.get(benchmark.release, rows)
+        if rows != expected:
+            raise UserError(
+                f"{benchmark.path} holds {rows} problems, {benchmark.release} has {expected}; a file is cut off, or is "
+                "of another release"
+            )
+        window = f" from {benchmark.window[0]} to {benchmark.window[1]}"
     if not questions:
-        window = f" from {benchmark.window[0]} to {benchmark.window[1]}" if benchmark.window else ""
         raise UserError(f"{benchmark.path} holds no question{window}; it has {rows} rows")
     seen: set[str] = set()
     if twice := sorted({q["id"] for q in questions if q["id"] in seen or seen.add(q["id"])}):
         raise UserError(f"question ids occur twice: {', '.join(twice[:5])}; give each question one id")
 
 
-def _miniature(domain: str, split: str, levels: dict[str, list[int]], seed: int, n: int) -> list[Question]:
+def _miniature(benchmark: MiniatureBenchmark, split: str, seed: int) -> list[Question]:
     from tinyr1.data.miniature import raw  # the real runs need none of it
 
-    rows = [raw.question_row(task, i) for i, task in enumerate(raw.take(domain, split, levels[domain], seed, n))]
-    build = {"math": _integer, "science": _lettered, "code": _program}[domain]
+    tasks = raw.take(benchmark.tasks, split, benchmark.levels, seed, benchmark.questions)
+    rows = [raw.question_row(task, i) for i, task in enumerate(tasks)]
+    build = {"integer": _integer, "option": _lettered, "program": _program}[benchmark.answers]
     return [build(row, Path("the miniature"), i) for i, row in enumerate(rows)]
 
 
-def _read(paths: tuple[Path, ...], domain: str, benchmark: Benchmark) -> tuple[list[Question], int, int]:
+def _read(paths: tuple[Path, ...], benchmark: Benchmark) -> tuple[list[Question], int, int]:
     """(questions, rows in the files, contests late on the last day); rows outside the window are not decoded."""
     build = {"aime": _competition, "gpqa": _options, "livecodebench": _program}[benchmark.kind]
+    first, last = map(str, benchmark.window) if isinstance(benchmark, LiveCodeBenchmark) else ("", "")
     questions, total, late = [], 0, 0
     for path in paths:
         for i, row in enumerate(files.rows(path)):
             total += 1
-            if benchmark.window is not None:
+            if last:
                 day, _, clock = str(column(row, path, "contest_date")).partition("T")
-                if not benchmark.window[0] <= day <= benchmark.window[1]:
+                if not first <= day <= last:
                     continue
-                late += day == benchmark.window[1] and clock.strip("0:.Z+") != ""
+                late += day == last and clock.strip("0:.Z+") != ""
             questions.append(build(row, path, i))
     return questions, total, late
 
@@ -171,7 +174,7 @@ def _competition(row: dict, path: Path, i: int) -> Question:
 
 
 def _options(row: dict, path: Path, i: int) -> Question:
-    """A GPQA row; its options keep the order of the file, the right one first. `tinyr1.evaluate.protocol` orders them."""
+    """A GPQA row; its options keep the order of the file, the right one first. The protocol orders them."""
     wrong = [column(row, path, f"Incorrect Answer {n}") for n in (1, 2, 3)]
     options = [str(column(row, path, "Correct Answer")), *map(str, wrong)]
     name = str(column(row, path, "Record ID"))
@@ -220,7 +223,7 @@ class _TextOnly(pickle.Unpickler):
 
 
 def _tests(field: str | list) -> list[dict]:
-    """Test cases of LiveCodeBench: JSON, or base64 of zlib of a pickled JSON string (evaluation.md §1.1)."""
+    """Test cases of LiveCodeBench: JSON, or base64 of zlib of a pickled JSON string (docs/evaluation.md §1.1)."""
     if isinstance(field, str):
         field = json.loads(field if field.lstrip().startswith("[") else _unpacked(field))
     if not isinstance(field, list) or not all(isinstance(t, dict) and {"input", "output"} <= t.keys() for t in field):

@@ -7,7 +7,7 @@
     hf://owner/dataset/folder/file.jsonl   one file of a hub dataset, at the commit that `revision` names
     hf://owner/dataset                     LiveCodeBench only: the files of its `release`
 
-No dataset script is ever run: LiveCodeBench ships one, and its files are read instead (evaluation.md §1.1).
+No dataset script is ever run: LiveCodeBench ships one, and its files are read instead (docs/evaluation.md §1.1).
 """
 
 import csv
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyr1.core import artifact, hub, jsonl
-from tinyr1.core.config import HUB, ROOT, Benchmark
+from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import HUB, AimeBenchmark, GpqaBenchmark, LiveCodeBenchmark
 
+Published = AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark
 PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 csv.field_size_limit(1 << 24)  # characters; the default of 131,072 is below the longest GPQA explanations allowed
@@ -35,9 +37,8 @@ class Files:
     revision: str | None  # commit of a hub dataset
 
 
-def find(name: str, benchmark: Benchmark) -> Files:
-    """The files of benchmark `name`. UserError when one is missing, refused or altered."""
-    where = f"evaluate.benchmarks.{name}"
+def find(where: str, benchmark: Published) -> Files:
+    """The files of a benchmark. UserError, which begins with `where`, when one is missing, refused or altered."""
     paths = _hub(where, benchmark) if benchmark.path.startswith(HUB) else _local(where, benchmark)
     sha256 = checksum(paths)
     if benchmark.sha256 not in (None, sha256):
@@ -62,12 +63,16 @@ def release_files(release: str) -> list[str]:
     return [f"test{i or ''}.jsonl" for i in (0, *range(2, int(release[-1]) + 1))]
 
 
-def _local(where: str, benchmark: Benchmark) -> list[Path]:
+def _release(benchmark: Published) -> str | None:
+    return benchmark.release if isinstance(benchmark, LiveCodeBenchmark) else None
+
+
+def _local(where: str, benchmark: Published) -> list[Path]:
     path = ROOT / benchmark.path
-    if path.is_dir() and benchmark.release:
-        files = [path / file for file in release_files(benchmark.release)]
+    if path.is_dir() and (release := _release(benchmark)):
+        files = [path / file for file in release_files(release)]
         if absent := [file.name for file in files if not file.is_file()]:
-            raise UserError(f"{where}: {benchmark.release} needs {', '.join(absent)} in {path}; put them there")
+            raise UserError(f"{where}: {release} needs {', '.join(absent)} in {path}; put them there")
         return files
     files = sorted(p for p in path.glob("*") if p.suffix in SUFFIXES) if path.is_dir() else [path]
     if not files or not all(p.is_file() for p in files):
@@ -76,9 +81,9 @@ def _local(where: str, benchmark: Benchmark) -> list[Path]:
     return files
 
 
-def _hub(where: str, benchmark: Benchmark) -> list[Path]:
+def _hub(where: str, benchmark: Published) -> list[Path]:
     owner, dataset, *rest = benchmark.path.removeprefix(HUB).split("/")
-    names = ["/".join(rest)] if rest else release_files(benchmark.release)
+    names = ["/".join(rest)] if rest else release_files(_release(benchmark))
     return [hub.dataset_file(where, f"{owner}/{dataset}", name, benchmark.revision) for name in names]
 
 

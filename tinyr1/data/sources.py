@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from tinyr1.core import hub
-from tinyr1.core.config import ROOT, Config, Source
+from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import FileSource, Source
 from tinyr1.data import files
 
 SUFFIXES = (".jsonl", ".parquet")
-# Columns that a row must have for its reader in `tinyr1.data.curate`; the rest of a dataset may be cut away.
+# Columns that a row must have for its reader in `tinyr1.data.readers`; the rest of a dataset may be cut away.
 REQUIRED = {
     "openr1_math": ("problem", "answer", "question_type", "source", "generations", "correctness_math_verify"),
     "openthoughts": ("conversations",),
@@ -17,42 +18,36 @@ REQUIRED = {
 }
 
 
-def read_all(cfg: Config, domain: str) -> list[tuple[Source, Iterator[dict]]]:
-    """Every source of a run's domain with its raw rows, which are read as they are asked for."""
-    p = cfg.params
-    levels = (p.curate.levels or {}).get(domain, [])
-    return [(source, read(source, domain, levels, p.seed)) for source in p.sources[domain]]
-
-
-def read(source: Source, domain: str, levels: list[int], seed: int) -> Iterator[dict]:
-    """Raw rows in their dataset's own columns, at most `source.rows` of them.
+def read_source(source: Source, domain: str, seed: int) -> Iterator[dict]:
+    """Raw rows in their dataset's own columns, at most `source.rows` of them, read as they are asked for.
 
     UserError when a file or dataset cannot be read, or a row lacks a column that the reader needs.
     """
-    where = f"sources.{domain}"
-    if source.kind == "miniature":
-        rows = _miniature(source, domain, levels, seed)
-    else:
-        rows = _files(source, where) if source.kind == "files" else hub.dataset_rows(where, source.path, source.config, source.revision)
+    where = f"domains.{domain}.sources"
     needed = {*REQUIRED[source.columns], *source.keep}
-    for i, row in enumerate(rows):
+    for i, row in enumerate(_raw_rows(source, where, seed)):
         if i == source.rows:
             return
         if missing := sorted(needed - row.keys()):
+            name = source.kind if source.kind == "miniature" else source.path
             raise UserError(
-                f"{where}: row {i + 1} of {source.path or source.kind} has no column {', '.join(missing)}; it has "
-                f"{', '.join(sorted(row))}. Is `columns: {source.columns}` right?"
+                f"{where}: row {i + 1} of {name} has no column {', '.join(missing)}; it has {', '.join(sorted(row))}. "
+                f"Is `columns: {source.columns}` right?"
             )
         yield row
 
 
-def _miniature(source: Source, domain: str, levels: list[int], seed: int) -> Iterator[dict]:
-    from tinyr1.data.miniature import raw  # the real runs need none of it
+def _raw_rows(source: Source, where: str, seed: int) -> Iterator[dict]:
+    if source.kind == "miniature":
+        from tinyr1.data.miniature import raw  # the real runs need none of it
 
-    return raw.rows(domain, source.columns, source.rows, levels, seed)
+        return raw.rows(source.tasks, source.columns, source.rows, source.levels, seed)
+    if source.kind == "files":
+        return _files(source, where)
+    return hub.dataset_rows(where, source.path, source.config, source.revision)
 
 
-def _files(source: Source, where: str) -> Iterator[dict]:
+def _files(source: FileSource, where: str) -> Iterator[dict]:
     """Rows of a JSONL or parquet file, or of all in a folder. UserError names file and row of one that is damaged."""
     path = ROOT / source.path
     found = [p for p in (path, *sorted(path.rglob("*"))) if p.suffix in SUFFIXES and p.is_file()]

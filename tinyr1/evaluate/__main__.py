@@ -17,15 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from pydantic import ValidationError
 
 from tinyr1.core import artifact, config, hub, jsonl, machine, record
 from tinyr1.core.checkpoints import CHECKPOINT, read_config
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.params import Params
+from tinyr1.data import benchmarks
 from tinyr1.evaluate import against, compare, lm_eval, stage
 from tinyr1.evaluate import protocol as protocols
-from tinyr1.sampling import preflight
+from tinyr1.sampling import preflight, requests
 
 # Benchmarks that a params file need not have: whose settings they take, and their own questions. The paper has no AIME
 # 2025. lm-evaluation-harness reads the same dataset: columns problem, answer, id; 30 rows, both exams.
@@ -91,35 +92,45 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def settings(a: argparse.Namespace, params: config.Params) -> config.Params:
+def settings(a: argparse.Namespace, params: Params) -> Params:
     """The params file with the command line's options; UserError lists what does not fit."""
-    data = params.model_dump(mode="python")
+    data = params.model_dump(mode="json")
+    benchmarks = _benchmarks(a, data)
+    for domain in data["domains"].values():
+        domain["benchmarks"] = {name: b for name, b in domain["benchmarks"].items() if name in benchmarks}
+    for pair in a.path:
+        name, _, path = pair.partition("=")
+        name = ALIASES.get(name, name)
+        if name not in benchmarks or not path:
+            raise UserError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
+        benchmarks[name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
+    for key, value in (("samples", a.samples), ("max_tokens", a.max_tokens), ("questions", a.questions)):
+        if value is not None:
+            for benchmark in benchmarks.values():
+                benchmark[key] = value
     e = data["evaluate"]
+    e |= {k: v for k in ("protocol", "temperature", "top_p") if (v := getattr(a, k)) is not None}
+    e["engine"] = _endpoint(a) or e["engine"]
+    try:
+        return config.validate(data, "")
+    except UserError as error:
+        lines = [_as_option(line.removeprefix(": ")) for line in str(error).splitlines()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _benchmarks(a: argparse.Namespace, data: dict) -> dict[str, dict]:
+    """The blocks of the benchmarks that the command names, by name; twins are put into `data` beside their model."""
+    for twin, (model, own) in TWINS.items():
+        for domain in data["domains"].values():
+            if model in domain["benchmarks"] and twin not in domain["benchmarks"]:
+                domain["benchmarks"][twin] = domain["benchmarks"][model] | own
+    known = {name: block for domain in data["domains"].values() for name, block in domain["benchmarks"].items()}
     wanted = [ALIASES.get(name.strip(), name.strip()) for name in a.benchmarks.split(",")]
-    known = e["benchmarks"]
-    known = {name: known[twin] | own for name, (twin, own) in TWINS.items() if twin in known} | known
     if unknown := sorted(set(wanted) - set(known)):
         raise UserError(
             f"--benchmarks: {', '.join(unknown)}: not in params/{a.run}.yaml, which gives {', '.join(sorted(known))}"
         )
-    e["benchmarks"] = {name: dict(known[name]) for name in wanted}
-    for pair in a.path:
-        name, _, path = pair.partition("=")
-        name = ALIASES.get(name, name)
-        if name not in wanted or not path:
-            raise UserError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
-        e["benchmarks"][name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
-    for key, value in (("samples", a.samples), ("max_tokens", a.max_tokens), ("questions", a.questions)):
-        if value is not None:
-            for benchmark in e["benchmarks"].values():
-                benchmark[key] = value
-    e |= {k: v for k in ("protocol", "temperature", "top_p") if (v := getattr(a, k)) is not None}
-    e["engine"] = _endpoint(a) or e["engine"]
-    try:
-        return config.Params.model_validate(data)
-    except ValidationError as error:
-        lines = [line for item in error.errors() for line in _explained(item)]
-        raise UserError("\n".join(dict.fromkeys(lines))) from error
+    return {name: known[name] for name in wanted}
 
 
 def _endpoint(a: argparse.Namespace) -> dict | None:
@@ -134,12 +145,13 @@ def _endpoint(a: argparse.Namespace) -> dict | None:
     }  # fmt: skip
 
 
-def _explained(item: dict) -> list[str]:
-    """One pydantic error as lines `option: value rule`; the path in the params file where it is no option's."""
-    if item["loc"][-1:] == ("base_url",):
-        return [f"--endpoint: {item['input']!r} should begin with http:// or https://, without user name or password"]
-    parts = [line.partition(": ") for line in config._explain(item)]
-    return [f"{FLAGS.get(path.rpartition('.')[2], path)}: {rest}" for path, _, rest in parts]
+def _as_option(line: str) -> str:
+    """A problem `path: value rule` with the option in place of the path in the params file, where one sets it."""
+    path, _, rest = line.partition(": ")
+    if path.endswith(".base_url"):
+        value = rest.partition(" ")[0]
+        return f"--endpoint: {value} should begin with http:// or https://, without user name or password"
+    return f"{FLAGS.get(path.rpartition('.')[2], path)}: {rest}"
 
 
 def checkpoint(a: argparse.Namespace) -> Path:
@@ -169,7 +181,7 @@ def identity(a: argparse.Namespace, folder: Path) -> str:
         return artifact.digest(dict(zip([f.name for f in files], pool.map(artifact.file_hash, files), strict=True)))
 
 
-def fitted(params: config.Params, folder: Path) -> config.Params:
+def fitted(params: Params, folder: Path) -> Params:
     """The engine asks for no more context than the model has, unless a max_tokens needs it: then sampling refuses."""
     e = params.evaluate
     if e.engine.kind != "vllm" or not (folder / "config.json").is_file():
@@ -178,7 +190,7 @@ def fitted(params: config.Params, folder: Path) -> config.Params:
         limit = preflight.context_limit(read_config(folder))
     except UserError as error:
         raise UserError(f"--model: {error}") from error
-    longest = max(benchmark.max_tokens for benchmark in e.benchmarks.values())
+    longest = max(benchmark.max_tokens for benchmark in params.benchmarks.values())
     if limit is None or not longest < limit < e.engine.max_model_len:
         return params
     engine = e.engine.model_copy(update={"max_model_len": limit})
@@ -201,7 +213,7 @@ def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:
     if len(asked) != 1:
         raise UserError("--responses: holds the answers of one benchmark; name one in --benchmarks")
     ((name, questions),) = asked.items()
-    rules = protocols.of(cfg.params.evaluate, name)
+    rules = protocols.of(cfg.params, name)
     shown = [q | {"question": _shown(rules, q)} for q in questions]
     keys = {"model_key": cfg.key, "protocol_key": stage.protocol_key(cfg, name, questions)}
     found = lm_eval.load(path, shown, keys["protocol_key"])
@@ -225,9 +237,9 @@ def _shown(rules: protocols.Protocol, question: dict) -> str:
 
 def show_prompts(cfg: Single, asked: dict[str, list[dict]], imported: bool) -> None:
     """One prompt of each benchmark: as the model sees it, or what is sent where somebody else renders it."""
-    prompts, served = preflight.Prompts(), cfg.params.evaluate.engine.kind == "endpoint"
+    prompts, served = requests.Prompts(), cfg.params.evaluate.engine.kind == "endpoint"
     for name, questions in asked.items():
-        request = protocols.requests(protocols.of(cfg.params.evaluate, name), [_public(questions[0])], 1)[0]
+        request = protocols.requests(protocols.of(cfg.params, name), [_public(questions[0])], 1)[0]
         if not (imported or served):
             print(f"[{name}] a prompt, as the model sees it:\n{prompts.text(cfg.checkpoint, request)}\n")
             continue
@@ -248,13 +260,13 @@ def _public(question: dict) -> dict:
 
 def _sent(request: dict) -> str:
     if "messages" not in request:
-        return preflight.raw_prompt(request)
+        return requests.raw_prompt(request)
     return "\n".join(f"{message['role']}: {message['content']}" for message in request["messages"])
 
 
 def run(a: argparse.Namespace) -> None:
     cfg = load(a)
-    loaded = stage.load(cfg)
+    loaded = benchmarks.load_all(cfg)
     asked = {name: one.questions for name, one in loaded.items()}
     if few := [name for name, questions in asked.items() if len(questions) < 2]:
         raise UserError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")

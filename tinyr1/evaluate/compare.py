@@ -1,12 +1,12 @@
 """Graded samples by question, and models against each other on the same questions: paired differences, tests, what the
 sample could have found, and the headline result in words."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from tinyr1.core.config import DOMAINS
 from tinyr1.evaluate import stats
 
 LEVEL = 0.05
@@ -55,15 +55,15 @@ def in_points(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(points=[_points(r) for r in table.itertuples()])
 
 
-def headline(graded: pd.DataFrame, merged: str) -> str:
+def headline(graded: pd.DataFrame, merged: str, experts: Sequence[str]) -> str:
     """One sentence: a merged model against the data mixture (where the run has one), the backbone and the best expert.
 
-    Differences are paired by question and averaged over the benchmarks as those of `tinyr1.report.claims`, each with its own
-    95 % interval. The best expert is the one with the highest average in these samples, which flatters it a little.
+    Differences are paired by question and averaged over the benchmarks, as for `tinyr1.report.claims`, each with its
+    own 95 % interval. The best expert is the one with the highest average in these samples, which flatters it a little.
     """
     shares = by_question(graded).share.unstack("model")
     names = shares.index.unique("benchmark")
-    best = shares[list(DOMAINS)].groupby("benchmark").mean().mean().idxmax()
+    best = shares[list(experts)].groupby("benchmark").mean().mean().idxmax()
     others = {"mixture": "the data mixture", "backbone": "the backbone", best: f"the best expert, {best}"}
     clauses = []
     for name in [name for name in others if name in shares]:

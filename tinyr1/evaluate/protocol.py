@@ -1,8 +1,8 @@
 """Evaluation protocols as data: all that decides a score besides the model and the questions.
 
-    released   what the authors' scripts do (ledger §4.1-4.4), faults included; `known_faults` names them
+    released   what the authors' scripts do (docs/fidelity.md §4.1-4.4), faults included; `known_faults` names them
     sound      prompts of `tinyr1.core.prompts`, as in training; balanced option orders; strict extraction after the
-               thinking (evaluation.md §4.3, §5, §6)
+               thinking (docs/evaluation.md §4.3, §5, §6)
 
 Params give k, temperature, top_p and max_tokens; a protocol adds prompts, seeds, stop rules, option order, extraction
 and grader. `requests` makes what a model is asked, `describe` what is printed and stored with every number.
@@ -13,12 +13,11 @@ from random import Random
 from string import Template
 
 from tinyr1.core import artifact, prompts
-from tinyr1.core.config import Evaluate
-from tinyr1.data import benchmarks
+from tinyr1.core.params import Benchmark, Domain, Params
 
 LETTERS = "ABCD"
 PAPER = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}  # paper §3.1.2
-GRADING = ("option_order", "reads", "truncated_counts", "extraction", "grader")  # what `tinyr1.evaluate.grading.grade` reads of it
+GRADING = ("option_order", "reads", "truncated_counts", "extraction", "grader")  # the rules that make an outcome
 PAPER_SAMPLES = {"aime": 16, "gpqa": 4, "livecodebench": 4}
 
 
@@ -63,7 +62,8 @@ class Protocol:
     @property
     def template_hash(self) -> str:
         """Hash of the prompt texts alone."""
-        return artifact.digest([self.system, self.prompt, self.prompt_with_starter, self.chat_template, self.open_think])
+        texts = [self.system, self.prompt, self.prompt_with_starter]
+        return artifact.digest([*texts, self.chat_template, self.open_think])
 
     def sampling(self) -> dict:
         """What an engine needs to draw samples. seed: of sample 0; sample i has seed + i; None: the engine's alone."""
@@ -86,30 +86,31 @@ class Protocol:
         return tuple(f"{name} {ours}, paper {theirs}" for name, ours, theirs in pairs if ours != theirs)
 
 
-def of(evaluate: Evaluate, name: str) -> Protocol:
+def of(params: Params, name: str) -> Protocol:
     """The protocol of benchmark `name`: the rules of evaluate.protocol with the sampling parameters of params."""
-    benchmark = evaluate.benchmarks[name]
-    domain = benchmarks.domain_of(name, benchmark)
-    rules = RELEASED[benchmark.kind] if evaluate.protocol == "released" else _sound(domain, benchmark.kind)
+    evaluate, benchmark = params.evaluate, params.benchmarks[name]
+    domain = params.domains[params.domain_of[name]]
+    rules = RELEASED[benchmark.kind] if evaluate.protocol == "released" else _sound(domain, benchmark)
     return Protocol(
         name=evaluate.protocol, benchmark=name, kind=benchmark.kind, temperature=evaluate.temperature,
         top_p=evaluate.top_p, samples=benchmark.samples, max_tokens=benchmark.max_tokens, **rules,
     )  # fmt: skip
 
 
-def _sound(domain: str, kind: str) -> dict:
-    has_options = kind == "gpqa"
+def _sound(domain: Domain, benchmark: Benchmark) -> dict:
+    has_options = benchmark.kind == "gpqa"  # as texts to be ordered; the miniature's stand in the question
     question = "${question}\n${options}" if has_options else "${question}"
-    graders = {"math": ("boxed_integer", "integer"), "science": ("anchored_option", "option"),
-               "code": ("last_fence", "program")}  # fmt: skip
-    extraction, grader = graders[domain]
+    instruction = domain.instruction_for(benchmark.answers == "option").replace("$", "$$")  # of a string.Template
+    extraction = {"integer": "boxed_integer", "option": "anchored_option", "program": "last_fence"}[benchmark.answers]
     return {
-        "system": None, "prompt": prompts.user_turn(domain, question),
-        "prompt_with_starter": prompts.user_turn(domain, question, "${starter_code}") if domain == "code" else None,
+        "system": None, "prompt": prompts.user_turn(instruction, question),
+        "prompt_with_starter": (
+            prompts.user_turn(instruction, question, "${starter_code}") if benchmark.answers == "program" else None
+        ),
         "chat_template": True, "open_think": True, "first_seed": None,
         "stop": (), "stop_token_ids": (), "option_order": "balanced" if has_options else None,
         "option_layout": "lines" if has_options else None, "reads": "final", "truncated_counts": False,
-        "extraction": extraction, "grader": grader,
+        "extraction": extraction, "grader": benchmark.answers,
     }  # fmt: skip
 
 
@@ -119,10 +120,10 @@ _LCB_TASK = (
 )
 _TEMPLATE_DECIDES = "whether the prompt opens the think tag depends on the revision of the tokenizer's template"
 _WHOLE = "the thinking and texts cut off at the token limit are searched for an answer too"
-_VERSIONS = "the engine and library versions of the scripts, two sets of which are documented (ledger C19)"
+_VERSIONS = "the engine and library versions of the scripts, two sets of which are documented (docs/fidelity.md C19)"
 
 RELEASED: dict[str, dict] = {
-    # ledger §4.2
+    # docs/fidelity.md §4.2
     "aime": {
         "system": None,
         "prompt": "<｜begin▁of▁sentence｜>Please reason step by step, and put your final answer within \\boxed{}."
@@ -149,7 +150,7 @@ RELEASED: dict[str, dict] = {
             _VERSIONS,
         ),
     },
-    # ledger §4.3
+    # docs/fidelity.md §4.3
     "gpqa": {
         "system": "You are a helpful and harmless assistant. You should think step-by-step.",
         "prompt": "Return your final response within \\boxed{{}} and only include the letter choice (A, B, C, or D) as "
@@ -170,7 +171,7 @@ RELEASED: dict[str, dict] = {
         ),
         "not_reproduced": ("a failed run counts -1 in the scripts' mean", _VERSIONS),
     },
-    # ledger §4.4
+    # docs/fidelity.md §4.4
     "livecodebench": {
         "system": None,
         "prompt": _LCB_TASK + "Read the inputs from stdin solve the problem and write the answer to stdout (do not "
@@ -190,8 +191,8 @@ RELEASED: dict[str, dict] = {
         "not_reproduced": (
             "a second BOS before the rendered template",
             "18 s of wall clock for a test and 60 s for all tests of a problem",
-            "output compared with a tolerance that lets some wrong answers pass (evaluation.md §1.3); the official "
-            "comparison here",
+            "output compared with a tolerance that lets some wrong answers pass (docs/evaluation.md §1.3); the "
+            "official comparison here",
             "the release latest on the day; params pin one",
             _VERSIONS,
         ),

@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 
 from tinyr1.core import artifact, jsonl, launch, machine
-from tinyr1.core.config import SCORE_COLUMNS, Config, Engine
+from tinyr1.core.config import SCORE_COLUMNS, Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import Engine
 from tinyr1.core.progress import say
 from tinyr1.core.prompts import split_response
-from tinyr1.data import benchmarks
 from tinyr1.evaluate import lm_eval, stats
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.compare import by_question
 from tinyr1.evaluate.grading import grade, grades, programs, selftest
 from tinyr1.evaluate.grading.math_verify import Verifier
 from tinyr1.sampling import responses
-from tinyr1.sampling.process import CPU_ENVIRONMENT
+from tinyr1.sampling.vllm import CPU_ENVIRONMENT
 from tinyr1.sandbox.runner import Runner
 
 SHOWN_CHARACTERS = 1500  # of each end of an answer
@@ -34,24 +34,10 @@ QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95
 GRADED_COLUMNS = ("model", "benchmark", "question", "family", "sample", "outcome", "extracted", "n_tokens", "text")
 
 
-def questions(cfg: Config) -> dict[str, list[dict]]:
-    """Questions of every benchmark of the run, by benchmark name."""
-    return {name: loaded.questions for name, loaded in load(cfg).items()}
-
-
-def load(cfg: Config) -> dict[str, benchmarks.Loaded]:
-    """Every benchmark of the run with the source of its questions, by benchmark name."""
-    p = cfg.params
-    return {
-        name: benchmarks.load(name, b, p.evaluate.split, p.curate.levels or {}, p.seed)
-        for name, b in p.evaluate.benchmarks.items()
-    }
-
-
 def protocol(cfg: Config, name: str, asked: list[dict]) -> dict:
     """All that decides a score besides the model; stored with it."""
     e = cfg.params.evaluate
-    rules = protocols.of(e, name)
+    rules = protocols.of(cfg.params, name)
     return rules.describe() | {
         "split": e.split, "n_problems": len(asked), "seed": cfg.params.seed,
         "responses": protocols.response_key(rules, asked)[:16],
@@ -62,7 +48,7 @@ def protocol(cfg: Config, name: str, asked: list[dict]) -> dict:
 def protocol_key(cfg: Config, name: str, asked: list[dict]) -> str:
     """Hash of all that shapes the responses of a model; each response carries it."""
     p = protocol(cfg, name, asked)
-    key = protocols.response_key(protocols.of(cfg.params.evaluate, name), asked)
+    key = protocols.response_key(protocols.of(cfg.params, name), asked)
     return artifact.digest([key, p["split"], p["seed"], p["engine"]])
 
 
@@ -88,9 +74,9 @@ def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]
     e = cfg.params.evaluate
 
     def job(model: str, name: str) -> dict:
-        rules = protocols.of(e, name)
+        rules = protocols.of(cfg.params, name)
         return {
-            "benchmark": name, "out": str(cfg.responses(model, name)), "sampling": rules.sampling(),
+            "name": name, "out": str(cfg.responses(model, name)), "sampling": rules.sampling(),
             "protocol_key": protocol_key(cfg, name, asked[name]),
             "requests": protocols.requests(rules, asked[name]),
         }  # fmt: skip
@@ -112,7 +98,7 @@ def missing(plan: dict) -> list[str]:
 def notes(plan: dict) -> list[str]:
     """What else the files of responses hold and no score uses, one line for each model and benchmark."""
     return [
-        f"{model['name']}, {job['benchmark']}: {note}"
+        f"{model['name']}, {job['name']}: {note}"
         for model in plan["models"]
         for job in model["jobs"]
         for note in responses.of_job(job, model["key"]).notes()
@@ -163,12 +149,12 @@ def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
     """One row for each sample, GRADED_COLUMNS; grades of an earlier call that still hold are kept."""
     plan = generation_plan(cfg, list(cfg.models), asked)
     by_id = {name: {q["id"]: q for q in qs} for name, qs in asked.items()}
-    rules = {name: protocols.of(cfg.params.evaluate, name) for name in asked}
+    rules = {name: protocols.of(cfg.params, name) for name in asked}
     samples = [
         grades.Sample(model["name"], name, response, by_id[name][response["question"]], rules[name])
         for model in plan["models"]
         for job in model["jobs"]
-        for name in [job["benchmark"]]
+        for name in [job["name"]]
         for response in responses.of_job(job, model["key"]).lines
     ]
     found = grades.run(cfg.home / "grades.jsonl", samples, cfg.params.evaluate.sandbox)
@@ -190,7 +176,7 @@ def scores(cfg: Config, graded: pd.DataFrame, paper: dict[tuple[str, str], float
     """
     rows, counts = [], by_question(graded)
     for model in cfg.models:
-        for benchmark in cfg.params.evaluate.benchmarks:
+        for benchmark in cfg.params.benchmarks:
             part = graded[(graded.model == model) & (graded.benchmark == benchmark)]
             asked = counts.loc[model, benchmark]
             estimate = stats.proportion(asked.share.to_numpy())
@@ -209,17 +195,12 @@ def per_question(graded: pd.DataFrame) -> pd.DataFrame:
     return by_question(graded).share.rename("score").reset_index()
 
 
-def domains(cfg: Config) -> dict[str, str]:
-    """Benchmark name -> math, science or code."""
-    return {name: benchmarks.domain_of(name, b) for name, b in cfg.params.evaluate.benchmarks.items()}
-
-
 def gains(cfg: Config, graded: pd.DataFrame) -> pd.DataFrame:
     """Paired gains over the backbone: model, benchmark, mean, low, high (fractions)."""
     shares = by_question(graded).share.unstack("model")
     rows = []
     for model in [m for m in cfg.models if m != "backbone"]:
-        for benchmark in cfg.params.evaluate.benchmarks:
+        for benchmark in cfg.params.benchmarks:
             wide = shares.loc[benchmark]
             estimate = stats.paired(wide[model].to_numpy(), wide["backbone"].to_numpy())
             rows.append({"model": model, "benchmark": benchmark, **asdict(estimate)})
@@ -288,7 +269,7 @@ def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
         rows = [
             row
             for name, questions in asked.items()
-            for row in selftest.run(protocols.of(cfg.params.evaluate, name), questions, runner, verifier)
+            for row in selftest.run(protocols.of(cfg.params, name), questions, runner, verifier)
         ]
     return pd.DataFrame(rows).set_index(["benchmark", "answer"])
 
@@ -322,7 +303,7 @@ def export(
 ) -> None:
     """Graded samples as lm-evaluation-harness writes them; gated questions stay out."""
     texts = {
-        name: [q | {"user": _shown(protocols.of(cfg.params.evaluate, name), q)} for q in questions]
+        name: [q | {"user": _shown(protocols.of(cfg.params, name), q)} for q in questions]
         for name, questions in asked.items()
     }
     gated = {name for name, questions in asked.items() if questions[0]["private"]}

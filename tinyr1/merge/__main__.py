@@ -69,7 +69,7 @@ def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict]:
         if absent := [f"--{name}" for name, folder in experts.items() if folder is None]:
             raise UserError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
         steps, folders = Recipe(method="fusion", base="code",
-                                right=Recipe(method="fusion", base="science", right="math")), experts  # fmt: skip
+                                other=Recipe(method="fusion", base="science", other="math")), experts  # fmt: skip
     own = {k: getattr(a, k) for k in (*recipe.FILE_KEYS, "device", "threads")}
     settings |= {k: v for k, v in own.items() if v is not None}
     return steps, folders, {k: v for k, v in settings.items() if v is not None}

@@ -198,7 +198,7 @@ def _merge_tensor(
         totals = counts if not totals else [None if a is None else a + b for a, b in zip(totals, counts, strict=True)]
     return [
         {"tensor": name, "method": step.recipe.method, "base": _called(step.recipe.base),
-         "right": _called(step.recipe.right), **step.method.statistics(step.state, total)}
+         "other": _called(step.recipe.other), **step.method.statistics(step.state, total)}
         for step, total in zip(root.steps(), totals, strict=True)
     ]  # fmt: skip
 

@@ -71,7 +71,7 @@ def to_mergekit(
 
     def step(recipe: Recipe) -> str:
         base = {} if recipe.base is None else {"base_model": place(recipe.base)}
-        models = [{"model": place(recipe.right)}, {"model": base["base_model"]}] if recipe.right is not None else []
+        models = [{"model": place(recipe.other)}, {"model": base["base_model"]}] if recipe.other is not None else []
         for one in recipe.models or ():
             settings = {k: getattr(one, k) for k in TAKES[recipe.method][1] if getattr(one, k) is not None}
             models.append({"model": place(one.model), "parameters": settings})
@@ -148,10 +148,10 @@ def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
     data: dict[str, Any] = {"method": method}
     if "base" in takes:
         data["base"] = None if base is None else place(base)
-    if "right" in takes:
+    if "other" in takes:
         if len(others) != 1:
             raise UserError(f"{name}: {method} merges a base_model with one other model, found {len(others)}")
-        data["right"] = place(others[0])
+        data["other"] = place(others[0])
     else:
         shared = {k: v for k, v in parameters.items() if k in model_takes}
         listed = others if "base" in takes else models

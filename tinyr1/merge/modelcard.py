@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from tinyr1.core.recipe import Recipe, describe
 
-COLUMNS = ("tensor", "right", "base", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
+COLUMNS = ("tensor", "other", "base", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
 
 
 def card(recipe: Recipe, parents: dict[str, dict[str, str]], settings: dict, rows: list[dict], yaml_text: str) -> str:
@@ -31,7 +31,7 @@ def card(recipe: Recipe, parents: dict[str, dict[str, str]], settings: dict, row
 
 def _numbers(row: dict) -> tuple:
     share = row["selected"] / row["differing"] if row["differing"] else 0.0
-    return (row["tensor"], row["right"], row["base"], f"{row['threshold']:.3g}", f"{share:.4f}",
+    return (row["tensor"], row["other"], row["base"], f"{row['threshold']:.3g}", f"{share:.4f}",
             f"{row['distance_share']:.4f}", f"{row['nonpositive_rows']} of {row['rows']}", row["regime"])  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tinyr1.merge.method import as_rows, borders
 from tinyr1.merge.methods import build
 from tinyr1.merge.reader import Checkpoint
 
-STEP_COLUMNS = ["model", "right", "base", "tensor", "regime", "threshold", "differing", "entries"]
+STEP_COLUMNS = ["model", "other", "base", "tensor", "regime", "threshold", "differing", "entries"]
 
 
 def options(cfg: Config) -> Options:
@@ -33,7 +33,7 @@ def check(cfg: Config) -> None:
     `config.load` cannot tell: the methods need PyTorch, and a params file is read without it.
     """
     chosen, problems = cfg.params.merge, []
-    for name, recipe in chosen.models.items():
+    for name, recipe in cfg.merges.items():
         try:
             build(recipe, chosen.reading, chosen.iqr_multiplier)
         except UserError as error:
@@ -44,7 +44,7 @@ def check(cfg: Config) -> None:
 
 def make(cfg: Config, name: str) -> dict:
     """The merged checkpoint of a run's recipe; kept if it was made from the same branches and settings."""
-    recipe, chosen = cfg.params.merge.models[name], options(cfg)
+    recipe, chosen = cfg.merges[name], options(cfg)
     folders = {leaf: cfg.model(leaf) for leaf in recipe.leaves}
     remedy = cfg.remedy("02_branch_sft")
     inputs = {
@@ -88,7 +88,7 @@ def statistics(folder: Path) -> pd.DataFrame:
 
 def fusion_tables(cfg: Config) -> dict[str, pd.DataFrame]:
     """`statistics` of the fusion steps of every merged model that has any, by model name."""
-    tables = {name: statistics(cfg.model(name)) for name in cfg.params.merge.models}
+    tables = {name: statistics(cfg.model(name)) for name in cfg.merges}
     tables = {name: table[table.method == "fusion"] for name, table in tables.items() if len(table)}
     return {name: table for name, table in tables.items() if len(table)}
 
@@ -104,23 +104,23 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Each fusion step over all tensors, weighted by entries; shares are fractions."""
     rows = []
     for name, table in tables.items():
-        for (right, base), step in table.groupby(["right", "base"], sort=False):
+        for (other, base), step in table.groupby(["other", "base"], sort=False):
             differing = step.differing.sum()
             rows.append({
-                "model": name, "right": right, "base": base,
+                "model": name, "other": other, "base": base,
                 "weights that differ": differing / step.entries.sum(),
                 "taken, of those": step.selected.sum() / max(1, differing),
                 "tensors with threshold 0": step.threshold.le(0).mean(),
                 "rows with KL < 0": step.negative_rows.sum() / max(1, step.rows.sum()),
             })  # fmt: skip
-    columns = ["model", "right", "base"]
+    columns = ["model", "other", "base"]
     return (pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)).set_index("model").round(3)
 
 
 def regimes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Tensors by what fusion did to them, for each step; `everything` and `nothing` are the degenerate regimes."""
     return _joined(tables).pivot_table(
-        index=["model", "right", "base"], columns="regime", values="tensor", aggfunc="count", fill_value=0, sort=False
+        index=["model", "other", "base"], columns="regime", values="tensor", aggfunc="count", fill_value=0, sort=False
     )
 
 

@@ -1,0 +1,86 @@
+"""Attention over a packed sequence: causal, and inside each sample only.
+
+    tokens   a a a b b c c c c          a sample attends to itself, and to what comes before in it;
+    allowed  \\     \\   \\                the (tokens x tokens) mask that says so is never built
+
+The released code lets samples attend to each other for math (docs/fidelity.md §2.5); here packing gives the loss of
+unpacked training.
+"""
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+ATTENTION = "tinyr1_packed"
+PADDED_LIMIT = 1024  # tokens; above it padded scores would take more memory than they save time
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # (1, heads, tokens, head_dim)
+    key: torch.Tensor,  # (1, kv_heads, tokens, head_dim)
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    dropout: float = 0.0,
+    cu_seq_lens_q: torch.Tensor | None = None,  # (samples + 1,) int32
+    max_length_q: int | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each sample only; never builds the (tokens × tokens) mask.
+
+    On a GPU this is PyTorch's variable-length flash attention; on a CPU one small call for each sample, which
+    costs the sum of the squared sample lengths instead of the square of their sum.
+    """
+    if query.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, head_dim)
+        groups = q.shape[1] // k.shape[1]
+        k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+        out = varlen_attn(
+            q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
+            scale=scaling, window_size=(-1, 0),
+        )  # fmt: skip
+        return out[None], None
+    lengths = cu_seq_lens_q.diff().tolist()
+    if max_length_q <= PADDED_LIMIT:
+        out = _padded_attention(query, key, value, lengths, scaling)
+    else:
+        parts = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
+        out = torch.cat([_causal_sdpa(q, k, v, scaling) for q, k, v in parts], dim=2)
+    return out.transpose(1, 2), None  # (1, tokens, heads, head_dim)
+
+
+def _causal_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+
+
+def _padded_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float
+) -> torch.Tensor:
+    """Attention over samples padded to the longest, as three batched products.
+
+    On a CPU the backward pass of the fused kernel takes three times as long for samples of this size.
+    """
+    heads, kv_heads, longest = query.shape[1], key.shape[1], max(lengths)
+    # (1, heads, tokens, dim) -> (samples, heads, longest, dim)
+    q, k, v = (
+        torch.nn.utils.rnn.pad_sequence([p.transpose(0, 1) for p in t[0].split(lengths, dim=1)], True)
+        .transpose(1, 2)
+        .contiguous()
+        for t in (query, key, value)
+    )
+    n, _, _, dim = q.shape
+    groups = heads // kv_heads
+    future = torch.full((longest, longest), float("-inf"), dtype=q.dtype).triu(1).repeat(groups, 1)
+    # The query heads of one key head are one long matrix; scale and mask are part of the product.
+    scores = torch.baddbmm(
+        future.expand(n * kv_heads, -1, -1), q.view(n * kv_heads, groups * longest, dim),
+        k.view(n * kv_heads, longest, dim).transpose(1, 2), alpha=scaling,
+    )  # fmt: skip
+    out = torch.bmm(scores.softmax(-1), v.view(n * kv_heads, longest, dim)).view(n, heads, longest, dim)
+    return torch.cat([o[:, :length] for o, length in zip(out, lengths, strict=True)], dim=1)[None]
+
+
+AttentionInterface.register(ATTENTION, packed_attention)

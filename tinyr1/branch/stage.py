@@ -1,0 +1,95 @@
+"""Stage 02: jobs to checkpoints, each trained by DeepSpeed in a process of its own, and tables of what training did."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from tinyr1.branch import packing, plan
+from tinyr1.core import artifact, jsonl, launch
+from tinyr1.core.config import Config
+from tinyr1.core.errors import UserError
+from tinyr1.core.progress import say
+
+KEPT_FROM_TRAINING = "log.jsonl"
+
+
+def train(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
+    """The finished checkpoint of a job: kept if it is there and was made from the same inputs, else trained."""
+    plan.check(cfg, [job])
+
+    def build(folder: Path) -> dict:
+        work = folder.with_name(f"{folder.name}.work")
+        work.mkdir(exist_ok=True)
+        parts, layout = job.tokens(), work / "layout.safetensors"
+        packed = packing.write_layout(layout, parts, cfg.params.trainer.sequence_length, cfg.params.seed)
+        settings = {
+            "model": str(job.start), "layout": str(layout), "out": str(folder),
+            "tokens": [{"folder": str(path), "rows": [rows.start, rows.stop]} for path, rows in job.rows],
+            "finished": str(work / "finished"), "gradient_accumulation": job.sft.batch_size // plan.world_size(cfg),
+            "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
+        }  # fmt: skip
+        artifact.write_atomic(work / "plan.json", json.dumps(settings, indent=1))
+        words, environment = plan.command(cfg, work / "plan.json", has_gpu)
+        log = cfg.home / "logs" / f"train-{job.name}.log"
+        launch.follow(words, environment, log, job.name, lambda: progress(folder / KEPT_FROM_TRAINING), "step")
+        # The launcher ends with exit status 0 when a signal has ended the process that it started.
+        if not (work / "finished").exists():
+            raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
+        for leftover in folder.glob("checkpoint-*"):
+            shutil.rmtree(leftover)
+        shutil.rmtree(work)
+        steps = jsonl.read(folder / KEPT_FROM_TRAINING)
+        return packed | {
+            artifact.ASIDE: [KEPT_FROM_TRAINING],
+            "steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"],
+            "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
+        }  # fmt: skip
+
+    remedy = cfg.remedy("02_branch_sft")
+    out = cfg.model(job.name)
+    manifest, built = artifact.make(out, plan.inputs(cfg, job), build, remedy)
+    facts = manifest["facts"]
+    state = f"trained at {facts['tokens_per_s']:.0f} tokens/s" if built else "kept"
+    say(f"  {job.name:9s} {facts['steps']:4d} steps, loss {facts['first_loss']:.3f} -> "
+        f"{facts['last_loss']:.3f}, {state}")  # fmt: skip
+    return facts | {"model": job.name, "trained_now": built, "planned_samples": sum(map(len, job.tokens()))}
+
+
+def facts_table(trained: list[dict]) -> pd.DataFrame:
+    """What training did, one row a model: samples, tokens, steps, losses (nats/token), tokens/s."""
+    columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
+    return pd.DataFrame(trained)[columns].set_index("model").round(3)
+
+
+def masked_example(tokenizer: PreTrainedTokenizerBase, job: plan.Job) -> str:
+    """A job's first row as the network sees it: prompt without loss, then what it learns to write, EOS included."""
+    sample = job.tokens()[0].row(0)
+    prompt, target = (tokenizer.decode(ids) for ids in (sample.ids[: sample.n_prompt], sample.ids[sample.n_prompt :]))
+    return f"--- no loss ---\n{prompt}\n--- loss ---\n{target}"
+
+
+def final_tokens(planned: list[plan.Job]) -> set[int]:
+    """The token ids with which the rows of some jobs end; a model whose end token is not among them never stops."""
+    return {int(i) for job in planned for part in job.tokens() for i in np.unique(part.last_ids)}
+
+
+def progress(log: Path) -> tuple[int, int, str] | None:
+    """(step, of, text) from the training log."""
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may be on its way
+    if not lines:
+        return None
+    last = json.loads(lines[-1])
+    return last["step"], last["of"], f"loss {last['loss']:.3f}, {last['tokens'] / last['seconds']:.0f} tokens/s"
+
+
+def log_table(cfg: Config, names: list[str]) -> pd.DataFrame:
+    """Every optimizer step of the named models: model, step, loss (nats/token), learning_rate, tokens, seconds."""
+    frames = [
+        pd.DataFrame(jsonl.read(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
+    ]
+    return pd.concat(frames, ignore_index=True)
