@@ -87,11 +87,11 @@ class Served:
         self.send(handler, 200, json.dumps({"choices": [choice], "usage": {"completion_tokens": 3}}))
 
     @staticmethod
-    def send(handler, status, text):
+    def send(handler, status, text, kind="application/json"):
         data = text.encode()
         try:
             handler.send_response(status)
-            handler.send_header("Content-Type", "application/json")
+            handler.send_header("Content-Type", kind)
             handler.send_header("Content-Length", str(len(data)))
             handler.end_headers()
             handler.wfile.write(data)

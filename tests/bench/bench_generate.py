@@ -1,6 +1,6 @@
-"""Five checkpoints and one benchmark on a CPU: one engine that reloads weights, against one engine start for each.
+"""Five checkpoints and one quiz on a CPU: one engine that reloads weights, against one engine start for each.
 
-    python tests/bench_generate.py FOLDER     FOLDER is made; the checkpoints are tiny and random
+    python tests/bench/bench_generate.py FOLDER     FOLDER is made; the checkpoints are tiny and random
 
 Greedy sampling, so that both ways must write the same texts.
 """
@@ -51,7 +51,7 @@ def plan_of(cfg: config.Config, paths: list[Path], out: Path, questions: int = Q
         "engine": cfg.params.evaluate.engine.model_dump(), "seed": 0,
         "models": [
             {"name": p.name, "path": str(p), "key": p.name, "jobs": [{
-                "benchmark": "quiz", "out": str(out / f"{p.name}.jsonl"), "protocol_key": "p", "sampling": sampling,
+                "name": "quiz", "out": str(out / f"{p.name}.jsonl"), "protocol_key": "p", "sampling": sampling,
                 "requests": requests,
             }]}
             for p in paths

@@ -8,7 +8,7 @@ from tinyr1.core.checkpoints import TOKENIZER_FILES
 from tinyr1.core.errors import UserError
 from tinyr1.merge import checks
 from tinyr1.merge.reader import Checkpoint
-from tinyr1.sampling import preflight
+from tinyr1.sampling.requests import tokenizer_key
 
 
 def test_the_files_that_transformers_names_are_listed():
@@ -25,9 +25,9 @@ def test_the_files_that_transformers_names_are_listed():
 @pytest.mark.parametrize("name", [n for n in TOKENIZER_FILES if n != "tokenizer.json"])
 def test_a_difference_in_any_of_them_is_seen_before_a_merge_and_before_sampling(tmp_path, name):
     two = experts(tmp_path, Shape(layers=1), names=("math", "code"))
-    key = preflight._tokenizer_key(two["math"])
-    assert preflight._tokenizer_key(two["code"]) == key
+    key = tokenizer_key(two["math"])
+    assert tokenizer_key(two["code"]) == key
     (two["code"] / name).write_text('{"other": 1}', encoding="utf-8")
-    assert preflight._tokenizer_key(two["code"]) != key
+    assert tokenizer_key(two["code"]) != key
     with pytest.raises(UserError, match=f"{name}: code and math differ"):
         checks.check({n: Checkpoint(folder) for n, folder in two.items()}, None)

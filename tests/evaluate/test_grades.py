@@ -21,7 +21,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.evaluate import stage
 from tinyr1.evaluate.grading import grade, grades
 from tinyr1.evaluate.protocol import GRADING
-from tinyr1.sampling import responses
+from tinyr1.sampling import responses, store
 
 WORKERS = len(os.sched_getaffinity(0))
 
@@ -52,9 +52,9 @@ def answer(cfg, texts):
     asked = stage.questions(cfg)
     (model,) = stage.generation_plan(cfg, ["backbone"], asked)["models"]
     for job in model["jobs"]:
-        with responses.Writer(Path(job["out"])) as writer:
+        with store.LineWriter(Path(job["out"]), responses.RESPONSE) as writer:
             for r in job["requests"]:
-                text = texts[job["benchmark"], r["question"], r["sample"]]
+                text = texts[job["name"], r["question"], r["sample"]]
                 writer.append({"question": r["question"], "sample": r["sample"], "text": text, "n_tokens": 3,
                                "finish": "stop", "model_key": model["key"],
                                "protocol_key": job["protocol_key"]})  # fmt: skip
@@ -232,13 +232,13 @@ def test_an_error_ends_the_grading_soon_and_what_was_found_is_kept(cfg, monkeypa
     with pytest.raises(UserError, match="no isolation"):
         table(cfg)
     assert len(asked) < len(TEXTS)
-    kept = [line for _, line in grades.FORM.read(cfg.home / "grades.jsonl")]
+    kept = [line for _, line in grades.FORM.lines(cfg.home / "grades.jsonl")]
     assert [(line["question"], line["outcome"]) for line in kept if line["sample"] == 0][:1] == [("a0", "correct")]
 
 
 def test_one_process_grades_a_run_at_a_time(cfg):
     samples, path = samples_of(cfg), cfg.home / "grades.jsonl"
-    with grades.store.Writer(path, grades.FORM), pytest.raises(UserError, match="is writing grades there"):
+    with grades.store.LineWriter(path, grades.FORM), pytest.raises(UserError, match="is writing grades there"):
         grades.run(path, samples, cfg.params.evaluate.sandbox)
 
 
@@ -354,7 +354,7 @@ def start(env):
 
 
 def lines_of(path):
-    return [line for _, line in grades.FORM.read(path)] if path.exists() else []
+    return [line for _, line in grades.FORM.lines(path)] if path.exists() else []
 
 
 @pytest.mark.slow

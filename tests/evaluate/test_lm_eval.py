@@ -90,7 +90,7 @@ def test_what_is_written_can_be_read_back(written):
     assert (found.form, found.notes) == ("lm-eval", [])
     texts = {(line["question"], line["sample"]): line["text"] for line in found.lines}
     assert texts == {(f"m{i}", s): f"m{i}/{s}</think>" for i in range(3) for s in range(2)}
-    assert not [line for line in found.lines if responses.problem(line)]
+    assert not [line for line in found.lines if responses.RESPONSE.problem(line)]
 
 
 # --- in -------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_what_is_written_can_be_read_back(written):
 def test_rows_of_other_tools_are_read(tmp_path, rows):
     found = lm_eval.load(file_of(tmp_path, *rows), MATH, "p")
     assert [(x["question"], x["sample"], x["text"]) for x in found.lines] == [("m0", 0, "a"), ("m0", 1, "b")]
-    assert not [line for line in found.lines if responses.problem(line)]
+    assert not [line for line in found.lines if responses.RESPONSE.problem(line)]
     assert found.notes == ["2 of 3 questions have no response: m1, m2"]
 
 

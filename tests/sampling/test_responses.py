@@ -27,7 +27,7 @@ def out(tmp_path):
 
 
 def write(out, *lines):
-    with responses.Writer(out) as writer:
+    with store.LineWriter(out, responses.RESPONSE) as writer:
         for one in lines:
             writer.append(one)
 
@@ -39,7 +39,7 @@ def pairs(found):
 def test_what_is_appended_is_read_back_whole(out):
     odd = line(text="two\nlines, \u2028 separator, \ud800 half a pair, ÷", sample=1)
     write(out, line(), odd)
-    found = responses.of(out, "m", "p").lines
+    found = responses.stored(out, "m", "p").lines
     assert [f["text"] for f in found] == ["so 4", "two\nlines, \u2028 separator, ? half a pair, ÷"]
     assert out.read_text(encoding="utf-8").count("\n") == 2
 
@@ -48,21 +48,21 @@ def test_each_line_is_with_the_system_before_append_returns(out):
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from tinyr1.sampling import responses\n"
-        "writer = responses.Writer(Path(sys.argv[1]))\n"
+        "from tinyr1.sampling import responses, store\n"
+        "writer = store.LineWriter(Path(sys.argv[1]), responses.RESPONSE)\n"
         "writer.append({'question': 'q', 'sample': 0, 'text': 'x' * 10000, 'n_tokens': None, 'finish': 'stop',\n"
         "               'model_key': 'm', 'protocol_key': 'p'})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(out)], check=False).returncode == -9
-    assert pairs(responses.of(out, "m", "p").lines) == [("q", 0)]
+    assert pairs(responses.stored(out, "m", "p").lines) == [("q", 0)]
 
 
 def test_flushes_to_disk_are_bounded_in_rate_and_the_last_is_never_left_out(out, monkeypatch):
     calls, clock = [], [0.0]
     monkeypatch.setattr(store.os, "fsync", lambda handle: calls.append(clock[0]))
     monkeypatch.setattr(store.time, "monotonic", lambda: clock[0])
-    with responses.Writer(out) as writer:
+    with store.LineWriter(out, responses.RESPONSE) as writer:
         for i in range(40):
             clock[0] = i / 10  # ten answers a second for four seconds
             writer.append(line(sample=i))
@@ -75,12 +75,12 @@ def test_a_torn_last_line_is_not_read_and_the_next_writer_cuts_it_off(out, cut):
     write(out, line(), line(sample=1))
     whole = out.read_bytes()
     out.write_bytes(whole + whole.splitlines(keepends=True)[0][:cut])
-    found = responses.of(out, "m", "p")
+    found = responses.stored(out, "m", "p")
     assert (pairs(found.lines), found.malformed) == ([("q1", 0), ("q1", 1)], [])
     assert out.stat().st_size == len(whole) + cut, "reading changes nothing"
     write(out, line(sample=2))
-    assert pairs(responses.of(out, "m", "p").lines) == [("q1", 0), ("q1", 1), ("q1", 2)]
-    assert responses.of(out, "m", "p").malformed == []
+    assert pairs(responses.stored(out, "m", "p").lines) == [("q1", 0), ("q1", 1), ("q1", 2)]
+    assert responses.stored(out, "m", "p").malformed == []
 
 
 def test_a_torn_line_longer_than_a_block_is_cut_off_too(out):
@@ -88,15 +88,15 @@ def test_a_torn_line_longer_than_a_block_is_cut_off_too(out):
     whole = out.read_bytes()
     out.write_bytes(whole + whole[:-10])
     write(out, line(sample=1))
-    assert pairs(responses.of(out, "m", "p").lines) == [("q1", 0), ("q1", 1)]
+    assert pairs(responses.stored(out, "m", "p").lines) == [("q1", 0), ("q1", 1)]
 
 
 def test_a_whole_last_line_without_line_end_is_kept(out):
     write(out, line())
     out.write_bytes(out.read_bytes().rstrip(b"\n"))
-    assert pairs(responses.of(out, "m", "p").lines) == [("q1", 0)]
+    assert pairs(responses.stored(out, "m", "p").lines) == [("q1", 0)]
     write(out, line(sample=1))
-    assert pairs(responses.of(out, "m", "p").lines) == [("q1", 0), ("q1", 1)]
+    assert pairs(responses.stored(out, "m", "p").lines) == [("q1", 0), ("q1", 1)]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_malformed_lines_are_counted_named_and_left_where_they_are(out, text):
     with out.open("a", encoding="utf-8") as file:
         file.write(text + "\n\n" + json.dumps(line(sample=1)) + "\n")
     before = out.read_bytes()
-    found = responses.of(out, "m", "p")
+    found = responses.stored(out, "m", "p")
     assert pairs(found.lines) == [("q1", 0), ("q1", 1)]
     assert found.malformed == [f"{out}:2"]
     assert "drawn again" in found.notes()[0]
@@ -120,8 +120,8 @@ def test_malformed_lines_are_counted_named_and_left_where_they_are(out, text):
 def test_bytes_that_are_no_text_are_one_malformed_line(out):
     write(out, line())
     out.write_bytes(b"\xff\xfe\x00\n" + out.read_bytes())
-    assert responses.of(out, "m", "p").malformed == [f"{out}:1"]
-    assert pairs(responses.of(out, "m", "p").lines) == [("q1", 0)]
+    assert responses.stored(out, "m", "p").malformed == [f"{out}:1"]
+    assert pairs(responses.stored(out, "m", "p").lines) == [("q1", 0)]
 
 
 def test_the_sample_of_a_malformed_line_is_missing_again(out):
@@ -147,7 +147,7 @@ def test_a_sample_that_the_job_does_not_ask_for_is_not_counted_as_one_of_its(out
 
 def test_a_repeated_sample_counts_once_and_the_first_stays(out):
     write(out, line(text="first"), line(text="second"))
-    found = responses.of(out, "m", "p")
+    found = responses.stored(out, "m", "p")
     assert [one["text"] for one in found.lines] == ["first"]
     assert found.repeated == 1
 
@@ -162,18 +162,18 @@ def test_shards_of_other_ranks_belong_to_the_job_and_neighbours_do_not(out):
 
 
 def test_two_processes_cannot_write_one_file(out):
-    with responses.Writer(out), pytest.raises(UserError, match="another process is writing"):
-        responses.Writer(out)
+    with store.LineWriter(out, responses.RESPONSE), pytest.raises(UserError, match="another process is writing"):
+        store.LineWriter(out, responses.RESPONSE)
     write(out, line())
 
 
 def test_what_is_no_response_is_not_written(out):
-    with responses.Writer(out) as writer, pytest.raises(ValueError, match="'n_tokens'"):
+    with store.LineWriter(out, responses.RESPONSE) as writer, pytest.raises(ValueError, match="'n_tokens'"):
         writer.append(line(n_tokens="3"))
     assert out.read_bytes() == b""
 
 
 def test_no_file_is_no_response(out):
-    assert responses.of(out, "m", "p").lines == []
+    assert responses.stored(out, "m", "p").lines == []
     assert len(responses.missing(job(out), "m")) == 4
     assert not os.path.exists(out.parent)

@@ -217,7 +217,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _own(row: dict, questions: _Questions) -> list[dict]:
-    if why := responses.problem(row):
+    if why := responses.RESPONSE.problem(row):
         raise _Refused(why)
     if row["question"] not in questions.by_id:
         raise _Refused(f"unknown question {row['question'][:80]!r}")

@@ -1,10 +1,20 @@
-"""The process that samples: it reads a plan written by `tinyr1.evaluate` and appends to the response store.
+r"""The process that samples: it reads a plan and appends what is missing to the response store.
 
     python -m tinyr1.sampling.process plan.json
+
+    plan.json --- unfinished: requests without a stored response --- preflight: checks, prompts as token ids
+      kind: endpoint --> one Endpoint ----------------------\
+      kind: vllm ------> one Vllm for each signature -------->  answers --> responses/*.jsonl, plan.progress
+                           \-- next signature: a fresh process image of the same command, --continued
 
 One engine serves every checkpoint of one signature in turn, its weights reloaded in place. Checkpoints of another
 signature, and one that cannot be reloaded, get a new engine in a fresh process image, so that all memory is returned.
 A killed run loses only the requests in flight; the same command again draws what is missing.
+
+The plan, a JSON object: `engine` (the engine block of the params file), `seed`, and `models`, each with `name`, `path`,
+`key` (a hash of what answers) and `jobs`. A job has a `name` for messages, `out` (its file of responses),
+`protocol_key` (a hash of how it asks), `sampling` (see `tinyr1.sampling.requests.Request`) and `requests`, each with
+`question` (an id), `sample` (a number from 0), `messages` or `prompt`, `open_think`, and optionally `order`.
 """
 
 import argparse
@@ -20,35 +30,34 @@ from pathlib import Path
 from tinyr1.core import launch
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.machine import describe as machine
-from tinyr1.sampling import engines, preflight, responses
+from tinyr1.sampling import preflight, responses
+from tinyr1.sampling.endpoint import Endpoint
+from tinyr1.sampling.requests import Answer, Engine, Failure, Request
+from tinyr1.sampling.store import LineWriter
+from tinyr1.sampling.vllm import RELOAD_ERRORS, Vllm
 
-CPU_ENVIRONMENT = {
-    # One process, so that killing it leaves no workers behind and imports are paid once.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
-Engine = engines.Vllm | engines.Endpoint
 PROGRESS_PERIOD = 0.5  # seconds between two progress files
 
 
 class Progress:
-    """The file that whoever started this process reads: done, of, tokens, seconds of sampling, and the model's name."""
+    """The file that the parent process reads: done, of (answers), tokens, seconds of sampling, and the model's name."""
 
     def __init__(self, path: Path, of: int, continued: bool) -> None:
+        # A fresh process image goes on with the count of the one before, so that the parent sees one run.
         before = read_progress(path) if continued else {"done": 0, "tokens": 0, "seconds": 0.0}
         self.path, self.of, self.model = path, before["done"] + of, ""
         self.done, self.tokens, self.seconds = before["done"], before["tokens"], before["seconds"]
         self.written = 0.0
 
-    def add(self, tokens: int | None, seconds: float) -> None:
-        """One more answer; `seconds` have passed since the last call."""
+    def count(self, tokens: int | None, seconds: float) -> None:
+        """Count one more answer; `seconds` have passed since the last call."""
         self.done, self.tokens, self.seconds = self.done + 1, self.tokens + (tokens or 0), self.seconds + seconds
+        # Thousands of short answers a second must not become as many files.
         if time.monotonic() - self.written >= PROGRESS_PERIOD:
-            self.write()
+            self.save()
 
-    def write(self) -> None:
+    def save(self) -> None:
+        """Write the file now."""
         self.written = time.monotonic()
         facts = {"done": self.done, "of": self.of, "tokens": self.tokens, "seconds": round(self.seconds, 2),
                  "model": self.model}  # fmt: skip
@@ -56,16 +65,18 @@ class Progress:
 
 
 def read_progress(path: Path) -> dict:
+    """The facts in a progress file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _replace(path: Path, facts: dict) -> None:
+    # The parent may read at any moment, so the file has to change in one step. A power cut may lose it: no fsync.
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(json.dumps(facts), encoding="utf-8")
     temporary.replace(path)
 
 
-def share(requests: list[dict], rank: int, ranks: int) -> list[dict]:
+def share_of_rank(requests: list[dict], rank: int, ranks: int) -> list[dict]:
     """The requests of one data-parallel rank: whole questions, dealt out in turn."""
     number: dict[str, int] = {}
     for request in requests:
@@ -74,21 +85,19 @@ def share(requests: list[dict], rank: int, ranks: int) -> list[dict]:
 
 
 def unfinished(plan: dict, rank: int, ranks: int) -> list[dict]:
-    """Models of the plan with the requests that this rank has to sample; those without any are left out.
-
-    The share is taken of the whole job, not of what is missing: the other ranks are writing already.
-    """
+    """Models of the plan with the requests that this rank has to sample; those without any are left out."""
     left = []
     for model in plan["models"]:
-        mine = [job | {"requests": share(job["requests"], rank, ranks)} for job in model["jobs"]]
+        # The whole job is shared out, and not what is missing of it, because the other ranks are writing already.
+        mine = [job | {"requests": share_of_rank(job["requests"], rank, ranks)} for job in model["jobs"]]
         jobs = [job | {"requests": responses.missing(job, model["key"])} for job in mine]
         if any(job["requests"] for job in jobs):
             left.append(model | {"jobs": jobs})
     return left
 
 
-def line_of(model: dict, request: preflight.Request, answer: engines.Answer) -> dict:
-    """The stored form of one sample; `order` is what the protocol gave with the question, such as option orders."""
+def line_of(model: dict, request: Request, answer: Answer) -> dict:
+    """The stored form of one sample; `order` is what the plan gave with the question, such as option orders."""
     line = {
         "question": request.question, "sample": request.sample, "text": answer.text, "n_tokens": answer.n_tokens,
         "finish": answer.finish, "seed": answer.seed, "model_key": model["key"],
@@ -97,71 +106,79 @@ def line_of(model: dict, request: preflight.Request, answer: engines.Answer) -> 
     return line if request.order is None else line | {"order": request.order}
 
 
-def sample(engine: Engine, model: dict, requests: list[preflight.Request], progress: Progress, rank: int) -> Counter:
-    """All requests of one model, over all its benchmarks in one submission; counts of failures by reason."""
-    progress.model, failures, received = model["name"], Counter(), 0
+def sample_model(engine: Engine, model: dict, requests: list[Request], progress: Progress, rank: int) -> None:
+    """Send all requests of one model, over all its jobs in one submission, and store the answers as they arrive.
+
+    UserError with counts of the reasons, after everything that arrived is stored, when requests have no answer.
+    """
+    progress.model, received = model["name"], 0
+    failures: Counter[str] = Counter()
     with ExitStack() as stack:
+        # All files are opened before the first request: a second process that samples the same job ends here.
         writers = [
-            stack.enter_context(responses.Writer(responses.shard(Path(job["out"]), rank))) for job in model["jobs"]
+            stack.enter_context(LineWriter(responses.shard(Path(job["out"]), rank), responses.RESPONSE))
+            for job in model["jobs"]
         ]
         last = time.perf_counter()
         for request, result in engine.answers(requests):
-            if isinstance(result, engines.Failure):
+            if isinstance(result, Failure):
                 failures[result.reason] += 1
                 continue
             writers[request.job].append(line_of(model, request, result))
             received += 1
             now = time.perf_counter()
-            progress.add(result.n_tokens, now - last)
+            progress.count(result.n_tokens, now - last)
             last = now
-        progress.write()
+        progress.save()
     if never := len(requests) - received - failures.total():
         failures["not asked: the endpoint was given up after the failures above"] = never
-    return failures
+    if failures:
+        reasons = "\n".join(f"  {n} x {reason}" for reason, n in failures.most_common(5))
+        raise UserError(
+            f"{failures.total()} of {len(requests)} requests to {model['name']} have no answer; the "
+            f"others are stored, and the same command asks for the missing ones again:\n{reasons}"
+        )
 
 
-def run(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, continued: bool = False) -> bool:
-    """Sample what is missing; True when checkpoints are left that need a new engine in a fresh process.
+def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, continued: bool = False) -> bool:
+    """Sample what is missing of a plan; True when checkpoints are left that need a new engine in a fresh process.
 
-    UserError before the engine starts when the plan cannot work, and after everything that was received is stored when
-    requests failed.
+    UserError before the engine starts when the plan cannot work, and from `sample_model` when requests failed.
     """
     settings, models = plan["engine"], unfinished(plan, rank, ranks)
     if not models:
         return False
-    ready = preflight.prepare(settings, models)
+    # All models are checked now, so that a bad last one costs seconds and not the hours of those before it.
+    ready = preflight.checked_requests(settings, models)
     progress = Progress(progress_path, sum(map(len, ready.values())), continued)
     if settings["kind"] == "endpoint":
-        engine: Engine = engines.Endpoint(settings)
-        engine.check()
-        same, others = models, False
-    else:
-        signatures = [preflight.signature(Path(m["path"])) for m in models]
-        same = [m for m, s in zip(models, signatures, strict=True) if s == signatures[0]]
-        others = len(same) < len(models)
-        engine = engines.Vllm(settings, same[0]["path"], plan["seed"] + rank)
+        server = Endpoint(settings)
+        server.check_served()
+        sample_model(server, models[0], ready[models[0]["name"]], progress, rank)
+        server.close()
+        return False
+    signatures = [preflight.signature(Path(m["path"])) for m in models]
+    same = [m for m, s in zip(models, signatures, strict=True) if s == signatures[0]]
+    engine, others_left = Vllm(settings, same[0]["path"], plan["seed"] + rank), len(same) < len(models)
     for i, model in enumerate(same):
         if i:
             try:
-                engine.load(model["path"])
-            except engines.RELOAD_ERRORS as error:
+                engine.serve(model["path"])
+            except RELOAD_ERRORS as error:
+                # The engine may hold half of the new weights now. The next process image starts with this checkpoint,
+                # because it is the first unfinished one.
                 print(f"{model['path']}: not reloaded in place ({error}); it gets a new engine", file=sys.stderr)
-                others = True
+                others_left = True
                 break
-        if failures := sample(engine, model, ready[model["name"]], progress, rank):
-            reasons = "\n".join(f"  {n} x {reason}" for reason, n in failures.most_common(5))
-            raise UserError(
-                f"{failures.total()} of {len(ready[model['name']])} requests to {model['name']} have no answer; the "
-                f"others are stored, and the same command asks for the missing ones again:\n{reasons}"
-            )
+        sample_model(engine, model, ready[model["name"]], progress, rank)
     engine.close()
-    return others
+    return others_left
 
 
 # --- processes ----------------------------------------------------------------------------------------------
 
 
-def devices(settings: dict) -> list[str]:
+def visible_gpus(settings: dict) -> list[str]:
     """CUDA_VISIBLE_DEVICES of each data-parallel rank. UserError when there are too few GPUs."""
     ranks, size = settings["data_parallel_size"], settings["tensor_parallel_size"] * settings["pipeline_parallel_size"]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -175,10 +192,11 @@ def devices(settings: dict) -> list[str]:
 
 
 def rank_progress(path: Path, rank: int) -> Path:
+    """The progress file of one data-parallel rank."""
     return path.with_suffix(f".rank-{rank}.progress")
 
 
-def total(parts: list[dict]) -> dict:
+def joint_progress(parts: list[dict]) -> dict:
     """Progress of all ranks as one; they work side by side, so the seconds are those of the slowest."""
     return {
         "done": sum(p["done"] for p in parts), "of": sum(p["of"] for p in parts),
@@ -188,30 +206,31 @@ def total(parts: list[dict]) -> dict:
 
 
 def supervise(path: Path, settings: dict) -> int:
-    """One process for each data-parallel rank; the first that fails ends the others. The exit status."""
-    visible, ranks, progress = devices(settings), settings["data_parallel_size"], path.with_suffix(".progress")
+    """Run one process for each data-parallel rank; the first that fails ends the others. The exit status."""
+    visible, ranks, progress = visible_gpus(settings), settings["data_parallel_size"], path.with_suffix(".progress")
     files = [rank_progress(path, rank) for rank in range(ranks)]
-    for file in files:
+    for file in files:  # those of an earlier run would be taken for this one's
         file.unlink(missing_ok=True)
-    parent = {launch.WATCH: f"{os.getpid()}@{os.uname().nodename}"}
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "tinyr1.sampling.process", str(path), "--rank", str(rank)],
-            env=os.environ | parent | {"CUDA_VISIBLE_DEVICES": visible[rank]},
+            env=os.environ | launch.watched() | {"CUDA_VISIBLE_DEVICES": visible[rank]},
         )
         for rank in range(ranks)
     ]
     try:
         while True:
+            # The statuses are read before the progress, so that the last picture is that of finished ranks.
             statuses = [child.poll() for child in children]
             if parts := [read_progress(file) for file in files if file.exists()]:
-                _replace(progress, total(parts))
+                _replace(progress, joint_progress(parts))
             if failed := [status for status in statuses if status]:
                 return failed[0]
             if None not in statuses:
                 return 0
             time.sleep(PROGRESS_PERIOD)
     finally:
+        # All are asked first and awaited then, so that they end side by side.
         for child in children:
             child.terminate()
         for child in children:
@@ -219,24 +238,26 @@ def supervise(path: Path, settings: dict) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.evaluate")
+    parser = argparse.ArgumentParser(description="Sample what a plan asks for and the response store lacks.")
+    parser.add_argument("plan", type=Path, help="JSON file; the docstring of this module lists its keys")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # set for data-parallel processes
     parser.add_argument("--continued", action="store_true", help=argparse.SUPPRESS)  # set for the next engine
     arguments = parser.parse_args()
     launch.die_with_parent()
-    return guarded(lambda: work(arguments.plan, arguments.rank, arguments.continued))
+    return guarded(lambda: sample_file(arguments.plan, arguments.rank, arguments.continued))
 
 
-def work(path: Path, rank: int | None, continued: bool) -> int:
-    """Sample what the plan asks for, as one rank or as the supervisor of several; the exit status."""
+def sample_file(path: Path, rank: int | None, continued: bool) -> int:
+    """Sample what the plan in a file asks for, as one rank or as the supervisor of several; the exit status."""
     plan = json.loads(path.read_text(encoding="utf-8"))
     ranks = plan["engine"].get("data_parallel_size", 1)
     if ranks > 1 and rank is None:
         return supervise(path, plan["engine"])
     progress = rank_progress(path, rank or 0) if ranks > 1 else path.with_suffix(".progress")
-    if run(plan, progress, rank or 0, ranks, continued):
+    if sample_plan(plan, progress, rank or 0, ranks, continued):
         words = [word for word in sys.argv[1:] if word != "--continued"]
+        # The same process with a fresh image: vLLM returns neither all memory nor its global state otherwise, and the
+        # parent keeps watching one process.
         os.execv(sys.executable, [sys.executable, "-m", "tinyr1.sampling.process", *words, "--continued"])
     return 0
 

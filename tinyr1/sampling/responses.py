@@ -1,29 +1,28 @@
 """The response store: one JSON line for each generated sample, appended as it finishes.
 
-A line belongs to (model key, protocol key, question, sample); `of` gives the lines of one model and protocol and counts
-what else is in the files, so that an answer is never attached to another question, model or protocol.
-Several writers have a file each: `math.jsonl` and, for data-parallel ranks 1, 2, …, `math.shard-1.jsonl`, ….
+A line belongs to (model key, protocol key, question, sample). Readers take only the lines of one model and protocol and
+count what else is in the files, so that an answer is never attached to another question, model or protocol.
+Several processes write one file each: `math.jsonl` and, for data-parallel ranks 1, 2, …, `math.shard-1.jsonl`, ….
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyr1.sampling import store
+from tinyr1.sampling.store import Form
 
-FORM = store.Form("response", {
+RESPONSE = Form("response", {
     "question": str, "sample": int, "text": str, "n_tokens": (int, type(None)), "finish": str, "model_key": str,
     "protocol_key": str,
 })  # fmt: skip
 
 
 @dataclass
-class Found:
+class Stored:
     """What the files of one job hold.
 
-    lines: responses of the model and protocol asked for, one for each (question, sample), in the order of the files.
-    foreign: whole lines of other models or protocols. repeated: further lines of a (question, sample) already there.
-    malformed: `file:line` of lines that are no response; their samples count as missing.
+    lines: responses of one model and protocol, one for each (question, sample), in the order of the files.
+    foreign: number of whole lines of other models or protocols. repeated: number of further lines of a (question,
+    sample) that is there already. malformed: `file:line` of lines that are no response; their samples count as missing.
     """
 
     lines: list[dict] = field(default_factory=list)
@@ -43,31 +42,22 @@ class Found:
 
 
 def shard(out: Path, rank: int) -> Path:
-    """The file that data-parallel rank `rank` appends to; rank 0 has the job's own."""
+    """The file to which data-parallel rank `rank` appends; rank 0 has the job's own."""
     return out.with_name(f"{out.stem}.shard-{rank}{out.suffix}") if rank else out
 
 
-def files(out: Path) -> list[Path]:
-    """Every file of a job that exists: its own, then its shards."""
-    shards = sorted(out.parent.glob(f"{out.stem}.shard-*{out.suffix}"))
-    return [path for path in (out, *shards) if path.is_file()]
+def shards(out: Path) -> list[Path]:
+    """Every file of a job that exists: its own first, then those of other ranks."""
+    others = sorted(out.parent.glob(f"{out.stem}.shard-*{out.suffix}"))
+    return [path for path in (out, *others) if path.is_file()]
 
 
-def problem(line: object) -> str | None:
-    """Why a decoded line is no response, or None."""
-    return FORM.problem(line)
-
-
-def read(path: Path) -> Iterator[tuple[int, dict | None]]:
-    """(line number, response or None where malformed) of a file; a torn last line is left out."""
-    return FORM.read(path)
-
-
-def of(out: Path, model_key: str, protocol_key: str) -> Found:
+def stored(out: Path, model_key: str, protocol_key: str) -> Stored:
     """The responses of one model under one protocol, and counts of everything else in the job's files."""
-    found, seen = Found(), set()
-    for path in files(out):
-        for number, line in read(path):
+    found = Stored()
+    seen: set[tuple[str, int]] = set()
+    for path in shards(out):
+        for number, line in RESPONSE.lines(path):
             if line is None:
                 found.malformed.append(f"{path}:{number}")
             elif (line["model_key"], line["protocol_key"]) != (model_key, protocol_key):
@@ -80,13 +70,13 @@ def of(out: Path, model_key: str, protocol_key: str) -> Found:
     return found
 
 
-def of_job(job: dict, model_key: str) -> Found:
-    """`of` for a job of the generation plan; lines of samples that the job does not ask for count as foreign."""
-    found = of(Path(job["out"]), model_key, job["protocol_key"])
-    asked = {(r["question"], r["sample"]) for r in job["requests"]}
-    kept = [line for line in found.lines if (line["question"], line["sample"]) in asked]
-    found.foreign += len(found.lines) - len(kept)
-    found.lines = kept
+def of_job(job: dict, model_key: str) -> Stored:
+    """The responses to the requests of one job of a plan; lines of samples that it does not request are foreign."""
+    found = stored(Path(job["out"]), model_key, job["protocol_key"])
+    requested = {(r["question"], r["sample"]) for r in job["requests"]}
+    lines = [line for line in found.lines if (line["question"], line["sample"]) in requested]
+    found.foreign += len(found.lines) - len(lines)
+    found.lines = lines
     return found
 
 
@@ -94,10 +84,3 @@ def missing(job: dict, model_key: str) -> list[dict]:
     """Requests of a job that have no response yet, in the order of the job."""
     done = {(line["question"], line["sample"]) for line in of_job(job, model_key).lines}
     return [r for r in job["requests"] if (r["question"], r["sample"]) not in done]
-
-
-class Writer(store.Writer):
-    """Appends responses to one file, alone."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, FORM)

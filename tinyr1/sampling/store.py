@@ -1,7 +1,11 @@
-"""Append-only JSONL files for results that are expensive to make: one line each, kept whatever kills the process.
+r"""Append-only files of JSON lines for results that are expensive to make: no kill loses a line that was appended.
 
-The stores of responses (`tinyr1.sampling.responses`) and of grades (`tinyr1.evaluate.grading.grades`) are files of this kind; what a line holds
-is their `Form`.
+    LineWriter(path, form)
+      open --- another process holds the file ---> UserError
+        \-- flock --> end the file with a whole line --> append, append, … (fsync once a second) --> close
+
+What a line holds is its `Form`. The stores of responses (`tinyr1.sampling.responses`) and of grades
+(`tinyr1.evaluate.grading.grades`) are such files. Reading never changes a file; only the next writer mends its end.
 """
 
 import fcntl
@@ -20,49 +24,56 @@ BLOCK = 1 << 16  # bytes, more than most lines have
 
 @dataclass(frozen=True)
 class Form:
-    """What the lines of a store are called, and their fields with the types; `sample` is a number from 0."""
+    """The form of the lines in a store.
+
+    what: the noun for a line, such as "response". fields: name -> type or types of its value; a field `sample`, the
+    sample's number from 0, is among them.
+    """
 
     what: str
     fields: dict[str, type | tuple[type, ...]]
 
     def problem(self, line: object) -> str | None:
-        """Why a decoded line is none of this form, or None."""
+        """Why a decoded line does not have this form, or None."""
         if not isinstance(line, dict):
             return f"{type(line).__name__}, expected an object"
         for name, kind in self.fields.items():
             if name not in line:
                 return f"no field {name!r}"
+            # Python counts True among the integers, but no field of a store is a boolean.
             if not isinstance(line[name], kind) or isinstance(line[name], bool):
                 return f"field {name!r} is {line[name]!r}"
         return None if line["sample"] >= 0 else f"field 'sample' is {line['sample']}"
 
-    def parse(self, data: bytes) -> tuple[dict | None, str | None]:
-        """(line, None) or (None, why not) of the bytes of one line."""
-        line, why = jsonl.parse(data)
-        why = why or self.problem(line)
-        return (None, why) if why else (line, None)
+    def lines(self, path: Path) -> Iterator[tuple[int, dict | None]]:
+        """Yield (line number, line) for each line of a file, None in place of a malformed line.
 
-    def read(self, path: Path) -> Iterator[tuple[int, dict | None]]:
-        """(line number, line or None where malformed) of a file; a torn last line is left out."""
+        A torn last line is left out: the process that wrote it was killed, and its sample counts as missing.
+        """
         for line in jsonl.scan(path):
-            why = line.error or self.problem(line.value)
-            if not (line.torn and why):
-                yield line.number, None if why else line.value
+            malformed = line.error or self.problem(line.value)
+            if isinstance(line.value, dict) and not malformed:
+                yield line.number, line.value
+            elif not line.torn:
+                yield line.number, None
 
 
-class Writer:
-    """Appends lines of one form to one file, alone: UserError while another process writes it.
+class LineWriter:
+    """Appends lines of one form to one file. UserError while another process has a writer for that file.
 
     Each line is with the operating system when `append` returns, so a killed process loses none; it is on the disk a
-    second later at most. A torn last line of an earlier process is cut off; a whole one only lacks its line end.
+    second later at most.
     """
 
     def __init__(self, path: Path, form: Form) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.form = path, form
+        # Without a buffer, a line that was appended is with the system and survives a kill of this process.
         self.file = path.open("a+b", buffering=0)
         self.synced, self.dirty = time.monotonic(), False
         try:
+            # The lock lies on the file itself: the kernel drops it with the process, however that ends, and no lock
+            # file is left beside the data. The package filelock would leave one, or open the data a second time.
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.file.close()
@@ -70,44 +81,49 @@ class Writer:
         self._mend()
 
     def _mend(self) -> None:
-        """End the file with a whole line."""
+        """End the file with a whole line: a killed process may have left a torn one, or only no line feed."""
         size = start = self.file.seek(0, os.SEEK_END)
         tail = b""
-        while start and b"\n" not in tail:  # from the end, not from the start: the file may have gigabytes
+        # From the end, because the file may have gigabytes and the torn line is its last.
+        while start and b"\n" not in tail:
             start = max(0, start - BLOCK)
             self.file.seek(start)
             tail = self.file.read(size - start)
         torn = tail[tail.rfind(b"\n") + 1 :]
-        if torn and self.form.parse(torn)[0] is None:
+        value, error = jsonl.parse(torn)
+        if torn and (error or self.form.problem(value)):
+            # Half a line would become one malformed line together with the next one that is appended.
             self.file.truncate(size - len(torn))
         elif torn:
             self._write(b"\n")
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:
+        while left:  # an unbuffered file may take only a part of what it is given
             left = left[self.file.write(left) :]
         self.dirty = True
 
     def append(self, line: dict) -> None:
-        """Add one line; ValueError if it is not of the form."""
+        """Add one line. ValueError if it does not have the form."""
         if why := self.form.problem(line):
             raise ValueError(f"not a {self.form.what}: {why}")
         self._write(jsonl.encode(line))
+        # A flush to disk takes milliseconds, so a store that is written fast must not wait for one with each line.
         if time.monotonic() - self.synced >= FSYNC_PERIOD:
             self.sync()
 
     def sync(self) -> None:
-        """Everything appended so far onto the disk."""
+        """Flush everything that was appended so far to the disk."""
         if self.dirty:
             os.fsync(self.file.fileno())
             self.synced, self.dirty = time.monotonic(), False
 
     def close(self) -> None:
+        """Flush to the disk and let other processes write."""
         self.sync()
         self.file.close()
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "LineWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

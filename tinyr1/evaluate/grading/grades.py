@@ -56,7 +56,7 @@ def run(path: Path, samples: list[Sample], sandbox: Sandbox) -> list[dict]:
     path: the store. UserError while another process grades into it.
     """
     keys = keys_of(samples, sandbox)
-    with store.Writer(path, FORM) as writer:
+    with store.LineWriter(path, FORM) as writer:
         grades = kept(path, keys)
         todo = [sample for sample in samples if sample.name not in grades]
         if grades:
@@ -98,7 +98,7 @@ def keys_of(samples: list[Sample], sandbox: Sandbox) -> dict[tuple, str]:
 def kept(path: Path, keys: dict[tuple, str]) -> dict[tuple, dict]:
     """Grades of the store that were made under these keys, by name; malformed and other lines are passed over."""
     found: dict[tuple, dict] = {}
-    for _, line in FORM.read(path):
+    for _, line in FORM.lines(path):
         if line is not None:
             name = (line["model"], line["benchmark"], line["question"], line["sample"])
             if line["key"] == keys.get(name) and line["outcome"] in grade.OUTCOMES:
