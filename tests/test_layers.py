@@ -3,7 +3,7 @@ import sys
 
 from conftest import ROOT
 
-from tinyr1.sandbox import runner
+from tinyr1.sandbox import forkserver
 
 FILES = sorted((ROOT / "tinyr1").rglob("*.py"))
 
@@ -28,7 +28,7 @@ def test_yaml_is_read_by_config_and_for_merge_recipes_only():
 
 
 def test_the_sandboxed_interpreter_needs_the_standard_library_only():
-    files = [ROOT / "tinyr1" / "sandbox" / name for name in runner.INSIDE]
+    files = [ROOT / "tinyr1" / "sandbox" / name for name in forkserver.INSIDE]
     assert len(files) == 4
     for path in files:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""What isolation costs: `python tests/bench_sandbox.py`, on a quiet machine, about half a minute.
+"""Measures the cost of isolation: `make bench`, or this file alone, on a quiet machine, for about half a minute.
 
-The bare fork-server is the same one with no layer at all; it is given one harmless program only. Executions alternate
-between the variants; the time is that of `Runner.run`, from the call to the result.
+The bare fork-server is the same one without any layer; it runs one harmless program only. Executions alternate between
+the variants. The time is that of `Runner.run`, from the call to the result.
 """
 
 import argparse
@@ -13,22 +13,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tinyr1.core.config import Sandbox
-from tinyr1.sandbox import runner as sandbox
+from tinyr1.core.params import Sandbox
+from tinyr1.sandbox.forkserver import ForkServer
+from tinyr1.sandbox.runner import Runner
 
 PROGRAM, TEXT, EXPECTED = "a, b = map(int, input().split())\nprint(a + b)", "20 22\n", "42\n"
 LIMITS = Sandbox(cpu_seconds=6, memory_mb=4096, semantics="real", isolation="landlock")
 
 
-class Bare(sandbox.Runner):
+class Bare(Runner):
     """The fork-server without any layer, for comparison and for the program above only."""
 
-    def _start(self) -> None:
-        self._zygote = sandbox._Zygote(self._slot, "none", ())
-        self._isolation, self._probes, self._hello = "bare", {}, self._zygote.hello
+    def start_server(self) -> ForkServer:
+        self.server = ForkServer(self.slot, "none", ())
+        return self.server
 
 
-def once(runner: sandbox.Runner) -> float:
+def once(runner: Runner) -> float:
     """Milliseconds of one execution."""
     start = time.perf_counter()
     result = runner.run(PROGRAM, TEXT)
@@ -43,7 +44,7 @@ def overhead(repeats: int) -> dict[str, list[float]]:
     with contextlib.ExitStack() as stack:
         runners = {"bare fork-server": stack.enter_context(Bare(LIMITS))}
         for kind in kinds:
-            runners[kind] = stack.enter_context(sandbox.Runner(LIMITS.model_copy(update={"isolation": kind})))
+            runners[kind] = stack.enter_context(Runner(LIMITS.model_copy(update={"isolation": kind})))
         times = {name: [] for name in runners}
         for _ in range(repeats):
             for name, runner in runners.items():
@@ -51,11 +52,11 @@ def overhead(repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def cpu_seconds(runners: list[sandbox.Runner]) -> float:
+def cpu_seconds(runners: list[Runner]) -> float:
     """CPU time so far of this process, the fork-servers and their forks; a loaded machine changes it little."""
     total = sum(os.times()[:2])
     for runner in runners:
-        fields = Path(f"/proc/{runner._zygote._process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{runner.server.process.pid}/stat").read_text().rpartition(")")[2].split()
         total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return total
 
@@ -63,7 +64,7 @@ def cpu_seconds(runners: list[sandbox.Runner]) -> float:
 def throughput(slots: int, repeats: int) -> tuple[float, float]:
     """Executions per second of so many Runners, each in a thread, and CPU milliseconds of an execution."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(slots) as pool:
-        runners = [stack.enter_context(sandbox.Runner(LIMITS)) for _ in range(slots)]
+        runners = [stack.enter_context(Runner(LIMITS)) for _ in range(slots)]
         start, cpu = time.perf_counter(), cpu_seconds(runners)
         list(pool.map(lambda runner: [once(runner) for _ in range(repeats)], runners))
         seconds, cpu = time.perf_counter() - start, cpu_seconds(runners) - cpu

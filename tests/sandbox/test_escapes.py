@@ -1,6 +1,6 @@
-"""The 42 escape tests of evaluation.md §3: hostile programs, and beside them the ordinary ones that must still work.
+"""The 42 escape tests of docs/evaluation.md §3.8: hostile programs, and ordinary ones that must still work.
 
-Run as root the programs get a user of their own; the last test then runs this file and test_sandbox.py once more as
+Run as root the programs get a user of their own; the last test then runs this file and test_runner.py once more as
 an ordinary user, and some of it as the root of a container.
 """
 
@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from tinyr1.core.config import Sandbox
+from tinyr1.core.errors import UserError
+from tinyr1.core.params import LiveCodeBenchmark, Sandbox
 from tinyr1.data import benchmarks
 from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.sandbox import syscalls
@@ -76,7 +77,7 @@ def traces(runner, folder):
     ipc = [Path(f"/proc/sysvipc/{kind}").read_text() for kind in ("shm", "sem", "msg")]
     shm = sorted(os.listdir("/dev/shm"))
     files = {path.name: (path.stat().st_mode, path.read_text()) for path in Path(folder).iterdir()}
-    working = sorted(path.name for path in Path(runner._zygote._folder.name).glob("*"))
+    working = sorted(path.name for path in Path(runner.server.folder.name).glob("*"))
     return ipc, shm, files, working, INTERPRETER.stat().st_mtime_ns, INTERPRETER.stat().st_mode
 
 
@@ -88,11 +89,11 @@ def unharmed(request):
         return
     runner, folder = request.getfixturevalue("runner"), request.getfixturevalue("folder")
     assert runner.run(CONTROL[0], CONTROL[1]).output == CONTROL[2]
-    before, processes = traces(runner, folder), len(descendants(runner._zygote._process.pid))
+    before, processes = traces(runner, folder), len(descendants(runner.server.process.pid))
     yield
     assert runner.run(CONTROL[0], CONTROL[1]).output == CONTROL[2]
     assert traces(runner, folder) == before
-    assert len(descendants(runner._zygote._process.pid)) == processes
+    assert len(descendants(runner.server.process.pid)) == processes
 
 
 def wrong(runner, code, expected="right", func_name="", text=""):
@@ -205,7 +206,7 @@ def test_07_a_subclass_with_another_equality_is_judged_by_its_value(runner, fold
     [
         "import json\njson.dumps = lambda *a, **k: '[1]'\njson.loads = lambda *a: [1]",
         "import sys\nclass Out:\n    write = flush = lambda *a: None\nsys.stdout = sys.__stdout__ = Out()",
-        "import sys\nm = sys.modules['sandbox_programs']\n"
+        "import sys\nm = sys.modules['programs']\n"
         "m.plain = m.returned = lambda v: [1]\nm.Results.send = lambda *a: 1",
         "import os\nos._exit = os.write = lambda *a: 0",
         "import sys\nsys.modules.clear()",
@@ -238,11 +239,11 @@ def record(text):
     ids=["two", "ready", "other kind", "not text", "status", "not json", "deep", "bytes", "half", "after end"],
 )  # fmt: skip
 def test_10_forged_records(runner, folder, forged):
-    process = runner._zygote._process.pid
+    process = runner.server.process.pid
     verdict = wrong(runner, f"import os\n{forged}def f(a):\n    return 1", "1", "f", "1")
     assert verdict.status == "protocol"
     assert runner.run(*CONTROL[:2]).output == CONTROL[2]
-    assert runner._zygote._process.pid != process  # a new one, tested by the probes
+    assert runner.server.process.pid != process  # a new one, tested by the probes
 
 
 def test_10_a_record_that_never_ends_and_a_record_for_a_program_that_prints(runner, folder):
@@ -365,7 +366,7 @@ def test_22_files_of_others(runner, folder):
         "/etc/passwd", "/etc/hostname", os.path.expanduser("~/.ssh"), os.path.expanduser("~"), "/tmp", "/", "/sys",
         f"{folder}/token", f"{folder}/dataset.jsonl", f"{folder}/results.json", str(ROOT / "params"),
         str(ROOT / "README.md"), str(ROOT / "tinyr1" / "evaluate" / "grading" / "grade.py"), __file__, str(ROOT / ".git"),
-        runner._zygote._folder.name,
+        runner.server.folder.name,
     ]  # fmt: skip
     code = (
         f"import os\nfor path in {paths!r}:\n"
@@ -600,7 +601,7 @@ def test_38_two_programs_at_once_cannot_talk(runner, folder):
 
 
 def test_39_hostile_modules_and_variables(folder, monkeypatch):
-    for name in ("json", "sitecustomize", "usercustomize", "numpy", "sandbox_programs", "string"):
+    for name in ("json", "sitecustomize", "usercustomize", "numpy", "programs", "confine", "string"):
         Path(folder, f"{name}.py").write_text("raise SystemExit('hostile')")
     for name, value in {"PYTHONPATH": folder, "PYTHONSTARTUP": f"{folder}/json.py", "PYTHONHOME": "/x",
                         "LD_PRELOAD": "", "HF_TOKEN": SECRET, "PYTHONINSPECT": "1"}.items():  # fmt: skip
@@ -619,10 +620,24 @@ def test_40_fields_of_a_data_set_are_not_run(tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "hostile"),))
 
+    file = tmp_path / "lcb.jsonl"
+    row = {"question_id": "q", "question_title": "", "question_content": "?", "difficulty": "easy",
+           "contest_date": "2024-05-05T00:00:00", "public_test_cases": "[]"}  # fmt: skip
+    problems = LiveCodeBenchmark.model_validate({
+        "kind": "livecodebench", "path": str(file), "questions": None, "samples": 1, "max_tokens": 9,
+        "window": ["2024-01-01", "2024-12-31"],
+    })  # fmt: skip
+
+    def read(data):
+        encoded = base64.b64encode(zlib.compress(data)).decode()
+        file.write_text(json.dumps(row | {"private_test_cases": encoded}))
+        return benchmarks.load("lcb", "code", problems, "test", 0).questions
+
+    assert read(pickle.dumps("[]"))[0]["tests"] == []
     for data in (pickle.dumps(Hostile()), pickle.dumps([1]), pickle.dumps(b"[]")):
-        with pytest.raises((ValueError, TypeError, pickle.UnpicklingError)):
-            benchmarks._tests(base64.b64encode(zlib.compress(data)).decode())
-    assert not list(tmp_path.iterdir())
+        with pytest.raises(UserError, match="test cases"):
+            read(data)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_41_clock_priority_and_placement(runner, folder):
@@ -699,7 +714,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("who", OTHERS)
 def test_the_same_as(who, tmp_path):
-    """This file and test_sandbox.py in a process that gave up root, or most of its rights."""
+    """This file and test_runner.py in a process that gave up root, or most of its rights."""
     if os.geteuid() != 0 or os.environ.get("TINYR1_SAME_AS"):
         pytest.skip("only root can become somebody else, once")
     if not shutil.which("setpriv") or not shutil.which("unshare"):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tinyr1.core.config import Sandbox
+from tinyr1.core.params import Sandbox
 from tinyr1.evaluate.grading.programs import judge_program
+from tinyr1.sandbox import forkserver, probes, syscalls
 from tinyr1.sandbox import runner as sandbox
-from tinyr1.sandbox import syscalls
-from tinyr1.sandbox.runner import Refused, Runner, SandboxError
+from tinyr1.sandbox.forkserver import Refused, SandboxError
+from tinyr1.sandbox.runner import Runner
 
 INPUT = "1\n2\n3\n"
 LIMITS = Sandbox(cpu_seconds=1, memory_mb=512, semantics="real", isolation="landlock")
@@ -219,8 +220,8 @@ def test_what_was_used_is_described(runner):
     assert found["layers"] == ["rlimits", "landlock", "seccomp"]
     assert found["landlock_abi"] >= 1
     assert found["identity"].startswith("private user" if os.geteuid() == 0 else "own user")
-    assert set(found["probes"]) > set(sandbox.PROBES)
-    assert {found["probes"][name] for name in sandbox.PROBES} == {"PermissionError"}
+    assert set(found["probes"]) > set(probes.PROBES)
+    assert {found["probes"][name] for name in probes.PROBES} == {"PermissionError"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives programs another user")
@@ -229,7 +230,7 @@ def test_an_interpreter_in_a_private_folder_can_still_be_read(monkeypatch, tmp_p
     private.mkdir(mode=0o700)
     private.joinpath("late.py").write_text("x = 1")
     private.joinpath("late.py").chmod(0o600)
-    monkeypatch.setattr(sandbox, "SYSTEM", (*sandbox.SYSTEM, str(private)))
+    monkeypatch.setattr(forkserver, "SYSTEM", (*forkserver.SYSTEM, str(private)))
     with Runner(LIMITS) as running:
         assert running.description()["identity"].startswith("private user with CAP_DAC_")
         code = f"import sys, os\nsys.path.append({str(private)!r})\nimport late\nprint(late.x, os.getuid() > 0)"
@@ -241,14 +242,14 @@ def test_an_interpreter_in_a_private_folder_can_still_be_read(monkeypatch, tmp_p
 
 def test_without_a_layer_programs_are_refused(monkeypatch):
     """The probes notice it: first the filter is left out, then Landlock."""
-    before = sandbox._SLOTS.copy()
+    before = sandbox.SLOTS.copy()
     monkeypatch.setattr(sandbox, "LAYERS", ("rlimits", "landlock"))
     with pytest.raises(Refused, match=r"a test program could: fork, .*What is needed"), Runner(LIMITS):
         pass
     monkeypatch.setattr(sandbox, "LAYERS", ("rlimits", "seccomp"))
     with pytest.raises(Refused, match="a test program could: read a file, .*list /proc"), Runner(LIMITS):
         pass
-    assert before == sandbox._SLOTS
+    assert before == sandbox.SLOTS
 
 
 def test_a_kernel_without_a_layer_is_refused(monkeypatch):
@@ -293,8 +294,8 @@ def test_running_without_isolation_takes_two_acts_and_is_never_allowed_to_root(m
 
 def test_a_fork_server_that_dies_is_replaced_after_one_error():
     with Runner(LIMITS) as running:
-        running._zygote._process.kill()
-        running._zygote._process.wait()
+        running.server.process.kill()
+        running.server.process.wait()
         with pytest.raises(SandboxError):
             running.run("print(1)", "")
         assert running.run("print(1)", "").output == "1\n"
@@ -313,8 +314,8 @@ def test_an_interrupted_execution_does_not_answer_for_the_next():
 def test_a_fork_server_that_dies_does_not_decide_about_a_program():
     tests = [{"input": "", "output": "1"}]
     with Runner(LIMITS) as running:
-        running._zygote._process.kill()
-        running._zygote._process.wait()
+        running.server.process.kill()
+        running.server.process.wait()
         assert judge_program(running, "print(1)", tests, "").outcome == "correct"
 
 
@@ -325,7 +326,7 @@ def test_a_program_that_is_killed_from_outside_once_is_run_again():
 
         def kill():
             while not victims:
-                victims.extend(_children(running._zygote._process.pid))
+                victims.extend(_children(running.server.process.pid))
             os.kill(int(victims[0]), signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
@@ -336,9 +337,9 @@ def test_a_program_that_is_killed_from_outside_once_is_run_again():
 
 def test_nothing_runs_on_when_the_judge_is_killed():
     code = (
-        "import sys, threading\nfrom tinyr1.core.config import Sandbox\nfrom tinyr1.sandbox import Runner\n"
+        "import sys, threading\nfrom tinyr1.core.params import Sandbox\nfrom tinyr1.sandbox.runner import Runner\n"
         "with Runner(Sandbox(cpu_seconds=600, memory_mb=512, semantics='real', isolation='landlock')) as r:\n"
-        "    print(r._zygote._process.pid, r._zygote._folder.name, flush=True)\n    r.run('while True: pass', '')"
+        "    print(r.server.process.pid, r.server.folder.name, flush=True)\n    r.run('while True: pass', '')"
     )
     root = Path(sandbox.__file__).parents[2]
     judge = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root)
@@ -380,7 +381,7 @@ def test_runners_in_threads_have_slots_of_their_own():
             barrier.wait()
             found = [running.run(f"import os\nprint({i}, os.getuid())", "").output.split() for _ in range(20)]
             barrier.wait()
-            return running._slot, {tuple(line) for line in found}
+            return running.slot, {tuple(line) for line in found}
 
     with ThreadPoolExecutor(3) as pool:
         slots, found = zip(*pool.map(work, range(3)), strict=True)
@@ -392,7 +393,7 @@ def test_runners_in_threads_have_slots_of_their_own():
 
 def test_alone_means_that_no_other_runner_executes():
     running, seen = set(), []
-    turns = sandbox._Turns()
+    turns = sandbox.Turns()
 
     def work(i):
         with turns.take(alone=i % 5 == 0):
@@ -416,13 +417,13 @@ def test_alone_means_that_no_other_runner_executes():
     ],
 )
 def test_private_users_lie_inside_what_the_namespace_has(ranges, low, high):
-    found = {sandbox.private_uid(slot, ranges, 4321) for slot in range(64)}
+    found = {forkserver.private_uid(slot, ranges, 4321) for slot in range(64)}
     assert len(found) == 64
     assert low < min(found) <= max(found) < high
 
 
 def test_a_namespace_of_one_user_has_no_private_ones():
-    assert sandbox.private_uid(0, "0 1000 1", 1) is None
+    assert forkserver.private_uid(0, "0 1000 1", 1) is None
 
 
 @pytest.mark.parametrize(

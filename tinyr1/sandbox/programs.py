@@ -1,19 +1,19 @@
-"""What happens to a generated program inside its confined process, under two semantics (evaluation.md §1.2, §3).
+"""Runs a generated program inside its confined process, in one of two ways (docs/evaluation.md §1.2, §3.5).
 
-`real`        one process a test: real standard streams, the program as `__main__`, a function called once
-`lcb-compat`  all tests of a sample in one process, with the stand-ins of LiveCodeBench's official runner: its mock of
-              standard input, the program wrapped into a function, one Solution object for all tests, a wall-clock alarm
+`real`        each test has a process: real standard streams, the program as `__main__`, one call of a function
+`lcb-compat`  all tests of a sample share a process that imitates LiveCodeBench's official runner: its mock of standard
+              input, the program wrapped into a function, one Solution object for all tests, a wall-clock alarm
 
-Results leave on one descriptor as records: four bytes of length, then a JSON object of texts; {"ready"} first,
-{"value"} for the JSON of what a function returned, {"stdout"} for what a test of lcb-compat printed,
-{"status", "error"} for what ended the program. Everything here can be
-reached and changed by the program, which gains nothing by it: right or wrong is decided elsewhere. Standard library
-only.
+Results leave through one descriptor as records: four bytes of length, then a JSON object whose values are texts.
+{"ready"} comes first; {"value"} is the JSON of a function's value, {"stdout"} is what a test of lcb-compat printed, and
+{"status", "error"} says what ended the program. The program can reach and change everything in this module and gains
+nothing by it, since right and wrong are decided in another process. This file uses the standard library only.
 """
 
 import ast
 import atexit
 import builtins
+import contextlib
 import io
 import json
 import os
@@ -23,8 +23,10 @@ import struct
 import sys
 import threading
 import types
+from collections.abc import Callable
+from typing import Any
 
-# What LiveCodeBench's runner puts before every program.
+# The lines that LiveCodeBench's runner puts before every program.
 MODULES = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
     "functools", "operator", "io", "sys", "json", "builtins", "typing",
@@ -34,7 +36,9 @@ PRELUDE = (
     + "".join(f"import {name}\n" for name in MODULES[:-2])
     + "sys.setrecursionlimit(50000)\n"
 )
-# Modules the official runner makes unimportable.
+# How a value becomes one of exactly this type, without a call of any method that a subclass may have replaced.
+PLAIN: dict[type, Callable[[Any], object]] = {int: int.__pos__, float: float.__pos__, str: str.__str__}
+# The official runner makes these modules impossible to import.
 HIDDEN = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 
 
@@ -44,7 +48,9 @@ def _main_module() -> types.ModuleType:
     return module
 
 
-MAIN = _main_module()  # every fork has its own copy; filling a fresh one would touch each object, and so copy its page
+# Made before the fork, and every fork has its own copy. To fill a new module in the fork would change the reference
+# count of every object in it, and so copy all the memory pages they are in.
+MAIN = _main_module()
 
 
 class TimeoutException(Exception):  # noqa: N818 - programs may catch it by the name it has in the official runner
@@ -52,21 +58,21 @@ class TimeoutException(Exception):  # noqa: N818 - programs may catch it by the 
 
 
 class Opaque(Exception):
-    """A program's own exit where a value was due."""
+    """The program exited where its function had to return a value."""
 
 
 def plain(value: object) -> object:
-    """A returned value for JSON: what can equal a JSON value keeps its own value, everything else is a mere name.
+    """A returned value in a form that JSON can hold and that no method of the program can influence later.
 
-    None, bool, int, float, str and list stay (subclasses by their value, numpy scalars by their item); a dict is
-    {"d": [[key, value], …]}; anything else {"o": type name}, which equals nothing.
+    None, bool, int, float, str and list stay (subclasses as their plain value, numpy scalars as Python numbers). A dict
+    becomes {"d": [[key, value], …]}. Anything else becomes {"o": type name}, which equals nothing.
     """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
         return value
-    for kind, convert in ((int, int.__pos__), (float, float.__pos__), (str, str.__str__)):
+    for kind, convert in PLAIN.items():
         if isinstance(value, kind):
             return convert(value)
     if isinstance(value, list):
@@ -77,29 +83,34 @@ def plain(value: object) -> object:
 
 
 def returned(value: object) -> object:
-    """`plain`, after a tuple at the top became a list, as in the official runner."""
+    """`plain`, with a tuple at the top as a list, as in the official runner."""
     return plain(list(value) if isinstance(value, tuple) else value)
 
 
 class Results:
-    """Writes records to the judge."""
+    """Writes records into the pipe to the judge."""
 
     def __init__(self, handle: int) -> None:
         self.handle, self._write = handle, os.write  # a program may put another function in its place
 
-    def send(self, record: dict) -> None:
+    def send(self, record: dict[str, str]) -> None:
         data = json.dumps(record).encode()
         data = struct.pack(">I", len(data)) + data
         while data:
             data = data[self._write(self.handle, data) :]
 
 
-def run(job: dict, results: Results) -> int:
-    """Run a job to its end; the exit status of the process."""
+def run(job: dict[str, Any], results: Results) -> int:
+    """Run a job to its end; return the exit status of the process.
+
+    job: code, semantics (real or lcb-compat), func_name ("" for programs that read standard input), inputs (texts: one
+    JSON argument a line, or standard inputs for lcb-compat), seconds (alarm of one test, lcb-compat only).
+    """
     try:
         (_lcb_compat if job["semantics"] == "lcb-compat" else _real)(job, results)
     except BaseException as error:  # noqa: BLE001 - whatever a program raises is its own result
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        # A program at its memory limit has none left for the report; confine.SPARE_BYTES are there for it.
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         name = type(error).__name__
         status = "memory" if isinstance(error, MemoryError) else "error"
@@ -111,20 +122,23 @@ def run(job: dict, results: Results) -> int:
 
 
 def _streams() -> None:
-    """Standard streams as a script has them; what a program writes to stderr is not its answer."""
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    """Open the standard streams as a script has them. Standard error leads to /dev/null: it is not the answer."""
+    stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    stdout, stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))  # noqa: SIM115
+    for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     sys.argv = ["solution.py"]
 
 
-def _real(job: dict, results: Results) -> None:
-    """The program as a script, or one call of its function."""
+def _real(job: dict[str, Any], results: Results) -> None:
+    """Run the program as a script, or call its function once."""
     call = job["func_name"]
     arguments = [json.loads(line) for line in job["inputs"][0].split("\n") if line.strip()] if call else []
     sys.modules["__main__"], names = MAIN, MAIN.__dict__
     _streams()
-    names.update((name, getattr(sys, name)) for name in ("stdin", "stdout", "stderr", "argv"))  # of `from sys import *`
+    # The prelude's `from sys import *` bound the fork-server's own streams.
+    names.update((name, getattr(sys, name)) for name in ("stdin", "stdout", "stderr", "argv"))
     sys.setrecursionlimit(50000)
     code = compile(job["code"], "solution.py", "exec", dont_inherit=True)
     try:
@@ -138,8 +152,10 @@ def _real(job: dict, results: Results) -> None:
     if call:
         results.send({"value": json.dumps(returned(value))})
         return
-    threading._shutdown()  # threads of the program that still run, as at the end of a script
-    atexit._run_exitfuncs()
+    # The end of a script: wait for its threads and thread pools, run what it registered for its exit, flush. Python has
+    # no public function for the first two; ending the interpreter in the ordinary way would tear all modules down.
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    atexit._run_exitfuncs()  # noqa: SLF001
     sys.stdout.flush()
 
 
@@ -147,23 +163,23 @@ def _alarm(*_: object) -> None:
     raise TimeoutException
 
 
-def _compiled(code: str, seconds: int) -> object:
-    """The module of a program, or its Solution object if the text has a class of that name (under the alarm)."""
+def _compiled(code: str, seconds: int) -> Any:
+    """The module of a program, or its Solution object if the text has a class of that name; the alarm is set."""
     signal.alarm(seconds)
     module = types.ModuleType("tmp_sol")
     exec(code, module.__dict__)
-    solution = module.Solution() if "class Solution" in code else module
+    solution: Any = module.Solution() if "class Solution" in code else module
     signal.alarm(0)
     return solution
 
 
-def _lcb_compat(job: dict, results: Results) -> None:
-    """All tests of a sample, one record each, in the way of the official runner."""
+def _lcb_compat(job: dict[str, Any], results: Results) -> None:
+    """Run all tests of a sample as the official runner does, and send a record for each."""
     _streams()
     signal.signal(signal.SIGALRM, _alarm)
-    builtins.quit = builtins.help = None
+    vars(builtins).update(quit=None, help=None)
     for name in HIDDEN:
-        sys.modules[name] = None
+        sys.modules[name] = None  # type: ignore[assignment]  # this makes `import name` fail
     if job["func_name"]:
         solution = _compiled(f"{PRELUDE}\n\n{job['code']}", job["seconds"])
         method = getattr(solution, job["func_name"])
@@ -183,7 +199,7 @@ def _lcb_compat(job: dict, results: Results) -> None:
 
 
 def _without_main_test(code: str) -> str:
-    """The body of a closing `if __name__ == '__main__':` in its place; only in that spelling."""
+    """The program with the body of a closing `if __name__ == '__main__':` in its place, if spelled exactly so."""
     try:
         body = ast.parse(code).body
     except (SyntaxError, ValueError):
@@ -194,19 +210,19 @@ def _without_main_test(code: str) -> str:
 
 
 def _wrapped(code: str) -> str:
-    """Imports of the top level first, everything else inside `wrapped_function`; text that does not parse as it is."""
+    """Top-level imports first, everything else inside `wrapped_function`. Text that does not parse stays as it is."""
     try:
         body = ast.parse(code).body
     except (SyntaxError, ValueError):
         return code
-    imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-    function = ast.parse("def wrapped_function(): pass")
-    function.body[0].body = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom)]
-    return f"{PRELUDE}\n{ast.unparse(ast.Module(imports, []))}\n{ast.unparse(function)}"
+    imports: list[ast.stmt] = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    wrapper = ast.parse("def wrapped_function(): pass")
+    vars(wrapper.body[0])["body"] = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return f"{PRELUDE}\n{ast.unparse(ast.Module(imports, []))}\n{ast.unparse(wrapper)}"
 
 
 class _MockBuffer:
-    """The official runner's `sys.stdin.buffer`: every read starts at the beginning."""
+    """The `sys.stdin.buffer` of the official runner, on which every read starts at the beginning."""
 
     def __init__(self, text: str) -> None:
         self._data = text.encode()
@@ -219,7 +235,7 @@ class _MockBuffer:
 
 
 class _MockStdin:
-    """The official runner's `sys.stdin`: no iteration; what it lacks it takes from a StringIO."""
+    """The `sys.stdin` of the official runner: it cannot be iterated; a StringIO has the methods that it lacks."""
 
     def __init__(self, text: str) -> None:
         self._text, self._stream, self.buffer = text, io.StringIO(text), _MockBuffer(text)
@@ -237,21 +253,20 @@ class _MockStdin:
         return getattr(self._stream, name)
 
 
-def _call_with_mocks(method: types.FunctionType, text: str) -> str:
-    """What the wrapped program prints.
+def _call_with_mocks(method: Callable[[], object], text: str) -> str:
+    """Call the wrapped program with `text` as its standard input; return what it printed.
 
-    `from sys import stdin` has bound the real stream before; on that the official runner replaces three methods, and
-    its readline ends with StopIteration.
+    A program with `from sys import stdin` has the real stream. On that one the official runner replaces three methods,
+    and its readline ends with StopIteration.
     """
-    real, stdout, lines = sys.stdin, sys.stdout, iter(text.split("\n"))
+    real: Any = sys.stdin
+    stdout, captured, lines = sys.stdout, io.StringIO(), iter(text.split("\n"))
     real.readline, real.readlines = lambda *_: next(lines), lambda *_: text.split("\n")
     real.read = lambda *_: text
-    sys.stdin, sys.stdout = _MockStdin(text), io.StringIO()
-    captured = sys.stdout
+    vars(sys).update(stdin=_MockStdin(text), stdout=captured)
     try:
-        method()
-    except SystemExit:
-        pass
+        with contextlib.suppress(SystemExit):
+            method()
     finally:
         sys.stdin, sys.stdout = real, stdout
     return captured.getvalue()

@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlast their process for long: the next one removes what a killed one left."""
+"""Temporary folders that say whose they are, so that the next process can remove those of a killed one."""
 
 import os
 import re
@@ -10,12 +10,12 @@ _NAME = re.compile(r"tinyr1-[a-z]+-(\d+-(\d+)-\d+)-\w+")
 
 
 def folder(kind: str) -> tempfile.TemporaryDirectory:
-    """A temporary folder whose name says which process it belongs to. kind: letters a to z."""
+    """A temporary folder whose name holds the name of this process. kind: letters a to z."""
     return tempfile.TemporaryDirectory(prefix=f"tinyr1-{kind}-{owner(os.getpid())}-")
 
 
 def owner(pid: int) -> str | None:
-    """A name for a process that no later one has: its PID namespace, number and start; None where there is none."""
+    """A name that no other process will ever have: PID namespace, number and start. None where the process is gone."""
     try:
         space = os.stat("/proc/self/ns/pid").st_ino  # several containers may share one /tmp
         started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -25,7 +25,7 @@ def owner(pid: int) -> str | None:
 
 
 def sweep() -> None:
-    """Remove the folders of processes of this PID namespace that are gone."""
+    """Remove the folders that processes of this PID namespace left when they were killed."""
     space = (owner(os.getpid()) or "").partition("-")[0]
     for path in Path(tempfile.gettempdir()).glob("tinyr1-*"):
         match = _NAME.fullmatch(path.name)

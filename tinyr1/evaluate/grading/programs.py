@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TypeVar
 
-from tinyr1.sandbox.runner import MOST_OUTPUT_BYTES, Refused, Result, Runner, SandboxError
+from tinyr1.sandbox.forkserver import Refused, Result, SandboxError
+from tinyr1.sandbox.runner import MOST_OUTPUT_BYTES, Runner
 
 COMPARATOR = "lcb-official"
 T = TypeVar("T")
