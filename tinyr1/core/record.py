@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from tinyr1.core import machine
-from tinyr1.core.artifact import check, digest, file_hash, read_json, write_atomic
+from tinyr1.core.artifact import check, digest, file_hash, read_intact, write_atomic
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params import Params
@@ -68,7 +68,7 @@ def read(cfg: Config, stage: str) -> dict:
     path, remedy = record_path(cfg, stage), cfg.remedy(stage)
     if not path.is_file():
         raise UserError(f"{path}: missing; {remedy}")
-    return read_json(path, RECORD_KEYS, remedy)
+    return read_intact(path, RECORD_KEYS, remedy)
 
 
 def require(cfg: Config, stage: str) -> dict:
