@@ -97,10 +97,11 @@ SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from tinyr1 import chat
-def stream(*_):
+def answer(*_):
     print("thinking", flush=True)
     time.sleep(60)
-chat.load, chat.stream = lambda folder: (type("Model", (), {"name_or_path": folder, "device": "cpu"}), None), stream
+chat.load_model = lambda folder: (type("Model", (), {"name_or_path": folder, "device": "cpu"}), None)
+chat.stream_answer = answer
 sys.argv = ["chat", "a folder"]
 sys.exit(chat.main())
 """

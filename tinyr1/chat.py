@@ -1,6 +1,6 @@
-"""Talk to a model folder; reasoning and answer are streamed.
+"""Talk to the model in a checkpoint folder; its reasoning and its answer appear while they are generated.
 
-    python -m tinyr1.chat runs/smol/merged/math-science-code
+    python -m tinyr1.chat FOLDER --domain math
 """
 
 import argparse
@@ -15,15 +15,17 @@ from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params import Domain
 
-# A tokenizer has at least one of these files.
+# A tokenizer has at least one of these files. Without any, transformers makes up an empty one.
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 
 
+def stream_answer(model: Any, tokenizer: Any, user: str, max_tokens: int, temperature: float) -> None:
+    """Print the reasoning and the answer of a model to one user turn while they are generated.
 
-def stream(model: Any, tokenizer: Any, user: str, max_tokens: int, temperature: float) -> None:
-    """Print the reasoning and the answer of a model to one user turn as they are written."""
+    max_tokens: most tokens of both together. temperature: 0 takes the likeliest token each time.
+    """
     import torch
     from transformers import TextStreamer
 
@@ -35,13 +37,13 @@ def stream(model: Any, tokenizer: Any, user: str, max_tokens: int, temperature: 
     )  # fmt: skip
 
 
-def load(folder: Path) -> tuple[Any, Any]:
-    """(model, tokenizer) of a checkpoint folder. UserError where one cannot talk to it."""
+def load_model(folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of a checkpoint folder, on the GPU if there is one. UserError where nobody can talk to it."""
     if not (folder / "config.json").is_file():
         lack = "no config.json, so it is no checkpoint" if folder.is_dir() else "no such folder"
         raise UserError(f"{folder}: {lack}; `make reproduce` makes the merged model, MODEL=folder names another")
     weight_files(folder)
-    if not any((folder / name).is_file() for name in VOCABULARIES):  # transformers would make up an empty tokenizer
+    if not any((folder / name).is_file() for name in VOCABULARIES):
         raise UserError(f"{folder}: no tokenizer; copy tokenizer.json and its neighbours from the model's origin")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -54,14 +56,14 @@ def load(folder: Path) -> tuple[Any, Any]:
             "chat_template.jinja into the folder"
         )
     with _loading(folder):
-        prompts.encode_prompt(tokenizer, "a question")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        prompts.encode_prompt(tokenizer, "a question")  # a template that fails does so before the weights are read
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Errors of transformers about a checkpoint in one sentence, as UserError."""
+    """Turn what transformers raises about a checkpoint into a UserError of one sentence."""
     from jinja2 import TemplateError
     from safetensors import SafetensorError
 
@@ -72,8 +74,8 @@ def _loading(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be loaded ({reason}); make it or fetch it again") from error
 
 
-def ask(at_terminal: bool) -> str:
-    """The next question; empty at an empty line, at the end of the input, and at Ctrl-C."""
+def next_question(at_terminal: bool) -> str:
+    """The next question; "" at an empty line, at the end of the input, and at Ctrl-C."""
     try:
         return input("\n> " if at_terminal else "").strip()
     except (EOFError, KeyboardInterrupt):
@@ -83,15 +85,18 @@ def ask(at_terminal: bool) -> str:
 
 
 def talk(model: Any, tokenizer: Any, settings: argparse.Namespace, domain: Domain | None = None) -> None:
-    """Questions and answers, to the last question. At a terminal Ctrl-C stops an answer and no more."""
+    """Answer questions from standard input until an empty one. At a terminal, Ctrl-C stops only the present answer.
+
+    settings: max_tokens and temperature. domain: its instruction is appended to each question.
+    """
     at_terminal = sys.stdin.isatty()
     if at_terminal:
         rules = "one question a line; Ctrl-C stops an answer, an empty line ends"
         print(f"{model.name_or_path} on {model.device}: {rules}")
-    while question := ask(at_terminal):
+    while question := next_question(at_terminal):
         user = prompts.row_turn(domain, {"question": question}) if domain else question
         try:
-            stream(model, tokenizer, user, settings.max_tokens, settings.temperature)
+            stream_answer(model, tokenizer, user, settings.max_tokens, settings.temperature)
         except KeyboardInterrupt:
             if not at_terminal:
                 raise
@@ -99,7 +104,7 @@ def talk(model: Any, tokenizer: Any, settings: argparse.Namespace, domain: Domai
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Talk to a model folder; reasoning and answer are streamed.")
+    parser = argparse.ArgumentParser(description="Talk to the model in a checkpoint folder.")
     parser.add_argument("model", nargs="?", type=Path, help="checkpoint folder (default: the merged model of the run)")
     parser.add_argument("--domain", help="append the instruction of this domain of the run")
     parser.add_argument("--run", default="smol", help="params file that names the domains")
@@ -107,14 +112,14 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, default=0.6, help="0: always the likeliest token")
     arguments = parser.parse_args()
 
-    def run() -> None:
+    def chat() -> None:
         cfg = config.load(arguments.run)
         if arguments.domain not in (None, *cfg.domains):
             raise UserError(f"--domain: {arguments.domain!r} is not a domain of {cfg.run} ({', '.join(cfg.domains)})")
         domain = cfg.params.domains[arguments.domain] if arguments.domain else None
-        talk(*load(arguments.model or cfg.model(next(iter(cfg.merges)))), arguments, domain)
+        talk(*load_model(arguments.model or cfg.model(next(iter(cfg.merges)))), arguments, domain)
 
-    return guarded(run)
+    return guarded(chat)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder, by name and without a look into the weights."""
+"""The files of a checkpoint folder in the format of transformers. Weights themselves are not read here."""
 
 import json
 from pathlib import Path
@@ -7,21 +7,21 @@ from tinyr1.core.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 
-# All that decides how text becomes token ids, chat template included, in the forms that transformers writes and reads.
+# The files that decide how text becomes token ids, the chat template included, by all names that transformers uses.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
     "sentencepiece.bpe.model",
 )  # fmt: skip
-# A whole checkpoint, as patterns: what is fetched from a hub, and what makes one model another.
+# Patterns for the files of a whole checkpoint: these are fetched from a hub, and two models differ if one of them does.
 CHECKPOINT = ("*.safetensors", "*.json", *TOKENIZER_FILES)
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Keys of config.json that say where a checkpoint comes from and how it is run, not what network it is.
+# Keys of config.json that say where a checkpoint comes from and how it is run, but do not describe the network.
 PROVENANCE = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
 
 
 def read_json(path: Path) -> object:
-    """Content of a JSON file, None where there is none. UserError when it is not JSON."""
+    """The value in a JSON file, None where there is no file. UserError when it is not JSON."""
     if not path.is_file():
         return None
     try:
@@ -31,7 +31,7 @@ def read_json(path: Path) -> object:
 
 
 def read_object(path: Path) -> dict | None:
-    """The object in a JSON file, None where there is no file. UserError when it holds anything else."""
+    """The object in a JSON file, None where there is no file. UserError when it holds another kind of value."""
     content = read_json(path)
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, expected an object; fetch or write it again")
@@ -49,7 +49,10 @@ def read_config(folder: Path) -> dict:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: those its index lists, or all there are."""
+    """The safetensors files of a checkpoint: those in its index, or all of the folder where there is no index.
+
+    UserError when there are none, or when the index is damaged or lists files that are not there.
+    """
     if not (folder / INDEX).exists():
         files = sorted(folder.glob("*.safetensors"))
         if not files:
@@ -62,7 +65,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_weight_map(folder: Path) -> dict[str, str]:
-    """Tensor -> file of the index."""
+    """Tensor name -> file name, from the checkpoint's index. UserError when the index is damaged."""
     index = read_json(folder / INDEX)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):

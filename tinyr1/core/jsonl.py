@@ -16,7 +16,11 @@ from tinyr1.core.errors import UserError
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a file. error: why it holds no JSON value, or None; torn: it is the last one and has no line feed."""
+    """One line of a file.
+
+    number: from 1, blank lines counted. error: why the line holds no JSON value, or None. torn: whether it is a last
+    line without a line feed, such as a killed process leaves.
+    """
 
     number: int
     value: object
@@ -25,7 +29,7 @@ class Line:
 
 
 def parse(data: bytes) -> tuple[object, str | None]:
-    """(value, None) of the bytes of a line, or (None, why they hold none)."""
+    """(value, None) for the bytes of a line that hold a JSON value, else (None, the reason)."""
     try:
         return json.loads(data), None
     except (ValueError, RecursionError) as error:  # ValueError: broken JSON or broken UTF-8
@@ -33,7 +37,7 @@ def parse(data: bytes) -> tuple[object, str | None]:
 
 
 def scan(path: Path) -> Iterator[Line]:
-    """Every line that is not blank, malformed ones included, one after another."""
+    """Yield every line that is not blank, malformed ones included. The file is read as it is asked for, not at once."""
     with path.open("rb") as file:
         for number, data in enumerate(file, 1):
             if data.strip():
@@ -41,9 +45,9 @@ def scan(path: Path) -> Iterator[Line]:
 
 
 def read(path: Path) -> list[dict]:
-    """The objects of a file that this kit wrote, [] where there is no file; a torn last line is left out.
+    """The JSON objects in a file that this kit wrote, [] where there is no file; a torn last line is left out.
 
-    UserError names the line that holds anything else.
+    UserError names the first other line that holds no object.
     """
     rows: list[dict] = []
     for line in scan(path) if path.exists() else ():
@@ -57,10 +61,13 @@ def read(path: Path) -> list[dict]:
 
 
 def encode(row: object) -> bytes:
-    """A value as one line. Lone surrogates, which no UTF-8 has, become question marks."""
+    """A value as the bytes of one line.
+
+    Half a surrogate pair, which a model's tokens can decode to and UTF-8 cannot hold, becomes a question mark.
+    """
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def write(path: Path, rows: Iterable[object]) -> None:
-    """Rows as a file that is there completely or not at all."""
+    """Write one line for each row, so that the file is there completely or not at all."""
     write_atomic(path, b"".join(map(encode, rows)))

