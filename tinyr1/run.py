@@ -1,36 +1,119 @@
-"""Runs the notebooks of a run in order, headlessly.
+"""Runs the notebooks of a run in order, headlessly: `make reproduce RUN=smol`.
 
     python -m tinyr1.run smol                     all five stages
     python -m tinyr1.run smol --stage 03_fusion_merge
 
-A stage whose record fits its parameters, its notebook and what the stages before it made is kept. Success is a
-notebook whose every cell ran *and* a fresh record; papermill's word alone is not enough (a kernel that dies or
-calls sys.exit leaves exit status 0).
+    params/smol.yaml -> for each stage that is not fresh: execute its notebook -> record, HTML page, page of the run
+
+A stage is fresh, and is not run again, when its record fits the parameters, the notebook and what the stages before it
+made. A stage has succeeded when every cell ran *and* the notebook wrote its record. Papermill's own verdict is not
+enough: it calls a notebook successful whose kernel died or called `sys.exit(0)`.
 """
 
 import argparse
 import fcntl
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tinyr1.core import artifact, config, progress, record
+from tinyr1.core import config, progress, record
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError, guarded
+from tinyr1.disk import require_disk_space
 
 NOTEBOOKS = ROOT / "notebooks"
-REST = 10**9  # bytes for rows, responses, logs and pages
-# A resumable checkpoint in sizes of the bf16 model: its weights twice, fp32 weights and two moments (6); the next one
-# is written beside it.
-RESUMABLE = 2 * 8
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", help="name of a file in params/, without .yaml")
+    parser.add_argument("--stage", choices=STAGES, help="only this stage; the ones before it must be finished")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and a cluster's time limit end it as Ctrl-C does
+    again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
+    return guarded(
+        lambda: run(arguments.run, arguments.stage), f"interrupted; the same command goes on from here: {again}"
+    )
+
+
+def run(name: str, only: str | None) -> int:
+    """Run those stages of a run that are not fresh, or only one stage; the exit status of the command."""
+    cfg = config.load(name)
+    with locked(cfg):
+        correct_page(cfg)
+        require_disk_space(cfg)
+        if only:
+            require_before(cfg, only)
+        for stage in [only] if only else STAGES:
+            if not run_stage(cfg, stage):
+                return 1
+        if only in (None, STAGES[-1]):
+            print(f"\n{closing_table(cfg)}\n\npass@1 in percent, with 95 % intervals. Report: {cfg.reports}/index.html")
+    return 0
+
+
+def run_stage(cfg: Config, stage: str) -> bool:
+    """Run a stage unless it is fresh, and write the page of the run before and after it; False when it failed."""
+    from tinyr1.report import index
+
+    if is_fresh(cfg, stage):
+        print(f"{stage}: kept", flush=True)
+        return True
+    print(f"\n== {stage}", flush=True)
+    for path in (record.record_path(cfg, stage), cfg.reports / f"{stage}.html"):  # without them the stage is not fresh
+        path.unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        index.write_index(cfg, running=stage)
+        failure = execute(cfg, stage)
+    except BaseException:  # Ctrl-C, or a kernel that does not start
+        index.write_index(cfg, interrupted=stage)
+        raise
+    seconds = time.monotonic() - started
+    if failure:
+        page = index.write_index(cfg, failures={stage: failure})
+        print(f"\n{stage} failed after {seconds:.0f} s:\n{failure}\n", file=sys.stderr)
+        print(f"The failing cell: {page.parent / stage}.html#papermill-error-cell", file=sys.stderr)
+        print(f"Once the cause is removed, {cfg.remedy('reproduce')}; it goes on from here.", file=sys.stderr)
+        return False
+    index.write_index(cfg)
+    print(f"   {stage} finished in {seconds:.0f} s", flush=True)
+    return True
+
+
+def execute(cfg: Config, stage: str) -> str | None:
+    """Execute the notebook of a stage and render its page, failed or not; the first line of its error, or None."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from tinyr1.report import pages
+
+    executed = cfg.home / "executed" / f"{stage}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    failure = None
+    with Terminal(cfg.home / "logs" / "events.txt"):
+        try:
+            papermill.execute_notebook(
+                NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
+                cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # hides ipykernel's warnings about its own transport
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            failure = f"{error.ename}: {error.evalue}"
+    failure = failure or pages.failing_cell(executed)
+    if failure is None and not record.record_path(cfg, stage).is_file():
+        failure = f"the notebook ran to its end without writing {stage}.json"
+    pages.render(executed, cfg.reports / f"{stage}.html", cfg.run)
+    return failure
 
 
 def is_fresh(cfg: Config, stage: str) -> bool:
-    """Whether a stage's results are there, whole, and made from the present parameters and notebook."""
+    """Whether the results of a stage are complete and were made from the present parameters and notebook."""
     try:
         entry = record.require(cfg, stage)
     except (UserError, FileNotFoundError):
@@ -39,14 +122,51 @@ def is_fresh(cfg: Config, stage: str) -> bool:
     return page.is_file() and entry["notebook"] == record.notebook_hash(stage)
 
 
-def check_before(cfg: Config, stage: str) -> None:
-    """The stages before this one are finished and intact; UserError names the first that is not."""
+def require_before(cfg: Config, stage: str) -> None:
+    """UserError names the first of the stages before this one that is not finished or not intact."""
     for earlier in STAGES[: STAGES.index(stage)]:
         record.require(cfg, earlier)
 
 
+@contextmanager
+def locked(cfg: Config) -> Iterator[None]:
+    """Hold the lock of a run; UserError where another process holds it. It ends with the process, even by kill -9."""
+    cfg.home.mkdir(parents=True, exist_ok=True)
+    with (cfg.home / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run {cfg.run}: another process is working on it; wait for it or stop it first") from None
+        yield
+
+
+def correct_page(cfg: Config) -> None:
+    """If index.html still shows a stage as running, mark it interrupted: we hold the lock, so that run is dead."""
+    from tinyr1.report import index
+
+    stage = index.shown_as_running(cfg)
+    if stage is not None:
+        index.write_index(cfg, interrupted=None if is_fresh(cfg, stage) else stage)
+
+
+def closing_table(cfg: Config) -> str:
+    """The scores for the terminal: percent with 95 % intervals, models down and benchmarks across."""
+    import pandas as pd
+
+    table = pd.read_csv(cfg.reports / "scores.csv")
+    percent = 100 * table[["pass_at_1", "ci_low", "ci_high"]].to_numpy()
+    table["score"] = [f"{value:5.1f} [{low:.0f}, {high:.0f}]" for value, low, high in percent]
+    wide = table.pivot(index="model", columns="benchmark", values="score")
+    return wide.loc[list(dict.fromkeys(table.model)), list(dict.fromkeys(table.benchmark))].to_string()
+
+
 class Terminal:
-    """Shows what the kernel reports: finished lines stay, bars are redrawn in place."""
+    """Shows the lines and progress bars of `core.progress` in the kernel: lines stay, bars are redrawn in place.
+
+    The kernel appends them to a file that a thread follows here. Papermill's own `stdout_file`, `stderr_file` and
+    `log_output` cannot replace it: they copy everything that a notebook prints to the terminal, whole prompts and
+    warnings included, and a bar that reaches them also stays in the executed notebook.
+    """
 
     def __init__(self, events: Path) -> None:
         self.events, self.live = events, sys.stdout.isatty()
@@ -76,166 +196,12 @@ class Terminal:
                         print(f"\r{text:<{progress.WIDTH}}" if self.live else text, flush=True)
                     elif self.live:
                         print(f"\r{text:<{progress.WIDTH}}", end="", flush=True)
-                    elif time.monotonic() - last_bar > 30:  # a log file gets a picture now and then
+                    elif time.monotonic() - last_bar > 30:  # in a log file, one picture of the bar every 30 s
                         last_bar = time.monotonic()
                         print(text, flush=True)
                 if stopping:
                     return
                 time.sleep(0.2)
-
-
-def execute(cfg: Config, stage: str) -> str | None:
-    """Run one notebook; returns the first line of its error, or None. The page is rendered either way."""
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    from tinyr1.report import pages
-
-    executed = cfg.home / "executed" / f"{stage}.ipynb"
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    failure = None
-    with Terminal(cfg.home / "logs" / "events.txt"):
-        try:
-            papermill.execute_notebook(
-                NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
-                cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
-                extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of its own transport otherwise
-            )  # fmt: skip
-        except PapermillExecutionError as error:
-            failure = f"{error.ename}: {error.evalue}"
-    failure = failure or pages.failing_cell(executed)
-    if failure is None and not record.record_path(cfg, stage).is_file():
-        failure = f"the notebook ran to its end without writing {stage}.json"
-    pages.render(executed, cfg.reports / f"{stage}.html")
-    return failure
-
-
-def run_stage(cfg: Config, stage: str, failures: dict[str, str]) -> bool:
-    """Keep or run a stage and tell the terminal; False when it failed. The page says how it stands, also when left."""
-    from tinyr1.report import index
-
-    if is_fresh(cfg, stage):
-        print(f"{stage}: kept", flush=True)
-        return True
-    print(f"\n== {stage}", flush=True)
-    for made_last in (record.record_path(cfg, stage), cfg.reports / f"{stage}.html"):  # these two make it fresh
-        made_last.unlink(missing_ok=True)
-    started = time.monotonic()
-    try:
-        index.index(cfg, running=stage)
-        failure = execute(cfg, stage)
-    except BaseException:  # Ctrl-C, or a kernel that does not start
-        index.index(cfg, interrupted=stage)
-        raise
-    if failure:
-        failures[stage] = failure
-        page = index.index(cfg, failures=failures)
-        print(f"\n{stage} failed after {time.monotonic() - started:.0f} s:\n{failure}\n", file=sys.stderr)
-        print(f"The failing cell: {page.parent / stage}.html#papermill-error-cell", file=sys.stderr)
-        print(f"Once it is mended, {cfg.remedy('reproduce')}; it goes on from here.", file=sys.stderr)
-        return False
-    index.index(cfg)
-    print(f"   {stage} finished in {time.monotonic() - started:.0f} s", flush=True)
-    return True
-
-
-def close_page(cfg: Config) -> None:
-    """A page that says "running" to whoever holds the run's lock was left by a run that was killed."""
-    from tinyr1.report import index
-
-    stage = index.shown_as_running(cfg)
-    if stage is not None:
-        index.index(cfg, interrupted=None if is_fresh(cfg, stage) else stage)
-
-
-def headline(cfg: Config) -> str:
-    """The score table for the terminal: percent with 95 % intervals."""
-    import pandas as pd
-
-    table = pd.read_csv(cfg.reports / "scores.csv")
-    table["score"] = [
-        f"{100 * r.pass_at_1:5.1f} [{100 * r.ci_low:.0f}, {100 * r.ci_high:.0f}]" for r in table.itertuples()
-    ]
-    order = list(dict.fromkeys(table.model))
-    wide = table.pivot(index="model", columns="benchmark", values="score").loc[order]
-    return wide[list(dict.fromkeys(table.benchmark))].to_string()
-
-
-def lock(cfg: Config) -> object:
-    """Hold the run for this process; the lock goes with the process, however it ends."""
-    cfg.home.mkdir(parents=True, exist_ok=True)
-    handle = (cfg.home / ".lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"run {cfg.run}: another process is working on it; wait for it or stop it first") from None
-    return handle
-
-
-def model_bytes(cfg: Config) -> int | None:
-    """Size of one model of the run, by the base checkpoint or by what it will be made from; None where unknown."""
-    for made in (cfg.home / "base", cfg.backbone):
-        if artifact.manifest_path(made).is_file():
-            return sum(file["bytes"] for file in artifact.manifest(made)["files"].values())
-    from tinyr1.branch import backbone  # PyTorch takes seconds; a run that has begun does not wait for it
-
-    return backbone.weight_bytes(cfg)
-
-
-def checkpoint_bytes(cfg: Config, size: int) -> int:
-    """What the checkpoints of a run still take on its disk, of models of `size` bytes.
-
-    Of those that are not there, with one more for the base or for the old one while a model is made again, and the
-    optimizer's state of the model in training; less what an interrupted run has written of them.
-    """
-    made = [m for m in cfg.models if m != "backbone" or cfg.params.backbone.distill]  # the base is linked, or one more
-    absent = [m for m in made if not artifact.manifest_path(cfg.model(m)).is_file()]
-    if not absent:
-        return 0
-    trains = cfg.params.trainer.save_steps and any(m not in cfg.params.merge.models for m in absent)
-    copies = len(absent) + 1 + (RESUMABLE if trains else 0)
-    begun = [f for m in absent for f in artifact.partial_path(cfg.model(m)).rglob("*") if f.is_file()]
-    return max(0, copies * size - sum(f.stat().st_size for f in begun))
-
-
-def check_disk(cfg: Config) -> None:
-    """The disk has room for what the run still makes; UserError says how much is missing."""
-    need = checkpoint_bytes(cfg, model_bytes(cfg) or 0) + REST
-    free = shutil.disk_usage(cfg.home).free
-    if free < need:
-        raise UserError(
-            f"{cfg.home}: {free / 1e9:.1f} GB free, the run needs about {need / 1e9:.1f} GB more; free some space, "
-            "or set TINYR1_HOME to a folder on a larger disk"
-        )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="name of a file in params/, without .yaml")
-    parser.add_argument("--stage", choices=STAGES, help="only this stage; the ones before it must be finished")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and a cluster's time limit end it as Ctrl-C does
-    again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
-    return guarded(
-        lambda: run(arguments.run, arguments.stage), f"interrupted; the same command goes on from here: {again}"
-    )
-
-
-def run(name: str, only: str | None) -> int:
-    """Run the stages of a run that are not fresh, or only one; the exit status."""
-    cfg, failures = config.load(name), {}
-    held = lock(cfg)
-    close_page(cfg)
-    check_disk(cfg)
-    if only:
-        check_before(cfg, only)
-    for stage in [only] if only else STAGES:
-        if not run_stage(cfg, stage, failures):
-            return 1
-    if only in (None, STAGES[-1]):
-        print(f"\n{headline(cfg)}\n\npass@1 in percent, with 95 % intervals. Report: {cfg.reports / 'index.html'}")
-    del held
-    return 0
 
 
 if __name__ == "__main__":

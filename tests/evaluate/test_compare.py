@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tinyr1.core import config
+from tinyr1.core.recipe import Recipe
 from tinyr1.evaluate import compare, stage
 from tinyr1.report import claims, plots
 
@@ -70,7 +71,8 @@ def test_the_headline_agrees_with_the_claims():
     merged = "math-science-code"
     models = ("backbone", "mixture", "math", "science", "code", merged)
     rows = run_of({b: {m: list(rng.integers(0, 2, 40) / 1) for m in models} for b in ("x", "y", "z")})
-    table = claims.audit(stage.per_question(rows), {"x": "math", "y": "science", "z": "code"})
+    merges = {merged: Recipe(method="fusion", base="code", other="math")}
+    table = claims.audit(stage.per_question(rows), {"x": "math", "y": "science", "z": "code"}, merges, {})
     points = table.loc["merged model over data mixture, average", "ours, points"].replace(" [", " points [")
     assert f"no difference shown between {merged} and the data mixture ({points})" in compare.headline(rows, merged)
 

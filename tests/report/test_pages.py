@@ -49,8 +49,8 @@ def saved(folder: Path, *cells: dict, name: str = "02_branch_sft") -> Path:
 
 
 def rendered(folder: Path, *cells: dict, name: str = "02_branch_sft") -> str:
-    out = folder / "smol" / f"{name}.html"
-    pages.render(saved(folder, *cells, name=name), out)
+    out = folder / "smol" / "report" / f"{name}.html"
+    pages.render(saved(folder, *cells, name=name), out, "smol")
     return out.read_text(encoding="utf-8")
 
 

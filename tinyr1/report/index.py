@@ -1,48 +1,60 @@
-"""`index.html` of a run: its stages, scores, figures, parameters and files; and the result table of README.md.
+"""Writes `index.html` of a run: its stages, scores, figures, parameters and files.
 
-Made from stored artifacts only (records, scores.csv, figures, rendered notebooks). Like the pages it links, it works
-offline, from a file.
+    records, scores.csv, figures, rendered notebooks in runs/<run>/report/  ->  runs/<run>/report/index.html
+
+The page is made from stored files only, so it can be written at any moment of a run. Like the pages that it links, it
+opens offline, from a file.
 """
 
-import argparse
 import csv
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
 
-from tinyr1.core import artifact, config, record
+from tinyr1.core import artifact, record
 from tinyr1.core.config import SCORE_COLUMNS, STAGES, Config
-from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.errors import UserError
 from tinyr1.report.pages import ANCHOR, first_line, template, without_paths
 
-Table = dict | None
+SUFFIXES = (".html", ".json", ".csv", ".png")  # of the files that make up a report
 SCORING = "04_evaluation"  # the stage that writes scores.csv
-RUNNING = r'data-stage="(\w+)" data-status="running"'  # of a row of the page
-# Of scores.csv: without one of these there is no table.
+RUNNING = r'data-stage="(\w+)" data-status="running"'  # finds the row of the stage that the page shows as running
+# The columns of scores.csv without which there is no table.
 SHOWN_COLUMNS = ("model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high", "paper")
+# Captions of the figures in the order of the stages; a figure that is not listed comes last, under its own name.
+CAPTIONS = {
+    "curation_funnel": "Where the raw rows of each domain went.",
+    "row_lengths": "Tokens in a training row, prompt and response.",
+    "training_loss": "Training loss of the backbone, the branches and the data mixture.",
+    "selected_share": "Share of the differing weights that a fusion step took, layer by kind of tensor.",
+    "winners": "Whose weights the merged model has, where the experts disagree.",
+    "importance": "Importance in the middle layer under each reading of fusion, with its threshold.",
+    "outcomes": "What became of the answers of each model.",
+    "answer_lengths": "Tokens in an answer: median, quartiles and range.",
+    "comparison_matrix": "Row model less column model in points; a star where they differ after Holm's correction.",
+    "figure_1": "pass@1 of every model with its 95 % interval, the counterpart of the paper's Figure 1.",
+    "gains": "Paired gains over the backbone in points, with 95 % intervals.",
+}
 
 
-def index(
-    cfg: Config, running: str | None = None, failures: dict[str, str] | None = None, interrupted: str | None = None
+def write_index(
+    cfg: Config,
+    running: str | None = None,
+    failures: Mapping[str, str] | None = None,
+    interrupted: str | None = None,
 ) -> Path:
-    """Write reports/<run>/index.html from what is stored there, and return its path.
+    """Write the page of a run from what its report folder holds, and return the path of the page.
 
-    running, interrupted: the stage that is being run now, or was left half-way. failures: stage -> error message of
-    the stages that failed; all of them outweigh records of an earlier, successful run. Links lead to pages that
-    exist, so render them first.
+    running: the stage that is being run now. interrupted: the stage that was left half-way. failures: stage -> error
+    message of each stage that failed. These three count more than the record of an earlier, successful run. The page
+    links only pages that exist, so render a notebook first.
     """
     failures = failures or {}
-    told = {running: "running", interrupted: "interrupted"} | dict.fromkeys(failures, "failed")
-    records = {s: entry for s in STAGES if (entry := _entry(cfg, s)) and s not in told}
-    stages: list[dict] = []
-    for s in STAGES:
-        follows = all(before["status"] == "finished" for before in stages)
-        status, note = (told[s], None) if s in told else _status(cfg, s, records.get(s), follows)
-        stages.append(_stage(cfg, s, status, note, records.get(s), failures.get(s)))
-    rows, lacking = _score_rows(cfg)
+    stages = stage_rows(cfg, {running: "running", interrupted: "interrupted"}, failures)
+    records = {s["name"]: s["record"] for s in stages if s["record"]}
+    rows, problem = stored_scores(cfg)
     published = [row for row in rows if row["paper"] not in ("", "nan")]
     page = template("index.html.j2").render(
         run=cfg.run,
@@ -51,14 +63,14 @@ def index(
         finished=sum(s["status"] == "finished" for s in stages),
         total=sum(s["seconds"] for s in stages if s["status"] == "finished"),
         scored=stages[STAGES.index(SCORING)],
-        codes=_distinct(records, lambda r: _code(r["code"])),
-        machines=_distinct(records, lambda r: _machine(r["machine"])),
-        lacking=lacking,
-        ours=_table(rows, _our_cell, _size),
-        paper=_table(published, _paper_cell, lambda row: ""),
+        codes=distinct(records, commit_text),
+        machines=distinct(records, _machine_text),
+        problem=problem,
+        ours=_score_table(rows, _our_cell, _size),
+        paper=_score_table(published, _paper_cell, lambda row: ""),
         figures=_figures(cfg.reports),
         params=without_paths(_yaml(cfg)),
-        files=_files(cfg.reports),
+        files=[(p.name, f"{max(1, round(p.stat().st_size / 1000)):,} kB") for p in report_files(cfg.reports)],
         anchor=ANCHOR,
     )
     path = cfg.reports / "index.html"
@@ -67,14 +79,40 @@ def index(
 
 
 def shown_as_running(cfg: Config) -> str | None:
-    """The stage that the page, as it is, says is being run."""
+    """The stage that the page, as it was last written, shows as running; None without a page or such a stage."""
     path = cfg.reports / "index.html"
-    found = re.search(RUNNING, path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found and found[1]
+    match = re.search(RUNNING, path.read_text(encoding="utf-8")) if path.is_file() else None
+    return match[1] if match else None
 
 
-def _entry(cfg: Config, stage: str) -> dict | None:
-    """The record of a stage; None where there is none that can be read: the page is no place to fail."""
+def stage_rows(
+    cfg: Config, given: Mapping[str | None, str] | None = None, failures: Mapping[str, str] | None = None
+) -> list[dict]:
+    """Name, status, note, record, times and page of every stage, as the page shows them.
+
+    given: stage -> status that counts more than the stage's record. failures: stage -> error message.
+    """
+    failures = failures or {}
+    given = dict(given or {}) | dict.fromkeys(failures, "failed")
+    rows: list[dict] = []
+    for stage in STAGES:
+        entry = None if stage in given else _readable_record(cfg, stage)
+        follows = all(before["status"] == "finished" for before in rows)
+        status, note = (given[stage], None) if stage in given else _status(cfg, stage, entry, follows)
+        seconds = entry["seconds"] if entry else {}
+        rows.append({
+            "name": stage, "status": status, "note": note, "record": entry,
+            "error": first_line(failures[stage]) if stage in failures else None,
+            "finished": entry["finished"].replace("T", " ").removesuffix("Z") + " UTC" if entry else None,
+            "seconds": sum(seconds.values()) if entry else None,
+            "parts": list(seconds.items()),
+            "html": f"{stage}.html" if (cfg.reports / f"{stage}.html").is_file() else None,
+        })  # fmt: skip
+    return rows
+
+
+def _readable_record(cfg: Config, stage: str) -> dict | None:
+    """The record of a stage; None where it is missing or damaged, since the page is to be written all the same."""
     try:
         return record.read(cfg, stage)
     except UserError:
@@ -82,9 +120,10 @@ def _entry(cfg: Config, stage: str) -> dict | None:
 
 
 def _status(cfg: Config, stage: str, entry: dict | None, follows: bool) -> tuple[str, str | None]:
-    """(status, why) of a stage by its record. follows: the stages before it are finished.
+    """(status, reason) of a stage by its record. follows: whether all stages before it are finished.
 
-    What `record.require` would refuse by its key is outdated; the files are not looked at, which a clone has not.
+    A stage is outdated where `record.require` would refuse the key of its record. Unlike `record.require`, this does
+    not look at the artifacts, which a clone of the repository does not have.
     """
     if entry is None:
         damaged = record.record_path(cfg, stage).is_file()
@@ -96,23 +135,11 @@ def _status(cfg: Config, stage: str, entry: dict | None, follows: bool) -> tuple
     return "finished", None
 
 
-def _stage(cfg: Config, stage: str, status: str, note: str | None, entry: dict | None, failure: str | None) -> dict:
-    """What the table says about one stage."""
-    seconds = entry["seconds"] if entry else {}
-    return {
-        "name": stage,
-        "status": status,
-        "note": note,
-        "error": None if failure is None else first_line(failure),
-        "finished": entry["finished"].replace("T", " ").removesuffix("Z") + " UTC" if entry else None,
-        "seconds": sum(seconds.values()) if entry else None,
-        "parts": list(seconds.items()),
-        "html": f"{stage}.html" if (cfg.reports / f"{stage}.html").is_file() else None,
-    }
+def distinct(records: Mapping[str, dict], text: Callable[[dict], str]) -> list[tuple[str, str]]:
+    """The different texts of some records, each with its stages ("stages 02, 03"), or with "" where all are the same.
 
-
-def _distinct(records: dict[str, dict], text: Callable[[dict], str]) -> list[tuple[str, str]]:
-    """(text, stages it holds for), so that a run made by two commits or on two machines says so."""
+    It shows when two commits or two machines made one run. records: stage -> record.
+    """
     stages: dict[str, list[str]] = {}
     for stage, entry in records.items():
         stages.setdefault(text(entry), []).append(stage[:2])
@@ -120,23 +147,23 @@ def _distinct(records: dict[str, dict], text: Callable[[dict], str]) -> list[tup
     return [(value, "stages " + ", ".join(names) if several else "") for value, names in stages.items()]
 
 
-def _code(code: dict) -> str:
+def commit_text(entry: dict) -> str:
+    """The commit that a record was made by, in ten digits, and whether files differed from it."""
+    code = entry["code"]
     return f"commit {code['commit'][:10]}" + (", with uncommitted changes" if code["modified"] else "")
 
 
-def _machine(machine: dict) -> str:
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+def _machine_text(entry: dict) -> str:
+    machine = entry["machine"]
+    software = [f"Python {machine['python']}", *(f"{name} {v}" for name, v in machine["packages"].items())]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
-    return (
-        f"{machine['cores']} CPU cores, {machine['memory_gb']} GB memory, {gpus}; "
-        f"Python {machine['python']}" + (f", {packages}" if packages else "")
-    )
+    return f"{machine['cores']} CPU cores, {machine['memory_gb']} GB memory, {gpus}; {', '.join(software)}"
 
 
-def _score_rows(cfg: Config) -> tuple[list[dict], str | None]:
-    """(rows of scores.csv, what it lacks and how to make it again); no rows where they cannot be shown.
+def stored_scores(cfg: Config) -> tuple[list[dict], str | None]:
+    """(rows of scores.csv, problem): no rows where they cannot be shown; a problem where columns are missing.
 
-    A table of an earlier version is not an error here: the stage that makes it anew begins with this page.
+    A table that an earlier version wrote raises no error, because the stage that makes it again writes this page first.
     """
     path = cfg.reports / "scores.csv"
     if not path.is_file():
@@ -147,15 +174,15 @@ def _score_rows(cfg: Config) -> tuple[list[dict], str | None]:
     missing = [column for column in SCORE_COLUMNS if column not in columns]
     if not missing:
         return rows, None
-    lacking = (
+    problem = (
         f"scores.csv has no column {', '.join(missing)}: an earlier version of this kit wrote it; "
-        f"remove {without_paths(str(path))} and {cfg.remedy('04_evaluation')}."
+        f"remove {without_paths(str(path))} and {cfg.remedy(SCORING)}."
     )
-    return ([] if set(missing) & set(SHOWN_COLUMNS) else rows), lacking
+    return ([] if set(missing) & set(SHOWN_COLUMNS) else rows), problem
 
 
-def _table(rows: list[dict], cell: Callable[[dict], dict | None], note: Callable[[dict], str]) -> Table:
-    """Model rows × benchmark columns, in the order of the file; a note stands under each column's name."""
+def _score_table(rows: list[dict], cell: Callable[[dict], dict | None], note: Callable[[dict], str]) -> dict | None:
+    """Models down and benchmarks across, in the order of the file; a note stands under the name of each benchmark."""
     if not rows:
         return None
     cells = {(row["model"], row["benchmark"]): cell(row) for row in rows}
@@ -173,7 +200,7 @@ def _size(row: dict) -> str:
 
 
 def _our_cell(row: dict) -> dict | None:
-    """Score and interval in words, and where a 0 to 100 % scale has them."""
+    """A score with its interval, as text and as positions on a scale from 0 to 100 %."""
     if row["pass_at_1"] in ("", "nan"):
         return None
     low, high, value = (100 * float(row[column]) for column in ("ci_low", "ci_high", "pass_at_1"))
@@ -182,24 +209,8 @@ def _our_cell(row: dict) -> dict | None:
 
 
 def _paper_cell(row: dict) -> dict:
-    """The paper prints no intervals."""
+    """A score of the paper, which prints no intervals."""
     return {"value": f"{100 * float(row['paper']):.1f} %", "interval": None}
-
-
-# In the order of the stages; a figure that is not listed comes last, under its own name.
-CAPTIONS = {
-    "curation_funnel": "Where the raw rows of each domain went.",
-    "row_lengths": "Tokens in a training row, prompt and response.",
-    "training_loss": "Training loss of the backbone, the branches and the data mixture.",
-    "selected_share": "Share of the differing weights that a fusion step took, layer by kind of tensor.",
-    "winners": "Whose weights the merged model has, where the experts disagree.",
-    "importance": "Importance in the middle layer under each reading of fusion, with its threshold.",
-    "outcomes": "What became of the answers of each model.",
-    "answer_lengths": "Tokens in an answer: median, quartiles and range.",
-    "comparison_matrix": "Row model less column model in points; a star where they differ after Holm's correction.",
-    "figure_1": "pass@1 of every model with its 95 % interval, the counterpart of the paper's Figure 1.",
-    "gains": "Paired gains over the backbone in points, with 95 % intervals.",
-}
 
 
 def _figures(folder: Path) -> list[tuple[str, str]]:
@@ -214,64 +225,7 @@ def _yaml(cfg: Config) -> str:
     return yaml.safe_dump(params, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
 
 
-def _files(folder: Path) -> list[tuple[str, str]]:
-    """(name, size) of what is in the folder; executed notebooks are not published, their HTML is."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return [
-        (p.relative_to(folder).as_posix(), f"{max(1, round(p.stat().st_size / 1000)):,} kB")
-        for p in found
-        if p.suffix != ".ipynb" and p != folder / "index.html"
-    ]
-
-
-# --- README -------------------------------------------------------------------------------------------------
-
-RESULTS = re.compile(r"(<!-- results:[^\n]*-->\n).*?(<!-- /results -->)", re.DOTALL)
-
-
-def readme(cfg: Config, text: str) -> str:
-    """README text with its result table made anew from the run's scores and record; UserError without them."""
-    rows, lacking = _score_rows(cfg)
-    if not rows:
-        raise UserError(lacking or f"{cfg.reports}: no scores.csv; {cfg.remedy('reproduce')}")
-    models, benchmarks = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "benchmark"))
-    cell = {(row["model"], row["benchmark"]): row for row in rows}
-    first = [cell[models[0], b] for b in benchmarks]
-    heads = [f"{r['benchmark']}, {r['n_problems']} questions × {r['n_samples']}" for r in first]
-    lines = [f"| model | {' | '.join(heads)} |", "|---" * (len(benchmarks) + 1) + "|"]
-    for model in models:
-        shown = [
-            f"{100 * float(r['pass_at_1']):.1f} [{100 * float(r['ci_low']):.1f}, {100 * float(r['ci_high']):.1f}]"
-            for r in (cell[model, b] for b in benchmarks)
-        ]
-        lines.append(f"| {model} | {' | '.join(shown)} |")
-    entries = {stage: record.read(cfg, stage) for stage in STAGES}
-    total = sum(sum(entry["seconds"].values()) for entry in entries.values())
-    before = {stage: entries[stage] for stage in STAGES[:-1]}  # the last stage only reads the scores
-    made = " and ".join(f"{code} ({of})" if of else code for code, of in _distinct(before, lambda r: _code(r["code"])))
-    cores = entries[STAGES[-2]]["machine"]["cores"]
-    note = (
-        f"pass@1 in percent with 95 % question-clustered intervals; made by {made} on {cores} cores, {total / 60:.0f} "
-        "minutes of work inside the notebooks, their start and rendering not counted. Merges are named by their order, "
-        "base last: `math-science-code` is the paper's (math & science) & code."
-    )
-    table = "\n".join(lines)
-    headline = entries[STAGES[-1]]["facts"]["headline"]
-    return RESULTS.sub(lambda match: f"{match[1]}{table}\n\n{headline}\n\n{note}\n{match[2]}", text)
-
-
-def main() -> int:
-    """Write the result table into README.md."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("run")
-    path = config.ROOT / "README.md"
-
-    def write() -> None:
-        text = readme(config.load(parser.parse_args().run), path.read_text(encoding="utf-8"))
-        artifact.write_atomic(path, text)
-
-    return guarded(write)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def report_files(folder: Path) -> list[Path]:
+    """The files of a report beside its index.html, by name; notebooks do not belong to it, their pages do."""
+    files = (p for p in folder.glob("*") if p.suffix in SUFFIXES and p.name != "index.html")
+    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))

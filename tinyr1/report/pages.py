@@ -1,7 +1,9 @@
-"""Executed notebooks as pages: standalone HTML that opens offline, from a file.
+"""Turns an executed notebook into one HTML file that opens offline and needs no other file.
 
-Images and style are inside the page, nothing is fetched from a network, no script runs, and no path of the machine is
-told.
+    executed .ipynb -> outputs without paths of this machine -> nbconvert -> images inside the page -> templates/
+
+Images and style are inside the page, no script runs, nothing is fetched from a network, and files are named from the
+root of the repository.
 """
 
 import base64
@@ -26,23 +28,24 @@ from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES
 
 TEMPLATES = Path(__file__).parent / "templates"
-ANCHOR = "papermill-error-cell"  # the id papermill gives to the failing cell
+ANCHOR = "papermill-error-cell"  # the id that papermill gives to the failing cell
+# Without the types of widgets and of JavaScript, which need a script to be shown.
 DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
-def render(notebook: Path, out: Path) -> None:
-    """Write an executed notebook, failed ones included, as one HTML file that needs nothing else."""
+def render(notebook: Path, out: Path, run: str) -> None:
+    """Write an executed notebook, also one that failed, as the HTML page `out` of the run `run`."""
     nb = without_machine_paths(nbformat.read(notebook, as_version=4))
     nb = _with_anchor(nb)
     for cell in nb.cells:
         cell.metadata.setdefault("alt", "figure")
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
-    exporter.config.NbConvertBase.display_data_priority = DATA_PRIORITY  # no widgets, no JavaScript
+    exporter.config.NbConvertBase.display_data_priority = DATA_PRIORITY
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     body, _ = exporter.from_notebook_node(nb)
     previous, following = _neighbours(notebook.stem)
     page = template("notebook.html.j2").render(
-        title=notebook.stem, run=out.absolute().parent.name, previous=previous, following=following,
+        title=notebook.stem, run=run, previous=previous, following=following,
         body=_offline(body, notebook.parent),
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )  # fmt: skip
@@ -52,15 +55,15 @@ def render(notebook: Path, out: Path) -> None:
 def failing_cell(notebook: Path) -> str | None:
     """First line of the error in an executed notebook, or None if every cell ran.
 
-    It looks at outputs and execution counts, not at metadata: papermill calls the cell in which a kernel died
-    "completed", and ends `sys.exit(0)` with success.
+    It looks at outputs and execution counts and not at papermill's metadata, because papermill calls the cell in which
+    a kernel died "completed" and calls a notebook that ended by `sys.exit(0)` a success.
     """
-    found = _failure(nbformat.read(notebook, as_version=4))
-    return found[1] if found else None
+    failure = _failure(nbformat.read(notebook, as_version=4))
+    return failure[1] if failure else None
 
 
 def without_machine_paths(nb: NotebookNode) -> NotebookNode:
-    """A copy of the notebook whose outputs name files from the repository root, and the home folder as ~."""
+    """A copy of the notebook with `without_paths` applied to every output that is text."""
     nb = copy.deepcopy(nb)
     for output in [o for cell in nb.cells for o in cell.get("outputs", [])]:
         if output.output_type == "stream":
@@ -75,17 +78,19 @@ def without_machine_paths(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def without_paths(text: str) -> str:
-    """Text in which files are named from the repository root, and the home folder is ~.
+def without_paths(text: str, runs: Path | None = None) -> str:
+    """The text with files named from the root of the repository, and with ~ for the home folder.
 
-    Paths are replaced where a path starts: `/data/root/x` is not the home folder `/root`.
+    runs: the folder of all runs where it is outside the repository (TINYR1_HOME); it becomes `runs`. A path is replaced
+    only where it begins: `/data/root/x` does not name the home folder `/root`.
     """
     root, home = config.ROOT, Path.home()
-    known = [(f"{root}/", ""), (str(root), ".")]
-    if root.is_relative_to(home) and root != home:  # IPython shortens the home folder in tracebacks itself
+    known = [(str(runs), "runs")] if runs and not runs.is_relative_to(root) else []
+    known += [(f"{root}/", ""), (str(root), ".")]
+    if root.is_relative_to(home) and root != home:  # IPython itself writes ~ for the home folder in tracebacks
         short = f"~/{root.relative_to(home)}"
         known += [(f"{short}/", ""), (short, ".")]
-    if not Path(sys.prefix).is_relative_to(root):  # an environment kept elsewhere is shown where set-up puts it
+    if not Path(sys.prefix).is_relative_to(root):  # name an environment elsewhere as `make setup` would name it
         known.append((sys.prefix, ".venv"))
     if len(home.parts) > 1:
         known.append((str(home), "~"))
@@ -95,8 +100,14 @@ def without_paths(text: str) -> str:
     return text
 
 
+def first_line(text: str) -> str:
+    """The first line of an error, without colours and paths of this machine, for a table."""
+    lines = without_paths(strip_ansi(text)).strip().splitlines()
+    return lines[0] if lines else "failed without a message"
+
+
 def _failure(nb: NotebookNode) -> tuple[int, str] | None:
-    """(index, first line of the error) of the failing cell, or of the first that did not run, or None."""
+    """(index, first line of the error) of the cell that failed, or of the first that did not run; None without one."""
     for i, cell in enumerate(nb.cells):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
@@ -109,39 +120,34 @@ def _failure(nb: NotebookNode) -> tuple[int, str] | None:
     return i, f"the kernel stopped before cell {n}"
 
 
-def first_line(text: str) -> str:
-    """An error in one line, for a table."""
-    lines = without_paths(strip_ansi(text)).strip().splitlines()
-    return lines[0] if lines else "failed without a message"
-
-
 def _with_anchor(nb: NotebookNode) -> NotebookNode:
-    """Papermill marks the cell that raised; where it could not (the kernel died), mark the place here."""
-    found = _failure(nb)
-    if found and not any(f'id="{ANCHOR}"' in cell.source for cell in nb.cells):
+    """The notebook with a mark before the failing cell, also where the kernel died and papermill set no mark."""
+    failure = _failure(nb)
+    if failure and not any(f'id="{ANCHOR}"' in cell.source for cell in nb.cells):
         banner = f'<span id="{ANCHOR}">The run failed here.</span>'
         tags = {"tags": ["papermill-error-cell-tag"]}
-        nb.cells.insert(found[0], nbformat.v4.new_markdown_cell(banner, metadata=tags))
+        nb.cells.insert(failure[0], nbformat.v4.new_markdown_cell(banner, metadata=tags))
     return nb
 
 
 def _offline(body: str, folder: Path) -> str:
-    """Take out what a browser would fetch or run; image files in `folder` are put into the page.
+    """The page without anything that a browser would fetch or run, and with the image files of `folder` inside it.
 
-    nbconvert's own `embed_images` closes every inline tag in prose at once, papermill's anchor among them.
+    nbconvert has `embed_images` for the images, but it closes every inline tag in prose at once, such as papermill's
+    anchor.
     """
     soup = BeautifulSoup(body, "html.parser")
     for element in soup(["script", "link", "iframe", "object", "embed", "base", "meta"]):
         element.decompose()
     for element in soup(src=lambda src: src and not src.startswith("data:")):
-        source = element["src"]
+        source = str(element["src"])
         kind = mimetypes.guess_type(source)[0] or ""
-        if element.name == "img" and kind.startswith("image/") and (folder / unquote(source)).is_file():
-            data = base64.b64encode((folder / unquote(source)).read_bytes()).decode()
-            element["src"] = f"data:{kind};base64,{data}"
+        file = folder / unquote(source)
+        if element.name == "img" and kind.startswith("image/") and file.is_file():
+            element["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
             continue
         link = soup.new_tag("a", href=source)
-        link.string = element.get("alt") or source
+        link.string = str(element.get("alt") or source)
         element.replace_with(link)
     for element in soup(srcset=True):
         del element["srcset"]
@@ -149,11 +155,10 @@ def _offline(body: str, folder: Path) -> str:
 
 
 def _neighbours(stage: str) -> tuple[str | None, str | None]:
-    """Names of the stages before and after; None at the ends, and for a notebook that is not a stage."""
-    if stage not in STAGES:
-        return None, None
-    i = STAGES.index(stage)
-    return (STAGES[i - 1] if i else None), (STAGES[i + 1] if i + 1 < len(STAGES) else None)
+    """The stages before and after this one; None at the ends, and twice None for a notebook that is not a stage."""
+    around = [None, *STAGES, None]
+    i = around.index(stage) if stage in STAGES else 0
+    return (around[i - 1], around[i + 1]) if i else (None, None)
 
 
 @cache
@@ -167,7 +172,7 @@ def _environment() -> Environment:
 
 
 def template(name: str) -> Template:
-    """A template of tinyr1/templates by its file name; a value that it is not given is an error."""
+    """A template of tinyr1/report/templates by its file name; rendering it raises where a value is not given."""
     return _environment().get_template(name)
 
 

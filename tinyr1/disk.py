@@ -1,0 +1,49 @@
+"""How much disk a run still needs for its checkpoints, asked before its first notebook starts."""
+
+import shutil
+
+from tinyr1.core import artifact
+from tinyr1.core.config import Config
+from tinyr1.core.errors import UserError
+
+REST = 10**9  # bytes for rows, responses, logs and pages
+# Size of a resumable checkpoint, in bf16 models: the weights twice (2), then fp32 weights and two fp32 moments (6). The
+# next one is written before the last one is removed.
+RESUMABLE = 2 * 8
+
+
+def model_bytes(cfg: Config) -> int | None:
+    """Bytes of one model of the run, by its base checkpoint or by the source of it; None where nothing tells."""
+    for made in (cfg.home / "base", cfg.backbone):
+        if artifact.manifest_path(made).is_file():
+            return sum(file["bytes"] for file in artifact.manifest(made)["files"].values())
+    from tinyr1.branch import backbone  # imports PyTorch: seconds that a run which has begun does not wait for
+
+    return backbone.weight_bytes(cfg)
+
+
+def checkpoint_bytes(cfg: Config, size: int) -> int:
+    """Bytes that the checkpoints of a run still take on its disk, for models of `size` bytes.
+
+    It counts every model that is not finished, one more (the base, or the old model while a new one is made), and the
+    optimizer states of one training where the run keeps any; less what an interrupted run has already written.
+    """
+    own = [m for m in cfg.models if m != "backbone" or cfg.params.backbone.distill]  # else the backbone is a link
+    absent = [m for m in own if not artifact.manifest_path(cfg.model(m)).is_file()]
+    if not absent:
+        return 0
+    trains = cfg.params.trainer.save_steps and any(m not in cfg.merges for m in absent)
+    copies = len(absent) + 1 + (RESUMABLE if trains else 0)
+    begun = [f for m in absent for f in artifact.partial_path(cfg.model(m)).rglob("*") if f.is_file()]
+    return max(0, copies * size - sum(f.stat().st_size for f in begun))
+
+
+def require_disk_space(cfg: Config) -> None:
+    """UserError says how much is missing where the disk has no room for what the run still makes."""
+    need = checkpoint_bytes(cfg, model_bytes(cfg) or 0) + REST
+    free = shutil.disk_usage(cfg.home).free
+    if free < need:
+        raise UserError(
+            f"{cfg.home}: {free / 1e9:.1f} GB free, the run needs about {need / 1e9:.1f} GB more; free some space, "
+            "or set TINYR1_HOME to a folder on a larger disk"
+        )
