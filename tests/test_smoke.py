@@ -11,6 +11,7 @@ import pytest
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
+from tinyr1.report import index
 
 
 def run_kit(*words, env, timeout=900):
@@ -18,16 +19,31 @@ def run_kit(*words, env, timeout=900):
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
+def git_status():
+    """What git says about the checkout; "" where there is no git."""
+    command = ["git", "status", "--porcelain"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """(environment, result) of a complete smoke run in folders of its own."""
+    """(environment, result) of a complete smoke run in folders of its own; result.git: git status around it."""
     folder = tmp_path_factory.mktemp("smoke")
-    env = os.environ | {"TINYR1_HOME": str(folder / "runs")}
+    env = os.environ | {f"TINYR1_{name}": str(folder / name.lower()) for name in ("HOME", "REPORTS")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINYR1_HOME", env["TINYR1_HOME"])
+        for name in ("TINYR1_HOME", "TINYR1_REPORTS"):
+            patch.setenv(name, env[name])
+        before = git_status()
         result = run_kit("smoke", env=env)
+        result.git = before, git_status()
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
         yield env, result
+
+
+def test_a_run_leaves_the_checkout_as_it_was(smoke):
+    before, after = smoke[1].git
+    assert after == before
+    assert not config.reports_folder().exists()
 
 
 def test_every_stage_leaves_a_record_and_a_page(smoke):
@@ -77,6 +93,20 @@ def test_checkpoints_hold_one_copy_of_each_tensor_and_load(smoke):
         loaded, info = AutoModelForCausalLM.from_pretrained(cfg.model(model), output_loading_info=True)
         assert not info["missing_keys"]
         assert loaded.num_parameters() > 0
+
+
+def test_a_finished_run_is_published_without_paths_of_the_machine(smoke):
+    """Before the tests below break the run."""
+    cfg = config.load("smoke")
+    command = [sys.executable, "-m", "tinyr1.report.publish", "smoke"]
+    result = subprocess.run(command, env=smoke[0], cwd=ROOT, capture_output=True, text=True)
+    folder = config.reports_folder() / "smoke"
+    assert (result.returncode, result.stdout) == (0, f"written: {folder}\n"), result.stderr
+    report = {p.name for p in cfg.reports.iterdir() if p.suffix in index.SUFFIXES}
+    assert {p.name for p in folder.iterdir()} == report
+    for path in folder.iterdir():
+        for place in (cfg.home.parent, ROOT):
+            assert str(place).encode() not in path.read_bytes(), path.name
 
 
 def test_the_terminal_tells_what_was_made(smoke):
