@@ -10,31 +10,34 @@ import zlib
 import pyarrow
 import pytest
 from pyarrow import parquet
+from pydantic import TypeAdapter
 
-from tinyr1.core.config import Benchmark
 from tinyr1.core.errors import UserError
-from tinyr1.data import benchmarks
-from tinyr1.data import files as questionfiles
-from tinyr1.evaluate.__main__ import TWINS
+from tinyr1.core.params import Benchmark
+from tinyr1.data import benchmarks, files
 
 EVERY_DAY = ("2020-01-01", "2030-12-31")
 
 
-def load_all(kind, path, seed=0, window=None, questions=None, **pins):
-    spec = Benchmark(
-        kind=kind,
-        path=str(path) if path else None,
-        questions=questions,
-        samples=1,
-        max_tokens=10,
-        window=window,
-        **pins,
-    )
-    return benchmarks.load("mini-math" if kind == "miniature" else kind, spec, "test", {"math": [1, 2]}, seed)
+SPEC = TypeAdapter(Benchmark)
+DOMAINS = {"aime": "math", "gpqa": "science", "livecodebench": "code"}
+
+
+def load_all(kind, path, window=None, questions=None, **pins):
+    """A published benchmark, whose name is its kind."""
+    given = {"kind": kind, "path": str(path), "questions": questions, "samples": 1, "max_tokens": 10, **pins}
+    spec = SPEC.validate_python(given | ({"window": window} if window else {}))
+    return benchmarks.load_benchmark(kind, DOMAINS[kind], spec, "test", 0)
 
 
 def load(*arguments, **more):
     return load_all(*arguments, **more).questions
+
+
+def miniature(tasks="math", seed=0, questions=20):
+    spec = SPEC.validate_python({"kind": "miniature", "tasks": tasks, "levels": [1, 2], "questions": questions,
+                                 "samples": 1, "max_tokens": 10})  # fmt: skip
+    return benchmarks.load_benchmark("mine", "any", spec, "test", seed)
 
 
 def write(path, rows):
@@ -228,21 +231,22 @@ def test_only_the_first_questions_are_taken_when_fewer_are_asked_for(tmp_path):
 
 
 def test_miniature_questions_are_the_same_for_the_same_seed():
-    first = load("miniature", None, seed=3, questions=20)
+    first = miniature(seed=3).questions
     assert len(first) == len({q["id"] for q in first}) == 20
-    assert load("miniature", None, seed=3, questions=20) == first
-    assert [q["question"] for q in load("miniature", None, seed=4, questions=20)] != [
-        q["question"] for q in first
-    ]
+    assert miniature(seed=3).questions == first
+    assert [q["question"] for q in miniature(seed=4).questions] != [q["question"] for q in first]
 
 
-def test_a_miniature_benchmark_says_its_domain_in_its_name():
-    spec = Benchmark(kind="miniature", path=None, questions=2, samples=1, max_tokens=9, window=None)
-    with pytest.raises(UserError, match="mini-history: call it mini-math, mini-science or mini-code"):
-        benchmarks.load("mini-history", spec, "test", {"code": [1]}, 0)
-    (question, _) = benchmarks.load("mini-code", spec, "test", {"code": [1]}, 0).questions
-    assert question["kind"] == "program"
-    assert len(question["tests"]) > 2
+@pytest.mark.parametrize(("tasks", "kind"), [("math", "integer"), ("science", "option"), ("code", "program")])
+def test_a_miniature_benchmark_has_any_name_and_domain_and_its_tasks_decide_how_it_is_answered(tasks, kind):
+    loaded = miniature(tasks, questions=2)
+    question, _ = loaded.questions
+    assert (question["benchmark"], question["domain"], question["kind"]) == ("mine", "any", kind)
+    assert len(question["tests"]) > 2 if kind == "program" else question["answer"]
+    assert loaded.record() == {
+        "benchmark": "mine", "rows": 2, "questions": 2, "errata": 0, "path": None, "revision": None, "release": None,
+        "window": None, "sha256": None, "late_on_last_day": 0,
+    }  # fmt: skip
 
 
 def aime(*answers):
@@ -252,7 +256,7 @@ def aime(*answers):
 def test_a_malformed_line_is_named_with_its_file(tmp_path):
     path = write(tmp_path / "a.jsonl", aime(1, 2))
     path.write_text(path.read_text() + "\n" + '{"id": 3, "quest', encoding="utf-8")
-    with pytest.raises(UserError, match=r"evaluate\.benchmarks\.aime: .*a\.jsonl:4: not valid JSON"):
+    with pytest.raises(UserError, match=r"domains\.math\.benchmarks\.aime: .*a\.jsonl:4: not valid JSON"):
         load("aime", path)
     path.write_text("[1]\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.jsonl:1: expected a JSON object, found list"):
@@ -363,7 +367,7 @@ def test_the_checksum_of_several_files_is_that_of_their_sha256sum(tmp_path):
     shell = subprocess.run(
         "sha256sum test.jsonl test2.jsonl | sha256sum", shell=True, cwd=tmp_path, capture_output=True, text=True
     )
-    assert questionfiles.checksum(paths) == shell.stdout.split()[0]
+    assert files.checksum(paths) == shell.stdout.split()[0]
 
 
 @pytest.fixture
@@ -379,8 +383,8 @@ def test_a_release_is_the_files_up_to_its_own(release):
     found = load_all("livecodebench", release, window=EVERY_DAY, release="release_v2")
     assert [q["id"] for q in found.questions] == ["a", "b", "c"]
     assert found.source.release == "release_v2"
-    assert questionfiles.release_files("release_v1") == ["test.jsonl"]
-    assert questionfiles.release_files("release_v6")[1:] == [f"test{i}.jsonl" for i in range(2, 7)]
+    assert files.release_files("release_v1") == ["test.jsonl"]
+    assert files.release_files("release_v6")[1:] == [f"test{i}.jsonl" for i in range(2, 7)]
 
 
 def test_a_release_with_a_file_missing_or_cut_off_is_refused(release):
@@ -467,7 +471,9 @@ def test_a_file_of_the_hub_is_read_at_its_commit(hub):
     assert load("aime", "hf://some/aime/data/test.jsonl", revision=COMMIT) == loaded.questions
 
 
-def test_aime_2025_of_the_evaluation_command_is_fetched_from_its_dataset(hub, monkeypatch):
+def test_aime_2025_of_the_evaluation_command_is_fetched_from_its_dataset(hub):
+    from tinyr1.evaluate.__main__ import TWINS
+
     hub("math-ai/aime25//test.jsonl", AIME_2025["math-ai/aime25"](MADE_UP)["test.jsonl"])
     _, pinned = TWINS["aime25"]
     sha256 = hashlib.sha256(Hub.files[f"/datasets/math-ai/aime25/resolve/{COMMIT}/test.jsonl"]).hexdigest()
@@ -504,13 +510,14 @@ def test_a_file_that_the_hub_lacks_is_named(hub):
         ("aime", {"path": "hf://some/aime", "revision": COMMIT}, "should read hf://owner/dataset/file"),
         ("aime", {"path": "hf://some/aime/load.py", "revision": COMMIT}, "should read hf://owner/dataset/file"),
         ("aime", {"path": "hf://a/b/../c.jsonl", "revision": "main"}, "String should match pattern"),
-        ("aime", {"release": "release_v5"}, "release: goes with kind: livecodebench only"),
+        ("aime", {"release": "release_v5"}, "(?s)aime.release.*Extra inputs are not permitted"),
         ("livecodebench", {"path": "hf://some/lcb", "revision": COMMIT, "window": EVERY_DAY}, "paths need one of"),
         ("livecodebench", {"release": "release_latest", "window": EVERY_DAY}, "release"),
-        ("miniature", {"path": None, "questions": 3, "sha256": "0" * 64}, "the miniature has no file"),
+        ("miniature", {"path": "a.jsonl", "questions": 3, "sha256": "0" * 64}, "(?s)sha256.*Extra inputs are not"),
+        ("miniature", {"tasks": "history", "levels": [1]}, "Input should be 'math', 'science' or 'code'"),
     ],
 )  # fmt: skip
 def test_params_that_do_not_pin_a_source_are_refused(kind, changed, message):
-    given = {"path": "a.jsonl", "questions": None, "samples": 1, "max_tokens": 9, "window": None}
+    given = {"kind": kind, "path": "a.jsonl", "questions": None, "samples": 1, "max_tokens": 9}
     with pytest.raises(ValueError, match=message):
-        Benchmark(kind=kind, **given | changed)
+        SPEC.validate_python(given | changed)

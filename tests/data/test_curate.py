@@ -1,19 +1,17 @@
-import json
+"""Raw rows become training rows on disk; every dropped row has one reason, and the ledger adds up."""
+
+import shutil
+import tracemalloc
+from functools import partial
 
 import pytest
+from test_contamination import BENCHMARK, CLEAN, rule
+from test_readers import source
 
-from tinyr1.core.config import Decontaminate, Source
-from tinyr1.data import curate, sources
-
-BENCHMARK = "A train leaves the town of Alma at noon and runs 90 kilometers per hour towards the distant sea"
-CLEAN = "How many ways are there to seat five guests around one table"
-
-
-def source(columns, path="x", keep=None, correct="verified"):
-    return Source(
-        kind="files", columns=columns, path=str(path), config=None, revision=None, rows=None,
-        keep=keep or {}, correct=correct,
-    )  # fmt: skip
+from tinyr1.core import config
+from tinyr1.core.errors import UserError
+from tinyr1.core.prompts import Encoded
+from tinyr1.data import curate, readers, tokens
 
 
 def math_row(problem=CLEAN, answer="5", generations=("<think>a</think>b",), verified=(True,), **other):
@@ -23,21 +21,18 @@ def math_row(problem=CLEAN, answer="5", generations=("<think>a</think>b",), veri
     }  # fmt: skip
 
 
-def rule(share=0.5, private=False):
-    return curate.Contamination([{"question": BENCHMARK, "private": private}], Decontaminate(ngram=8, min_share=share))
+def words_of(row):
+    return " ".join((row["question"], row["thinking"], row["response"])).split()
 
 
 def run(raw_rows, max_tokens=100, limit=None, generations=1, unseen=None, **options):
-    """`curate` over OpenR1 rows; a token is a word of the whole row."""
-    spec = source(
-        "openr1_math", keep={"question_type": ["math-word-problem"], "source": ["olympiads"]}, **options
-    )
-    found = [("openr1", curate.candidates(raw_rows, spec, generations))]
-
-    def count(row):
-        return len(" ".join((row["question"], row["thinking"], row["response"])).split())
-
-    return curate.curate("math", found, unseen or rule(), count, max_tokens, limit)
+    """(training rows, ledger) of OpenR1 rows; a token is a word of the whole row."""
+    spec = source("openr1_math", keep={"question_type": ["math-word-problem"], "source": ["olympiads"]}, **options)
+    ledger = curate.Ledger("math")
+    streams = [("openr1", map(partial(readers.normalise, source=spec, generations=generations), raw_rows))]
+    encode = lambda row: Encoded([0] * len(words_of(row)), 1)  # noqa: E731
+    found = curate.curate(ledger, streams, unseen or rule(), encode, max_tokens, limit)
+    return [row for row, encoded in found if row["n_tokens"] == len(encoded.ids)], ledger
 
 
 @pytest.mark.parametrize(
@@ -65,25 +60,6 @@ def test_a_row_is_dropped_for_the_reason_it_was_made_for(reason, rows):
     assert ledger.dropped == {("openr1", reason): 1}
     assert ledger.raw == len(rows)
     assert ledger.kept == len(kept) == len(rows) - 1
-    assert reason in curate.REASONS
-
-
-@pytest.mark.parametrize(
-    ("columns", "keep", "raw", "reason"),
-    [
-        ("openthoughts_metadata", {"domain": ["code"]},
-         {"problem": "p", "deepseek_reasoning": "t", "deepseek_solution": "s", "domain": "math"}, "domain"),
-        ("openthoughts_metadata", {},
-         {"problem": "p", "deepseek_reasoning": "t", "deepseek_solution": " ", "domain": "math"},
-         "incomplete"),
-        ("s1", {"cot_type": ["science"]}, {"question": "q", "cot_type": "math"}, "cot_type"),
-        ("s1", {}, {"question": "q", "cot_type": "math", "thinking_trajectories": [], "attempt": "a"},
-         "incomplete"),
-        ("openthoughts", {}, {"conversations": [{"from": "user", "value": "q"}]}, "incomplete"),
-    ],
-)  # fmt: skip
-def test_other_readers_give_their_reasons(columns, keep, raw, reason):
-    assert curate.normalise(raw, source(columns, keep=keep), 1) == [reason]
     assert reason in curate.REASONS
 
 
@@ -131,75 +107,6 @@ def test_several_generations_of_a_question_are_one_raw_row_and_never_exceed_the_
     assert len(run(rows, generations=2, limit=3)[0]) == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("<think>\nwhy\n</think>\n\nso 5", ("why", "so 5")),
-        ("why</think>so", ("why", "so")),  # later templates put the opening tag into the prompt
-        ("<think>why", None),
-        ("<think>why</think>\n", None),
-        ("no tags at all", None),
-    ],
-)
-def test_deepseek_tags_part_thinking_and_response(text, parts):
-    assert curate.think_parts(text) == parts
-
-
-THOUGHT = "<|begin_of_thought|>\n\nwhy\n\n<|end_of_thought|>\n\n"
-SOLUTION = "<|begin_of_solution|>\n\nThe answer is 5.\n\n<|end_of_solution|>"
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        (THOUGHT + SOLUTION, ("why", "The answer is 5.")),
-        (THOUGHT + SOLUTION.removesuffix("<|end_of_solution|>"), None),
-        (THOUGHT, None),
-        (SOLUTION, None),
-        ("", None),
-    ],
-)
-def test_openthoughts_tags_part_thinking_and_response(text, parts):
-    assert curate.openthoughts_parts(text) == parts
-
-
-def test_the_answer_of_an_openthoughts_row_stays_outside_the_reasoning():
-    """Ledger C3: the paper's replacement, taken literally, would put `</think>` after the answer."""
-    turns = [{"from": "user", "value": "q"}, {"from": "assistant", "value": THOUGHT + SOLUTION}]
-    (row,) = curate.normalise({"conversations": turns}, source("openthoughts"), 1)
-    assert "5" not in row["thinking"]
-    assert row["response"] == "The answer is 5."
-    assert "<|" not in row["thinking"] + row["response"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        BENCHMARK,
-        BENCHMARK.upper(),
-        f"Warm-up. {BENCHMARK}! When does it arrive?",
-        BENCHMARK.replace(" ", "\n").replace("noon", "noon,"),
-        BENCHMARK.replace("distant sea", "capital"),
-    ],
-)
-def test_a_question_with_the_wording_of_a_benchmark_is_contaminated(text):
-    question, share = rule().hit(text)
-    assert question == BENCHMARK
-    assert share >= 0.5
-
-
-@pytest.mark.parametrize("text", [CLEAN, "A train leaves the town of Alma at noon", "", "90"])
-def test_other_questions_are_clean(text):
-    assert rule().hit(text) is None
-
-
-def test_a_question_of_the_same_template_is_kept_when_the_share_is_high():
-    near = BENCHMARK.replace("90", "75")
-    assert rule(share=0.3).hit(near) is not None
-    assert rule(share=0.9).hit(near) is None
-    assert rule(share=0.9).hit(BENCHMARK)[1] == 1.0
-
-
 def test_the_ledger_shows_a_contaminated_question_beside_the_benchmark_question():
     _, ledger = run([math_row(problem=f"Homework: {BENCHMARK}")])
     assert ledger.examples["contaminated"] == f"Homework: {BENCHMARK}\n  benchmark: {BENCHMARK}"
@@ -211,48 +118,118 @@ def test_the_ledger_shows_nothing_of_a_benchmark_that_must_not_be_published():
     assert ledger.examples == {"contaminated": "(a question that must not be published)"}
 
 
-def real_rows(path, columns, domain="math", **options):
-    spec = source(columns, path, **options)
-    return [c for raw in sources.read(spec, domain, [], 0) for c in curate.normalise(raw, spec, 4)]
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    chat_template, eos_token_id = "none", 2
+
+    def get_vocab(self):
+        return {"a": 3}
+
+    def apply_chat_template(self, messages, **_):
+        return messages[0]["content"]
+
+    def encode(self, text, **_):
+        return [3] * len(text.split())
 
 
-def test_a_real_openr1_row_gives_its_verified_trace(shared_data):
-    path = shared_data / "openr1_math_220k" / "assembled_row0_one_placeholder.jsonl"
-    (row,) = real_rows(path, "openr1_math", keep={"question_type": ["math-word-problem"]})
-    assert row["question"].startswith("## Task B-1.3.")
-    assert row["thinking"].startswith("Okay, so I need to find the speed")
-    assert row["response"].endswith("\\(\\boxed{4}\\) km/h.")
-    assert "think>" not in row["thinking"] + row["response"]
+def metadata_row(i, length=3):
+    return {"problem": f"{CLEAN} {i}", "deepseek_reasoning": f"{i} " * length, "deepseek_solution": "5", "domain": "x"}
 
 
-def test_a_real_row_in_openthoughts_form_gives_thinking_and_response(shared_data):
-    path = shared_data / "openthoughts_114k" / "substitute_bespoke_stratos_17k_1row.jsonl"
-    (row,) = real_rows(path, "openthoughts")
-    assert "Ms. Blackwell gives an exam to two classes" in row["question"]
-    assert row["thinking"].startswith("Okay, let's see.")
-    assert row["response"].endswith("\\(\\boxed{C}\\).")
-    assert "<|" not in row["thinking"] + row["response"]
+class Short(Words):
+    """A tokenizer that makes little of a long row, and another vocabulary."""
+
+    def get_vocab(self):
+        return {"b": 3}
+
+    def encode(self, text, **_):
+        return [3] * 9
 
 
-def test_real_rows_that_were_cut_are_all_incomplete(shared_data):
-    path = shared_data / "openthoughts_114k" / "partial_default_assistant_cut_at_500_chars.jsonl"
-    assert real_rows(path, "openthoughts") == ["incomplete"] * 252
+@pytest.fixture
+def raw(monkeypatch):
+    """The raw rows of the only source; a test may change them."""
+    rows = [metadata_row(i) for i in range(5)] + [metadata_row(1)]
+    monkeypatch.setattr(curate, "read_source", lambda source, domain, seed: iter(rows))
+    return rows
 
 
-def test_real_s1_questions_go_through_the_s1_reader_with_a_trace_put_beside_them(shared_data):
-    path = shared_data / "s1k" / "partial_solution_question_source_type.jsonl"
-    raw = json.loads(path.open(encoding="utf-8").readline())
-    assert curate.normalise(raw, source("s1"), 1) == ["incomplete"]
-    traced = raw | {"deepseek_thinking_trajectory": "why", "deepseek_attempt": "so"}
-    (row,) = curate.normalise(traced, source("s1"), 1)
-    assert (row["question"], row["answer"]) == (raw["question"].strip(), raw["solution"])
+@pytest.fixture
+def cfg(home, raw):
+    """The run smol with the domain code and no other, whose source gives `raw`."""
+    cfg = config.load("smol")
+    keep = cfg.params.domains["code"].sources[0].model_copy(update={"keep": {}})
+    block = cfg.params.domains["code"].model_copy(update={"sources": [keep], "limit": None})
+    return cfg.model_copy(update={"params": cfg.params.model_copy(update={"domains": {"code": block}})})
 
 
-def test_real_questions_are_found_again_in_themselves_and_not_in_each_other(shared_data):
-    path = shared_data / "s1k" / "partial_solution_question_source_type.jsonl"
-    questions = [json.loads(line)["question"] for line in path.open(encoding="utf-8")]
-    long = [q for q in dict.fromkeys(questions) if len(curate.words(q)) > 30][:100]
-    asked = [{"question": text, "private": False} for text in long[:50]]
-    index = curate.Contamination(asked, Decontaminate(ngram=8, min_share=0.9))
-    assert all(index.hit(f"Consider this. {q}") for q in long[:50])
-    assert not any(index.hit(q) for q in long[50:])
+def test_the_rows_of_a_domain_are_on_disk_as_text_and_as_tokens(cfg, capsys):
+    ledger = curate.curate_domain(cfg, "code", rule(), Words())
+    assert (ledger.raw, ledger.kept, ledger.dropped) == (6, 5, {("openthoughts_metadata", "duplicate"): 1})
+    rows, found = list(curate.curated_rows(cfg, "code")), tokens.read_tokens(cfg.rows("code"))
+    assert [row["question"] for row in rows] == [f"{CLEAN} {i}" for i in range(5)]
+    assert found.lengths.tolist() == [row["n_tokens"] for row in rows]
+    assert found.last_ids.tolist() == [Words.eos_token_id] * 5
+    lengths = curate.row_lengths(cfg)
+    assert (lengths.domain.unique().tolist(), lengths.n_tokens.tolist()) == (["code"], found.lengths.tolist())
+    assert "5 of 6 rows curated" in capsys.readouterr().out
+
+
+def test_rows_are_curated_again_only_when_what_decides_them_changed(cfg, raw, capsys):
+    first = curate.curate_domain(cfg, "code", rule(), Words())
+    raw.clear()  # would be seen if the source were read again
+    assert curate.curate_domain(cfg, "code", rule(), Words()) == first
+    assert "kept from before" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^domains\.code: none of 0 raw rows is left"):
+        curate.curate_domain(cfg, "code", rule(), Short())
+
+
+def test_a_domain_without_a_row_left_is_an_error_and_leaves_nothing(cfg, raw):
+    raw[:] = [metadata_row(i, length=1000) for i in range(3)]
+    with pytest.raises(UserError, match=r"none of 3 raw rows is left: \{\('openthoughts_metadata', 'too_long'\): 3\}"):
+        curate.curate_domain(cfg, "code", rule(), Words())
+    assert not cfg.rows("code").exists()
+
+
+def test_rows_on_disk_that_repeat_an_id_or_a_benchmark_question_are_found(cfg):
+    curate.curate_domain(cfg, "code", rule(), Words())
+    assert curate.repeated(cfg, rule()) == ([], [])
+    path = cfg.rows("code") / tokens.ROWS
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + text.splitlines()[0].replace(CLEAN, BENCHMARK) + "\n", encoding="utf-8")
+    name = next(curate.curated_rows(cfg, "code"))["id"]
+    assert curate.repeated(cfg, rule()) == ([name], [name])
+
+
+def test_curation_holds_no_rows_in_memory(cfg, monkeypatch):
+    def peak(count):
+        """Bytes that Python held at most while it curated `count` rows."""
+        rows = (metadata_row(i, length=1500) for i in range(count))
+        monkeypatch.setattr(curate, "read_source", lambda source, domain, seed: rows)
+        tracemalloc.start()
+        try:
+            curate.curate_domain(cfg, "code", rule(), Short())
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few = peak(1000)
+    small = (cfg.rows("code") / tokens.ROWS).stat().st_size
+    shutil.rmtree(cfg.rows("code"))
+    more = peak(20_000) - few
+    text = (cfg.rows("code") / tokens.ROWS).stat().st_size - small
+    assert text > 150e6
+    assert more < 5e6, f"{more / 1e6:.0f} MB were held for {text / 1e6:.0f} MB of rows"
+
+
+def test_a_funnel_has_a_line_for_each_domain_that_sums_to_its_raw_rows():
+    _, one = run([math_row(), math_row(), math_row(problem=f"{CLEAN} 2", answer="proof")])
+    other = curate.Ledger("history", raw=2, kept=1)
+    other.drop("files", "language", "")
+    table = curate.funnel([one, other])
+    assert table.columns.tolist() == ["no_answer", "duplicate", "language", "kept"]
+    assert table.to_dict("index") == {
+        "math": {"no_answer": 1, "duplicate": 1, "language": 0, "kept": 1},
+        "history": {"no_answer": 0, "duplicate": 0, "language": 1, "kept": 1},
+    }

@@ -4,9 +4,10 @@ import datasets
 import pyarrow.parquet
 import pytest
 from huggingface_hub.errors import HTTPError
+from pydantic import TypeAdapter
 
-from tinyr1.core.config import Source
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import Source
 from tinyr1.data import files, sources
 
 ROWS = [
@@ -16,10 +17,12 @@ ROWS = [
 
 
 def source(kind="files", columns="s1", path=None, rows=None, keep=None):
-    return Source(
-        kind=kind, columns=columns, path=None if path is None else str(path), config=None, revision=None,
-        rows=rows, keep=keep or {}, correct="any",
-    )  # fmt: skip
+    place = {
+        "files": {"path": str(path)}, "huggingface": {"path": str(path), "config": None, "revision": None},
+        "miniature": {"tasks": path, "levels": [1, 2]},
+    }[kind]  # fmt: skip
+    common = {"kind": kind, "columns": columns, "rows": rows, "keep": keep or {}, "correct": "any"}
+    return TypeAdapter(Source).validate_python(common | place)
 
 
 def write(path, rows):
@@ -33,7 +36,7 @@ def parquet(path, rows, **options):
 
 
 def read(spec, domain="science", seed=1):
-    return list(sources.read(spec, domain, [1, 2], seed))
+    return list(sources.read_source(spec, domain, seed))
 
 
 @pytest.mark.parametrize(
@@ -46,11 +49,11 @@ def read(spec, domain="science", seed=1):
     ],
 )
 def test_the_miniature_gives_the_same_rows_for_the_same_seed_only(domain, columns):
-    spec = source("miniature", columns, rows=30)
-    first = read(spec, domain)
+    spec = source("miniature", columns, domain, rows=30)
+    first = read(spec)
     assert len(first) == 30
-    assert read(spec, domain) == first
-    assert read(spec, domain, seed=2) != first
+    assert read(spec, "any name") == first
+    assert read(spec, seed=2) != first
     assert set(sources.REQUIRED[columns]) <= first[0].keys()
 
 
@@ -78,7 +81,7 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
     rows = [{"question": "q", "solution": "s"}]
     with pytest.raises(UserError) as error:
         read(source(path=write(tmp_path / "a.jsonl", rows)))
-    assert "sources.science" in str(error.value)
+    assert "domains.science.sources" in str(error.value)
     assert "has no column cot_type; it has question, solution. Is `columns: s1` right?" in str(error.value)
 
 
@@ -89,7 +92,7 @@ def test_a_column_that_only_the_filter_needs_must_be_there_too(tmp_path):
 
 def test_a_path_that_does_not_exist_is_named(tmp_path):
     path = tmp_path / "nowhere.jsonl"
-    with pytest.raises(UserError, match=r"^sources\.science: .*nowhere\.jsonl: no such \.jsonl or \.parquet file"):
+    with pytest.raises(UserError, match=r"^domains\.science.*: .*nowhere\.jsonl: no such \.jsonl or \.parquet file"):
         read(source(path=path))
 
 
@@ -116,9 +119,9 @@ def test_a_relative_path_is_in_the_repository(tmp_path, monkeypatch):
 def test_a_damaged_line_is_named_by_its_file_and_number(tmp_path, line):
     with write(tmp_path / "a.jsonl", ROWS).open("a") as file:
         file.write(line)
-    found = sources.read(source(path=tmp_path), "science", [], 1)
+    found = sources.read_source(source(path=tmp_path), "science", 1)
     assert [next(found) for _ in ROWS] == ROWS
-    with pytest.raises(UserError, match=r"^sources\.science: .*a\.jsonl:6: .*; mend the file, or put it there"):
+    with pytest.raises(UserError, match=r"^domains\.science\.sources: .*jsonl:6: .*; mend the file, or put it there"):
         next(found)
 
 
@@ -126,7 +129,7 @@ def test_a_damaged_line_is_named_by_its_file_and_number(tmp_path, line):
 def test_a_parquet_file_cut_short_is_named(tmp_path, size):
     whole = parquet(tmp_path / "a.parquet", ROWS).read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[:size])
-    with pytest.raises(UserError, match=r"^sources\.science: .*a\.parquet: not a whole parquet file, rows beyond 0 "):
+    with pytest.raises(UserError, match=r"^domains\.science\.sources: .*a\.parquet: not a whole .* beyond 0 "):
         read(source(path=tmp_path))
 
 
@@ -137,7 +140,7 @@ def test_rows_before_the_damage_in_a_parquet_file_are_counted(tmp_path):
     second = pyarrow.parquet.read_metadata(path).row_group(1).column(0).dictionary_page_offset
     damaged[second : second + 40] = bytes(40)
     path.write_bytes(damaged)
-    found, seen = sources.read(source(path=path), "science", [], 1), []
+    found, seen = sources.read_source(source(path=path), "science", 1), []
     with pytest.raises(UserError, match=f"rows beyond {group} cannot be read: "):
         seen.extend(found)
     assert len(seen) == group
@@ -166,7 +169,7 @@ def test_a_dataset_that_the_hub_does_not_give_is_named_with_what_to_do(monkeypat
     with pytest.raises(UserError) as raised:
         read(source("huggingface", path="owner/data"))
     message = str(raised.value)
-    assert message.startswith("sources.science: owner/data (config None, revision None) could not be fetched (")
+    assert message.startswith("domains.science.sources: owner/data (config None, revision None) could not be fetched (")
     assert f"{type(error).__name__}: {error}" in message
     assert "https://huggingface.co/datasets/owner/data and run `hf auth login`" in message
 
@@ -178,9 +181,10 @@ def test_a_stream_that_breaks_off_says_after_how_many_rows(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", stream)
-    found = sources.read(source("huggingface", path="owner/data"), "science", [], 1)
+    found = sources.read_source(source("huggingface", path="owner/data"), "science", 1)
     assert [next(found) for _ in range(3)] == ROWS[:3]
-    with pytest.raises(UserError, match=rf"owner/data .* could not be fetched after 3 rows \({type(error).__name__}: {error}\)"):
+    said = rf"owner/data .* could not be fetched after 3 rows \({type(error).__name__}: {error}\)"
+    with pytest.raises(UserError, match=said):
         next(found)
 
 

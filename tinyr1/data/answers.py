@@ -1,4 +1,4 @@
-"""Integers as competitions and models write them: benchmarks are read with it, and boxed answers graded."""
+"""Reads integers the ways competitions and models write them; benchmarks and the graders of boxed answers use it."""
 
 import re
 
@@ -14,7 +14,7 @@ _GROUPED = re.compile(r"-?[0-9]{1,3}(?:(?:,|\{,\}|\\,|,\\!)[0-9]{3})+")
 
 
 def integer(text: str) -> int | None:
-    """An integer written the ways competition answers are, or None; ASCII digits, at most nine.
+    """The integer that a competition answer states, or None; it has at most nine digits, which are ASCII.
 
     integer("x = 1{,}204^\\circ.") -> 1204
     """

@@ -1,14 +1,18 @@
-"""Benchmark questions as one shape: AIME, GPQA-Diamond, LiveCodeBench and the miniature's three.
+"""Benchmark questions in one shape, whatever their files look like.
+
+    files of AIME, GPQA-Diamond, LiveCodeBench --files--> rows --\
+                                  the miniature's tasks --raw--> rows --> questions + their provenance
 
 A question is a dict: id, benchmark (its name), domain, kind ("integer", "option" or "program"), question, family,
 private (True: its text must not reach a report), and
 
     integer   answer: decimal digits without leading zeros
-    option    answer: a letter, the options being part of the question (miniature); or, with options (four texts),
-              the id of the right one, its index as text: "0"
-    program   starter_code, func_name ("": standard input and output), tests, erratum ("" or what is wrong with it)
+    option    answer: a letter, where the options are part of the question (the miniature); or "0", the index of the
+              right one in `options` (four texts), which the protocol puts into an order
+    program   starter_code, func_name ("": standard input and output), tests (dicts with input and output), erratum
+              ("" or what is wrong with the problem)
 
-What a model is asked is made from it by `tinyr1.evaluate.protocol`.
+`tinyr1.evaluate.protocol` makes the prompts from them.
 """
 
 import base64
@@ -17,23 +21,25 @@ import io
 import json
 import pickle
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params import RELEASES, Benchmark, LiveCodeBenchmark, MiniatureBenchmark
 from tinyr1.data import files
 from tinyr1.data.answers import integer
-from tinyr1.data.files import column
+from tinyr1.data.files import PublishedBenchmark, column
 
 Question = dict
 DECODED_LIMIT = 512 << 20  # bytes; the largest LiveCodeBench problem unpacks to far less
 AIME_IDS = ("id", "source", "problem_idx")  # math-ai's and yentinglin's, the released script's, MathArena's
 PRIVATE = ("gpqa",)  # its authors ask that no question appears in plain text
 
-# LiveCodeBench's ERRATA.md: AtCoder problems by id, LeetCode's by the words of their title (docs/evaluation.md §1.1)
+# LiveCodeBench's ERRATA.md: AtCoder's problems by id, LeetCode's by the words of their title (docs/evaluation.md §1.1)
 ERRATA = {
     "several right answers": (
         "abc311_c", "abc326_d", "abc327_b", "abc333_e", "abc343_e", "abc362_c", "arc185_c", "abc343_a",
@@ -47,84 +53,57 @@ ERRATA = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the questions came from; goes into the record, beside the scores."""
+class Provenance:
+    """Where the questions of a benchmark came from; it goes into the record, beside the scores."""
 
     benchmark: str
-    path: str | None  # null: made by tinyr1.data.miniature
-    revision: str | None
-    release: str | None
-    window: tuple[str, str] | None
-    sha256: str | None
     rows: int  # in the files
-    questions: int  # in the window, at most as many as params ask for
-    errata: int  # of these, with a known fault
-    late_on_last_day: int  # contests later than 00:00 of the window's last day: in here, out in the official filter
+    questions: int  # in the window, and no more than the params ask for
+    errata: int  # questions with a known fault
+    path: str | None = None  # None: tinyr1.data.miniature made the questions
+    revision: str | None = None
+    release: str | None = None
+    window: tuple[str, str] | None = None  # first and last contest date, inclusive
+    sha256: str | None = None
+    late_on_last_day: int = 0  # contests after 00:00 of the window's last day, which the official filter leaves out
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """The questions of a benchmark, in a fixed order, and their source."""
+class LoadedBenchmark:
+    """The questions of a benchmark, in a fixed order, and where they came from."""
 
     questions: list[Question]
-    source: Source
+    source: Provenance
 
     def record(self) -> dict:
-        """The source as plain values."""
+        """The provenance as plain values, for a record."""
         return asdict(self.source)
 
 
-def load(name: str, domain: str, benchmark: Benchmark, split: str, seed: int) -> Loaded:
-    """The questions of a benchmark and what they were read from.
+def load_benchmark(name: str, domain: str, benchmark: Benchmark, split: str, seed: int) -> LoadedBenchmark:
+    """The questions of a benchmark and where they came from. split and seed are the miniature's.
 
-    split and seed are the miniature's. UserError when a file, a column or a day is missing, a line is malformed, an id
-    occurs twice, or a file is not the one that params pin.
+    UserError when a file, a column or a day is missing, a line is malformed, an id occurs twice, or a file is not the
+    one that the params pin.
     """
-    where = f"domains.{domain}.benchmarks.{name}"
-    located = None if isinstance(benchmark, MiniatureBenchmark) else files.find(where, benchmark)
-    try:
-        if located is None:
-            questions, rows, late = _miniature(benchmark, split, seed), benchmark.questions, 0
-        else:
-            questions, rows, late = _read(located.paths, benchmark)
-        _check(questions, rows, benchmark)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+    origin: dict[str, Any]
+    if isinstance(benchmark, MiniatureBenchmark):
+        questions, origin = _miniature(benchmark, split, seed), {"rows": benchmark.questions}
+    else:
+        questions, origin = _published(f"domains.{domain}.benchmarks.{name}", benchmark)
     common = {"benchmark": name, "domain": domain, "kind": benchmark.answers, "private": benchmark.kind in PRIVATE}
     questions = [q | common for q in questions[: benchmark.questions]]
-    lcb = isinstance(benchmark, LiveCodeBenchmark)
-    source = Source(
-        benchmark=name, path=located and benchmark.path, revision=located and benchmark.revision,
-        release=benchmark.release if lcb else None, window=tuple(map(str, benchmark.window)) if lcb else None,
-        sha256=located and located.sha256, rows=rows, questions=len(questions),
-        errata=sum(bool(q.get("erratum")) for q in questions), late_on_last_day=late,
-    )  # fmt: skip
-    return Loaded(questions, source)
+    errata = sum(bool(q.get("erratum")) for q in questions)
+    return LoadedBenchmark(questions, Provenance(name, questions=len(questions), errata=errata, **origin))
 
 
-def load_all(cfg: Config) -> dict[str, Loaded]:
-    """Every benchmark of a run with the source of its questions, by benchmark name."""
+def load_all(cfg: Config) -> dict[str, LoadedBenchmark]:
+    """Every benchmark of a run, by benchmark name."""
     p = cfg.params
-    return {name: load(name, p.domain_of[name], b, p.evaluate.split, p.seed) for name, b in p.benchmarks.items()}
-
-
-def _check(questions: list[Question], rows: int, benchmark: Benchmark) -> None:
-    if isinstance(benchmark, MiniatureBenchmark):
-        return
-    window = ""
-    if isinstance(benchmark, LiveCodeBenchmark):
-        expected = RELEASES.get(benchmark.release, rows)
-        if rows != expected:
-            raise UserError(
-                f"{benchmark.path} holds {rows} problems, {benchmark.release} has {expected}; a file is cut off, or is "
-                "of another release"
-            )
-        window = f" from {benchmark.window[0]} to {benchmark.window[1]}"
-    if not questions:
-        raise UserError(f"{benchmark.path} holds no question{window}; it has {rows} rows")
-    seen: set[str] = set()
-    if twice := sorted({q["id"] for q in questions if q["id"] in seen or seen.add(q["id"])}):
-        raise UserError(f"question ids occur twice: {', '.join(twice[:5])}; give each question one id")
+    return {
+        name: load_benchmark(name, p.domain_of[name], benchmark, p.evaluate.split, p.seed)
+        for name, benchmark in p.benchmarks.items()
+    }
 
 
 def _miniature(benchmark: MiniatureBenchmark, split: str, seed: int) -> list[Question]:
@@ -132,17 +111,31 @@ def _miniature(benchmark: MiniatureBenchmark, split: str, seed: int) -> list[Que
 
     tasks = raw.take(benchmark.tasks, split, benchmark.levels, seed, benchmark.questions)
     rows = [raw.question_row(task, i) for i, task in enumerate(tasks)]
-    build = {"integer": _integer, "option": _lettered, "program": _program}[benchmark.answers]
-    return [build(row, Path("the miniature"), i) for i, row in enumerate(rows)]
+    return [_program(row, Path("the miniature")) for row in rows] if benchmark.answers == "program" else rows
 
 
-def _read(paths: tuple[Path, ...], benchmark: Benchmark) -> tuple[list[Question], int, int]:
+def _published(where: str, benchmark: PublishedBenchmark) -> tuple[list[Question], dict[str, Any]]:
+    """(questions, fields of their Provenance); every UserError begins with `where`."""
+    found = files.find_files(where, benchmark)
+    origin: dict[str, Any] = {"path": benchmark.path, "revision": benchmark.revision, "sha256": found.sha256}
+    if isinstance(benchmark, LiveCodeBenchmark):
+        first, last = map(str, benchmark.window)
+        origin |= {"release": benchmark.release, "window": (first, last)}
+    try:
+        questions, rows, late = _read(found.paths, benchmark)
+        _check(questions, rows, benchmark)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return questions, origin | {"rows": rows, "late_on_last_day": late}
+
+
+def _read(paths: tuple[Path, ...], benchmark: PublishedBenchmark) -> tuple[list[Question], int, int]:
     """(questions, rows in the files, contests late on the last day); rows outside the window are not decoded."""
     build = {"aime": _competition, "gpqa": _options, "livecodebench": _program}[benchmark.kind]
     first, last = map(str, benchmark.window) if isinstance(benchmark, LiveCodeBenchmark) else ("", "")
     questions, total, late = [], 0, 0
     for path in paths:
-        for i, row in enumerate(files.rows(path)):
+        for i, row in enumerate(files.read_rows(path)):
             total += 1
             if last:
                 day, _, clock = str(column(row, path, "contest_date")).partition("T")
@@ -153,17 +146,25 @@ def _read(paths: tuple[Path, ...], benchmark: Benchmark) -> tuple[list[Question]
     return questions, total, late
 
 
-def _integer(row: dict, path: Path, i: int) -> Question:
-    return {"id": str(row["id"]), "question": row["question"], "answer": str(int(row["answer"])),
-            "family": row.get("family", "")}  # fmt: skip
-
-
-def _lettered(row: dict, path: Path, i: int) -> Question:
-    return {"id": row["id"], "question": row["question"], "answer": row["answer"], "family": row["family"]}
+def _check(questions: list[Question], rows: int, benchmark: PublishedBenchmark) -> None:
+    window = ""
+    if isinstance(benchmark, LiveCodeBenchmark):
+        expected = RELEASES[benchmark.release] if benchmark.release else rows
+        if rows != expected:
+            raise UserError(
+                f"{benchmark.path} holds {rows} problems, {benchmark.release} has {expected}; a file is cut off, or is "
+                "of another release"
+            )
+        window = f" from {benchmark.window[0]} to {benchmark.window[1]}"
+    if not questions:
+        raise UserError(f"{benchmark.path} holds no question{window}; it has {rows} rows")
+    counts = Counter(q["id"] for q in questions)
+    if twice := sorted(name for name, n in counts.items() if n > 1):
+        raise UserError(f"question ids occur twice: {', '.join(twice[:5])}; give each question one id")
 
 
 def _competition(row: dict, path: Path, i: int) -> Question:
-    """An AIME row; published sets call their columns differently, and some have no id."""
+    """A row of AIME; published sets name their columns differently, and some have no id."""
     named = set(AIME_IDS) & {key.lower() for key in row}
     name = str(column(row, path, *AIME_IDS)) if named else f"{path.stem}-{i + 1}"
     answer = column(row, path, "answer")
@@ -173,8 +174,8 @@ def _competition(row: dict, path: Path, i: int) -> Question:
     return {"id": name, "question": column(row, path, "question", "problem"), "answer": str(value), "family": ""}
 
 
-def _options(row: dict, path: Path, i: int) -> Question:
-    """A GPQA row; its options keep the order of the file, the right one first. The protocol orders them."""
+def _options(row: dict, path: Path, _: int) -> Question:
+    """A row of GPQA; its options keep the order of the file, the right one first."""
     wrong = [column(row, path, f"Incorrect Answer {n}") for n in (1, 2, 3)]
     options = [str(column(row, path, "Correct Answer")), *map(str, wrong)]
     name = str(column(row, path, "Record ID"))
@@ -184,7 +185,7 @@ def _options(row: dict, path: Path, i: int) -> Question:
             "family": column(row, path, "High-level domain")}  # fmt: skip
 
 
-def _program(row: dict, path: Path, i: int) -> Question:
+def _program(row: dict, path: Path, _: int = 0) -> Question:
     name, title = str(column(row, path, "question_id")), str(row.get("question_title", ""))
     where, keys = f"{path}: problem {name}", ("public_test_cases", "private_test_cases")
     tests = [test for key in keys for test in _decoded(_tests, column(row, path, key), f"{where}: {key}")]
@@ -194,8 +195,8 @@ def _program(row: dict, path: Path, i: int) -> Question:
             "tests": tests, "erratum": erratum(name, title)}  # fmt: skip
 
 
-def _decoded(decode: Callable, field: object, where: str) -> list | dict:
-    """A field of a row, decoded; UserError names it."""
+def _decoded(decode: Callable[[Any], Any], field: object, where: str) -> Any:
+    """A field of a row after `decode`; UserError names the field."""
     try:
         return decode(field)
     except (ValueError, RecursionError, zlib.error, binascii.Error, pickle.UnpicklingError, EOFError) as error:
@@ -203,16 +204,16 @@ def _decoded(decode: Callable, field: object, where: str) -> list | dict:
 
 
 def _metadata(field: object) -> dict:
-    """What LiveCodeBench says of a problem's program, an object as JSON text."""
-    if not isinstance(field, str) or not isinstance(found := json.loads(field), dict):
+    """LiveCodeBench's metadata of a problem, an object as JSON text."""
+    if not isinstance(field, str) or not isinstance(metadata := json.loads(field), dict):
         raise ValueError(f"{field!r} is not the text of a JSON object")
-    return found
+    return metadata
 
 
 def erratum(question_id: str, title: str) -> str:
-    """What LiveCodeBench's errata say of a problem, or "". Such problems stay in the headline score."""
+    """The fault that LiveCodeBench's errata name for a problem, or "". Such problems stay in the headline score."""
     names = {question_id, files.slug(title)}
-    return next((what for what, problems in ERRATA.items() if names & set(problems)), "")
+    return next((fault for fault, problems in ERRATA.items() if names & set(problems)), "")
 
 
 class _TextOnly(pickle.Unpickler):

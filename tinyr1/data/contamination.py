@@ -1,4 +1,4 @@
-"""Training rows that hold the wording of a benchmark question."""
+"""Finds training rows that repeat the wording of a benchmark question (docs/fidelity.md §1.3)."""
 
 import re
 from collections import Counter
@@ -18,13 +18,14 @@ def _ngrams(text: str, n: int) -> set[tuple[str, ...]]:
 
 
 class Contamination:
-    """Finds rows that hold a benchmark question's wording.
+    """An index of benchmark questions by their word n-grams.
 
-    A row is contaminated when at least `min_share` of the n-grams of some benchmark question occur in it. A
-    low share catches quotations in long competition problems; templated questions, which share their phrasing
-    and differ in their numbers, need a high one.
+    A row is contaminated when at least `min_share` of the n-grams of some benchmark question occur in it. A low share
+    catches quotations in long competition problems. Templated questions, which share their phrasing and differ in
+    their numbers, need a high one.
 
-    questions: those of `tinyr1.data.benchmarks`. Texts of those that must not be published are in `private`.
+    questions: dicts of `tinyr1.data.benchmarks`. Their texts are in `questions`; those that must not be published are
+    also in `private`.
     """
 
     def __init__(self, questions: Iterable[dict], rule: Decontaminate) -> None:
@@ -39,7 +40,7 @@ class Contamination:
                 self.index.setdefault(gram, []).append(i)
 
     def hit(self, text: str) -> tuple[str, float] | None:
-        """(benchmark question, share of its n-grams found), the worst hit, or None."""
+        """(benchmark question, share of its n-grams in the text) with the largest share, or None below `min_share`."""
         found = Counter(i for gram in _ngrams(text, self.rule.ngram) for i in self.index.get(gram, ()))
         shares = {i: count / self.sizes[i] for i, count in found.items()}
         worst = max(shares, key=shares.__getitem__, default=None)

@@ -1,31 +1,34 @@
-"""Raw rows to training rows; every dropped row has exactly one reason (paper §2.1, docs/fidelity.md §1).
+r"""Turns raw rows into training rows; every raw row that it drops has exactly one reason (docs/fidelity.md §1.1).
 
-    raw rows --readers--> candidates --curate--> kept rows --tokens--> rows/<domain>/
-                               \\--- or a reason ---> Ledger
+    sources --> raw rows --readers--> candidates --curate--> training rows --tokens--> rows/<domain>/
+                                                     \---- reasons ----> Ledger
 
-A kept row is a dict: id, domain, source, question, starter_code, thinking, response, answer, n_tokens. Rows pass one by
-one from the source to the disk; what is kept in memory of them is their questions' hashes.
+A training row is a dict: id, domain, source, question, starter_code, thinking, response, answer, n_tokens. Rows pass
+one by one from the source to the disk. Only a hash of each question stays in memory, for the next duplicate: the rows
+of one domain take gigabytes at the paper's size.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from tinyr1.core import artifact, jsonl, prompts
+from tinyr1.core import artifact, prompts
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Source
 from tinyr1.core.progress import say
 from tinyr1.core.prompts import Encoded
-from tinyr1.data import sources, tokens
 from tinyr1.data.contamination import Contamination
-from tinyr1.data.readers import Candidate, Row, candidates
+from tinyr1.data.files import read_rows
+from tinyr1.data.readers import Candidate, Row, normalise
+from tinyr1.data.sources import read_source
+from tinyr1.data.tokens import ROWS, RowWriter, read_tokens
 
 REASONS = {
     "question_type": "not a kind of question the paper keeps",
@@ -45,70 +48,77 @@ REASONS = {
 
 @dataclass
 class Ledger:
-    """Where every raw row went. raw == kept + sum(dropped.values()), always."""
+    """Counts where every raw row of a domain went; raw == kept + sum(dropped.values()), always."""
 
     domain: str
     raw: int = 0
     kept: int = 0
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source name, reason) -> rows
-    examples: dict[str, str] = field(default_factory=dict)  # reason -> one dropped question
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, reason) -> rows
+    examples: dict[str, str] = field(default_factory=dict)  # reason -> start of one dropped question
 
     def drop(self, source: str, reason: str, question: str) -> None:
-        """Count one dropped row."""
+        """Count one dropped row; the first question of each reason becomes its example."""
         self.dropped[source, reason] += 1
         if question:
             self.examples.setdefault(reason, question[:300])
 
 
-def _same(row: Row) -> str:
-    """What two rows share when they ask the same: the question but for case, blanks and punctuation marks.
+def _question_hash(row: Row) -> bytes:
+    """16 bytes that two rows share when they ask the same: the question but for case, blanks and punctuation marks.
 
-    Operators stay: `3 + 4` and `3 - 4` are two questions.
+    Operators count: `3 + 4` and `3 - 4` are two questions.
     """
-    return re.sub(r"[\s.,;:!?]+", " ", f"{row['question']} {row['starter_code']}".lower()).strip()
+    text = re.sub(r"[\s.,;:!?]+", " ", f"{row['question']} {row['starter_code']}".lower()).strip()
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def curate(
     ledger: Ledger,
-    candidates_of: list[tuple[str, Iterator[list[Candidate]]]],  # (source name, candidates of each of its raw rows)
+    candidates_of: Iterable[tuple[str, Iterable[list[Candidate]]]],
     contamination: Contamination,
     encode: Callable[[Row], Encoded],
     max_tokens: int,
     limit: int | None,
 ) -> Iterator[tuple[Row, Encoded]]:
-    """Kept rows with their tokens, one after another, while the ledger counts all.
+    """Training rows with their tokens, one after another; the ledger counts every raw row.
 
-    Checks go from cheap to dear; the first one that fails is the reason.
+    candidates_of: (name of a source, candidates of each of its raw rows). A raw row is kept when at least one of its
+    candidates passes all checks; otherwise the reason of its first candidate counts. Checks go from cheap to dear.
     """
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     written = 0
 
-    def judge(row: Row) -> tuple[str | None, Encoded | None]:
-        """(reason to drop the row, None), or (None, its tokens)."""
-        if _same(row) in seen:
-            return "duplicate", None
+    def judge(row: Row) -> Encoded | str:
+        """The tokens of a row, or the reason to drop it."""
+        if _question_hash(row) in seen:
+            return "duplicate"
         if hit := contamination.hit(row["question"]):
-            if hit[0] in contamination.private:  # the row repeats it, so that neither may be shown
-                ledger.examples.setdefault("contaminated", "(a question that must not be published)")
-            else:
-                ledger.examples.setdefault("contaminated", f"{row['question'][:300]}\n  benchmark: {hit[0][:300]}")
-            return "contaminated", None
+            # The row repeats the benchmark question: where that must not be published, neither may be shown.
+            shown = f"{row['question'][:300]}\n  benchmark: {hit[0][:300]}"
+            hidden = "(a question that must not be published)"
+            ledger.examples.setdefault("contaminated", hidden if hit[0] in contamination.private else shown)
+            return "contaminated"
         encoded = encode(row)
         if len(encoded.ids) > max_tokens:
-            return "too_long", None
-        return ("over_limit", None) if limit is not None and written >= limit else (None, encoded)
+            return "too_long"
+        return "over_limit" if limit is not None and written >= limit else encoded
 
-    for source, rows in candidates_of:
-        for found in rows:
+    for source, raw_rows in candidates_of:
+        for candidates in raw_rows:
             ledger.raw += 1
-            judged = [(c, *((c, None) if isinstance(c, str) else judge(c))) for c in found]
-            good = [(row, encoded) for row, _, encoded in judged if encoded is not None]
+            good: list[tuple[Row, Encoded]] = []
+            reasons: list[tuple[str, str]] = []  # (reason, question)
+            for candidate in candidates:
+                verdict = candidate if isinstance(candidate, str) else judge(candidate)
+                if isinstance(candidate, dict) and isinstance(verdict, Encoded):
+                    good.append((candidate, verdict))
+                else:
+                    reasons.append((str(verdict), "" if isinstance(candidate, str) else candidate["question"]))
             if not good:
-                row, why, _ = judged[0]
-                ledger.drop(source, why, row["question"] if isinstance(row, dict) else "")
+                ledger.drop(source, *reasons[0])
                 continue
             ledger.kept += 1
-            seen.add(_same(good[0][0]))
+            seen.add(_question_hash(good[0][0]))
             for row, encoded in good[: None if limit is None else limit - written]:
                 digest = hashlib.sha256(f"{row['question']}\0{row['thinking']}".encode()).hexdigest()
                 named = {"id": f"{ledger.domain}-{digest[:16]}", "domain": ledger.domain, "source": source}
@@ -119,9 +129,9 @@ def curate(
 def curate_domain(
     cfg: Config, domain: str, contamination: Contamination, tokenizer: PreTrainedTokenizerBase
 ) -> Ledger:
-    """Curated rows of a domain with their tokens, on disk; kept if they were made from the same sources and rules.
+    """Curates the rows of a domain into the folder `cfg.rows(domain)`, with their tokens; returns the ledger.
 
-    UserError when nothing is left.
+    An earlier result is kept where it was made from the same sources and rules. UserError when no row is left.
     """
     p, block = cfg.params, cfg.params.domains[domain]
     inputs = {
@@ -134,13 +144,13 @@ def curate_domain(
     def build(folder: Path) -> dict:
         ledger = Ledger(domain)
         generations = p.curate.generations_per_question
-        streams = [(s.columns, _candidates(s, domain, p.seed, generations)) for s in block.sources]
-        rows = curate(
-            ledger, streams, contamination, lambda row: prompts.encode_row(tokenizer, block, row),
-            p.curate.max_tokens, block.limit,
-        )  # fmt: skip
-        with tokens.RowWriter(folder) as writer:
-            for row, encoded in rows:
+        streams = [
+            (s.columns, map(partial(normalise, source=s, generations=generations), read_source(s, domain, p.seed)))
+            for s in block.sources
+        ]
+        encode = partial(prompts.encode_row, tokenizer, block)
+        with RowWriter(folder) as writer:
+            for row, encoded in curate(ledger, streams, contamination, encode, p.curate.max_tokens, block.limit):
                 writer.write(row, encoded)
         if not ledger.kept:
             raise UserError(f"domains.{domain}: none of {ledger.raw} raw rows is left: {dict(ledger.dropped)}")
@@ -154,33 +164,40 @@ def curate_domain(
     return Ledger(domain, f["raw"], f["kept"], dropped, f["examples"])
 
 
-def _candidates(source: Source, domain: str, seed: int, generations: int) -> Iterator[list[Candidate]]:
-    return candidates(sources.read_source(source, domain, seed), source, generations)
+def curated_rows(cfg: Config, domain: str) -> Iterator[Row]:
+    """The training rows of a domain as text, read from the disk one after another."""
+    yield from read_rows(cfg.rows(domain) / ROWS)
 
 
-def curated(cfg: Config, domain: str) -> Iterator[Row]:
-    """The curated rows of a domain as text, one after another."""
-    for line in jsonl.scan(cfg.rows(domain) / tokens.ROWS):
-        yield line.value
-
-
-def lengths(cfg: Config) -> pd.DataFrame:
-    """domain and n_tokens of every curated row of a run."""
+def row_lengths(cfg: Config) -> pd.DataFrame:
+    """One line for each training row of a run: domain, n_tokens (prompt and response)."""
     frames = [
-        pd.DataFrame({"n_tokens": tokens.read_tokens(cfg.rows(name)).lengths}).assign(domain=name)
-        for name in cfg.domains
+        pd.DataFrame({"n_tokens": read_tokens(cfg.rows(name)).lengths}).assign(domain=name) for name in cfg.domains
     ]
     return pd.concat(frames, ignore_index=True)
 
 
+def repeated(cfg: Config, contamination: Contamination) -> tuple[list[str], list[str]]:
+    """(ids that occur more than once, ids of rows that repeat a benchmark question), from the rows on the disk."""
+    counts: Counter[str] = Counter()
+    leaks = []
+    for domain in cfg.domains:
+        for row in curated_rows(cfg, domain):
+            counts[row["id"]] += 1
+            if contamination.hit(row["question"]):
+                leaks.append(row["id"])
+    return [name for name, n in counts.items() if n > 1], leaks
+
+
 def funnel(ledgers: list[Ledger]) -> pd.DataFrame:
-    """Rows by domain and fate: one column for each reason, then `kept`; a row sums to the raw rows."""
+    """Raw rows by domain (lines) and fate (columns: each reason that occurs, then `kept`)."""
     table = {}
     for ledger in ledgers:
         fates: Counter[str] = Counter()
         for (_, why), n in ledger.dropped.items():
             fates[why] += n
         table[ledger.domain] = {**fates, "kept": ledger.kept}
+    # A source may filter by a column of its own, which is then the reason and has no place in REASONS.
+    own = sorted({why for ledger in ledgers for _, why in ledger.dropped} - REASONS.keys())
     frame = pd.DataFrame(table).T.fillna(0).astype(int)
-    known = [*(c for c in REASONS if c in frame), *sorted(set(frame) - set(REASONS) - {"kept"})]  # keep: own columns
-    return frame[[*known, "kept"]]
+    return frame[[*(why for why in REASONS if why in frame), *own, "kept"]]

@@ -1,21 +1,22 @@
-"""A raw row in its dataset's own columns -> training rows, or the reason why there is none.
+"""Turns a raw row in its dataset's own columns into training rows, or into the reason why it gives none.
 
-    normalise(raw row, source, n)   up to n rows, one for each trace of the question; or one reason
+    raw row --normalise--> up to n rows, one for each trace of its question; or one reason
 
-One reader for each kind of columns (docs/fidelity.md §1). A Row is a dict with question, starter_code, thinking,
-response and answer; `tinyr1.data.curate` adds id, domain, source and n_tokens to those that it keeps.
+There is one reader for each kind of columns (docs/fidelity.md §1.4). A Row is a dict with question, starter_code,
+thinking, response and answer; `tinyr1.data.curate` adds id, domain, source and n_tokens to the rows that it keeps.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from tinyr1.core.params import Source
 
 Row = dict
+Candidate = Row | str  # a row without id, domain, source and n_tokens; or the reason to drop the raw row
 
 
 def think_parts(text: str) -> tuple[str, str] | None:
-    """(thinking, response) of an R1 generation; None when the reasoning never closed."""
+    """(thinking, response) of an R1 generation; None when the think tag is never closed, or nothing follows it."""
     head, tag, response = text.partition("</think>")
     if not tag or not response.strip():
         return None
@@ -31,9 +32,6 @@ def openthoughts_parts(text: str) -> tuple[str, str] | None:
     form = r"<\|begin_of_thought\|>(.*)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*)<\|end_of_solution\|>"
     match = re.search(form, text, re.DOTALL)
     return (match[1].strip(), match[2].strip()) if match else None
-
-
-Candidate = Row | str  # a row without id and n_tokens, or the reason to drop it
 
 
 def _row(question: str, thinking: str, response: str, answer: str = "", starter_code: str = "") -> Row:
@@ -72,7 +70,7 @@ def _openthoughts_metadata(raw: dict, source: Source, generations: int) -> list[
 
 
 def _s1(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    """s1K-1.1 brings DeepSeek-R1's traces; s1's full set only Gemini's, which the paper replaced.
+    """s1K-1.1 brings traces of DeepSeek-R1; s1's full set brings Gemini's, which the paper replaced.
 
     Source: docs/fidelity.md §1.3.
     """
@@ -92,15 +90,12 @@ READERS: dict[str, Callable[[dict, Source, int], list[Candidate]]] = {
 
 
 def normalise(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    """Rows of one raw row (up to `generations` traces), or one reason to drop it."""
+    """Rows of one raw row, up to `generations` of them; or one reason to drop it, a key of `curate.REASONS`.
+
+    The reason is the name of the column where `source.keep` does not accept the value in it.
+    """
     for column, accepted in source.keep.items():
         if raw[column] not in accepted:
             return [column]
     candidates = READERS[source.columns](raw, source, generations)
     return [c if isinstance(c, str) or c["question"] else "no_question" for c in candidates]
-
-
-def candidates(raw_rows: Iterable[dict], source: Source, generations: int) -> Iterator[list[Candidate]]:
-    """`normalise` over all raw rows of a source."""
-    for raw in raw_rows:
-        yield normalise(raw, source, generations)

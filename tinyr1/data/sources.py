@@ -1,4 +1,7 @@
-"""Raw rows of a source: a Hugging Face dataset, local files, or the miniature."""
+"""Raw rows of a source: a Hugging Face dataset, local files, or the miniature's made-up rows.
+
+    source of the params file --read_source--> rows in their dataset's own columns --> tinyr1.data.readers
+"""
 
 from collections.abc import Iterator
 
@@ -9,7 +12,7 @@ from tinyr1.core.params import FileSource, Source
 from tinyr1.data import files
 
 SUFFIXES = (".jsonl", ".parquet")
-# Columns that a row must have for its reader in `tinyr1.data.readers`; the rest of a dataset may be cut away.
+# Columns that the reader of these rows needs (tinyr1.data.readers); the other columns of a dataset may be cut away.
 REQUIRED = {
     "openr1_math": ("problem", "answer", "question_type", "source", "generations", "correctness_math_verify"),
     "openthoughts": ("conversations",),
@@ -19,9 +22,10 @@ REQUIRED = {
 
 
 def read_source(source: Source, domain: str, seed: int) -> Iterator[dict]:
-    """Raw rows in their dataset's own columns, at most `source.rows` of them, read as they are asked for.
+    """Raw rows in their dataset's own columns, at most `source.rows` of them, each read when it is needed.
 
-    UserError when a file or dataset cannot be read, or a row lacks a column that the reader needs.
+    domain is part of messages; seed is the miniature's. UserError when a file or dataset cannot be read, or a row lacks
+    a column that the reader needs.
     """
     where = f"domains.{domain}.sources"
     needed = {*REQUIRED[source.columns], *source.keep}
@@ -43,21 +47,21 @@ def _raw_rows(source: Source, where: str, seed: int) -> Iterator[dict]:
 
         return raw.rows(source.tasks, source.columns, source.rows, source.levels, seed)
     if source.kind == "files":
-        return _files(source, where)
+        return _file_rows(source, where)
     return hub.dataset_rows(where, source.path, source.config, source.revision)
 
 
-def _files(source: FileSource, where: str) -> Iterator[dict]:
-    """Rows of a JSONL or parquet file, or of all in a folder. UserError names file and row of one that is damaged."""
+def _file_rows(source: FileSource, where: str) -> Iterator[dict]:
+    """Rows of a JSONL or parquet file, or of all such files in a folder. UserError names the file and row of damage."""
     path = ROOT / source.path
-    found = [p for p in (path, *sorted(path.rglob("*"))) if p.suffix in SUFFIXES and p.is_file()]
-    if not found:
+    data_files = [p for p in (path, *sorted(path.rglob("*"))) if p.suffix in SUFFIXES and p.is_file()]
+    if not data_files:
         raise UserError(
             f"{where}: {path}: no such {' or '.join(SUFFIXES)} file, and no folder with any; put it there, or name "
             "another path"
         )
-    for file in found:
+    for file in data_files:
         try:
-            yield from files.rows(file)
+            yield from files.read_rows(file)
         except UserError as error:
             raise UserError(f"{where}: {error}; mend the file, or put it there again") from error

@@ -3,7 +3,7 @@
 import operator
 from random import Random
 
-from tinyr1.data.miniature.task import Family, Task
+from tinyr1.data.miniature.task import Family, Task, boxed
 
 NAMES = ("Ana", "Ben", "Cara", "Dan", "Emma", "Finn", "Grace", "Ivy", "Jack", "Kate", "Leo", "Mia", "Tom")
 ITEMS = ("apples", "beads", "books", "cakes", "cards", "coins", "pears", "pens", "shells", "stamps", "toys")
@@ -28,11 +28,6 @@ class _Work:
         return self.result
 
 
-def final_response(n: int) -> str:
-    """The sentence that closes every math solution."""
-    return f"The answer is \\boxed{{{n}}}."
-
-
 def _small(rng: Random, level: int) -> int:
     return rng.randint(*SMALL[level])
 
@@ -47,7 +42,7 @@ def _who_and_what(rng: Random) -> tuple[str, str]:
 
 def _task(rng: Random, family: str, level: int, do: _Work, phrasings: tuple[str, ...]) -> Task:
     """The task that asks one of the phrasings and whose answer is the last number the work computed."""
-    thinking, response = "\n".join(do.lines), final_response(do.result)
+    thinking, response = "\n".join(do.lines), boxed(do.result)
     return Task("math", family, level, rng.choice(phrasings), thinking, response, str(do.result))
 
 

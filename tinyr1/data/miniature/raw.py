@@ -1,8 +1,12 @@
 """Raw rows and benchmark questions of the miniature, in the columns of the real datasets.
 
-Training and benchmark questions never share a worked computation: the hash of a task's solution decides whether
-it may appear in training, in validation or in the test. Raw rows carry the dirt that real datasets carry, in
-about the proportions in which the paper's filters act (94k raw to 58k kept for math, paper §2.1).
+    families --tasks--> distinct tasks of one split --rows--> raw rows with dirt        (sources)
+                                                    --question_row--> questions         (benchmarks)
+
+Everything here is made up. Training and benchmark questions never share a worked computation: the hash of a task's
+solution decides whether it belongs to training, to validation or to the test. Raw rows carry the dirt of the real
+datasets, in about the proportions in which the paper's filters act (94k raw rows to 58k for math; docs/fidelity.md
+§1.1).
 """
 
 import hashlib
@@ -19,8 +23,8 @@ FAMILIES = {"math": math_tasks.FAMILIES, "science": science_tasks.FAMILIES, "cod
 PUBLIC_TESTS = 2
 DRAWS = 200
 
-# Share of raw rows of each kind of dirt; what is left is clean. A kind that a dataset has no column for is
-# not put there.
+# Share of each kind of dirt among the raw rows; the other rows are clean. A dataset without a column for a kind of dirt
+# has none of it (HAS_DIRT).
 DIRT = {
     "proof": 0.08,  # asks for a proof: no answer to check
     "multiple_choice": 0.08,
@@ -32,7 +36,7 @@ DIRT = {
 
 
 def solution_key(task: Task) -> str:
-    """What two tasks share when solving one gives away the other: the program, or the numbers computed."""
+    """Text that two tasks share when the solution of one gives away the other: a program, or the numbers computed."""
     if task.domain == "code":
         return f"{task.family}|{re.sub(r'def [a-zA-Z]+', 'def f', task.response)}"  # names say nothing
     work = task.thinking.partition(" A) ")[0]  # science: what is computed, not which options are looked at
@@ -46,7 +50,7 @@ def split_of(task: Task) -> str:
 
 
 def tasks(domain: str, split: str, levels: list[int], seed: int) -> Iterator[Task]:
-    """Endless distinct tasks of one split, families and levels in turn."""
+    """Distinct tasks of one split without end; families and levels take turns."""
     rng = Random(f"{domain}/{split}/{seed}")
     seen: set[str] = set()
     for turn in count():
@@ -54,7 +58,7 @@ def tasks(domain: str, split: str, levels: list[int], seed: int) -> Iterator[Tas
         level = levels[turn // len(FAMILIES[domain]) % len(levels)]
         for _ in range(DRAWS):  # a family may have no more solutions of this level in this split
             task = family(rng, level)
-            if split_of(task) == split and task.question not in seen:
+            if task.question not in seen and split_of(task) == split:
                 seen.add(task.question)
                 yield task
                 break
@@ -67,7 +71,7 @@ def take(domain: str, split: str, levels: list[int], seed: int, n: int) -> list[
 
 
 def rows(domain: str, columns: str, n: int, levels: list[int], seed: int) -> Iterator[dict]:
-    """n raw rows with dirt, in the columns of a real dataset (see `tinyr1.data.sources`)."""
+    """n raw rows with dirt, in the columns of a real dataset (a key of WRITERS)."""
     rng = Random(f"dirt/{domain}/{columns}/{seed}")
     clean = tasks(domain, "train", levels, seed + sum(map(ord, columns)))
     leaked = take(domain, "test", levels, seed, max(1, round(n * DIRT["contaminated"])))
@@ -87,7 +91,7 @@ def rows(domain: str, columns: str, n: int, levels: list[int], seed: int) -> Ite
 
 
 def question_row(task: Task, number: int) -> dict:
-    """A benchmark question: LiveCodeBench's columns for code, `id, question, answer` otherwise."""
+    """A benchmark question: LiveCodeBench's columns for code; id, question, answer and family for the others."""
     name = f"{task.family}-{number}"
     if task.domain != "code":
         return {"id": name, "question": task.question, "answer": task.answer, "family": task.family}
@@ -113,7 +117,7 @@ def _uuid(domain: str, number: int) -> str:
 
 
 def _trace(task: Task, kind: str, rng: Random) -> tuple[str, str]:
-    """(thinking, response) of a row, spoiled as its kind of dirt says."""
+    """(thinking, response) of a row; another number stands in the box where its kind of dirt is "wrong"."""
     thinking, response = task.thinking, task.response
     if kind == "wrong" and task.answer.isdigit():
         response = response.replace(f"{{{task.answer}}}", f"{{{int(task.answer) + rng.choice((-2, -1, 1, 2))}}}")
@@ -191,8 +195,8 @@ def _s1(task: Task, kind: str, uuid: str, rng: Random) -> dict:
     }
 
 
-Writer = Callable[[Task, str, str, Random], dict]
-WRITERS: dict[str, Writer] = {
+RawWriter = Callable[[Task, str, str, Random], dict]  # (task, kind of dirt, uuid, rng) -> raw row
+WRITERS: dict[str, RawWriter] = {
     "openr1_math": _openr1,
     "openthoughts": _openthoughts,
     "openthoughts_metadata": _openthoughts_metadata,

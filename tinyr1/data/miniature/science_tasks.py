@@ -1,17 +1,18 @@
 """Four-option science questions (GPQA in miniature): short calculations of physics, chemistry and biology.
 
-A draft draws numbers and words and returns its stem, the working up to the last equals sign, and the
-options with the right one first; `_family` shuffles the options and makes the Task.
+Each function below draws numbers and words and returns a Draft: the stem, the working up to the last equals sign, and
+four options, the right one first. `_family` shuffles the options and makes the task.
 """
 
 import re
 from collections.abc import Callable
 from functools import wraps
 from random import Random
+from typing import Any
 
 import periodictable
 
-from tinyr1.data.miniature.task import Family, Task
+from tinyr1.data.miniature.task import Family, Task, boxed
 
 Draft = tuple[str, str, list[str]]  # stem, working, options
 
@@ -53,10 +54,6 @@ STRANDS = {  # the partner of A, T, G and C: the strand that is given and what i
 }
 
 
-def _response(letter: str) -> str:
-    return f"The answer is \\boxed{{{letter}}}."
-
-
 def _family(subject: str) -> Callable[[Callable[[Random, int], Draft]], Family]:
     """Register a draft under its own name as a family of `subject`."""
 
@@ -72,7 +69,7 @@ def _family(subject: str) -> Callable[[Callable[[Random, int], Draft]], Family]:
             looked_at = zip(LETTERS, shown[: LETTERS.index(letter) + 1], strict=False)
             checks = (f"{a}) {b}, {'yes' if a == letter else 'no'}." for a, b in looked_at)
             thinking = " ".join([f"{work} {options[0]}.", *checks])
-            return Task("science", name, level, question, thinking, _response(letter), letter, subject)
+            return Task("science", name, level, question, thinking, boxed(letter), letter, subject)
 
         FAMILIES[name] = make
         return make
@@ -112,7 +109,7 @@ def motion(rng: Random, level: int) -> Draft:
     v, t = rng.randint(*((2, 9) if level == 1 else (11, 40))), rng.randint(2, 5 if level == 1 else 9)
     w, u, path = rng.randint(11, 40), rng.randint(2, 9), v * t
     kind = ("speed", rng.choice(("speed", "distance", "time")), "total distance")[level - 1]
-    facts, work, right, unit, *mistakes = {
+    cases: dict[str, tuple[Any, ...]] = {
         "speed": (f"covers {path} {m} in {t} {s}", f"{path} / {t} =", v, f"{m}/{s}", path - t, v + t, v // 2),
         "distance": (f"moves at {v} {m}/{s} for {t} {s}", f"{v} * {t} =", path, m, path + v, path - v, v + t),
         "time": (f"moves {path} {m} at {v} {m}/{s}", f"{path} / {v} =", t, s, t + v, t * 2, t // 2, t - 1),
@@ -121,7 +118,8 @@ def motion(rng: Random, level: int) -> Draft:
             f"{v} * {t} = {path}. {w} * {u} = {w * u}. {path} + {w * u} =",
             path + w * u, m, v * u + w * t, path + w + u, (v + w) * (t + u), path,
         ),
-    }[kind]  # fmt: skip
+    }  # fmt: skip
+    facts, work, right, unit, *mistakes = cases[kind]
     return _stem(rng, f"a {who} {facts}", f"the {kind}"), work, _options(rng, level, right, unit, *mistakes)
 
 
@@ -135,14 +133,15 @@ def ohms_law(rng: Random, level: int) -> Draft:
         first = rng.randint(3, ohms - 3)
         work, load = f"{first} + {ohms - first} = {ohms}. ", f"{first} ohm and {ohms - first} ohm in series"
     kind = ("voltage", rng.choice(("current", "resistance")), rng.choice(("voltage", "current")))[level - 1]
-    facts, last, right, unit, *mistakes = {
+    cases: dict[str, tuple[Any, ...]] = {
         "voltage": (f"{amps} A flows through {load}", f"{amps} * {ohms} =", volts, "V",
                     volts + amps, volts - amps, amps + ohms),
         "current": (f"{volts} V is put across {load}", f"{volts} / {ohms} =", amps, "A",
                     amps + 3, amps * 2, amps - 1, amps // 2),
         "resistance": (f"a {what} draws {amps} A at {volts} V", f"{volts} / {amps} =", ohms, "ohm",
                        volts - amps, ohms + amps, ohms // 2, ohms - amps),
-    }[kind]  # fmt: skip
+    }  # fmt: skip
+    facts, last, right, unit, *mistakes = cases[kind]
     return _stem(rng, facts, f"the {kind}"), work + last, _options(rng, level, right, unit, *mistakes)
 
 
@@ -166,7 +165,7 @@ def force(rng: Random, level: int) -> Draft:
 
 @_family("physics")
 def half_life(rng: Random, level: int) -> Draft:
-    """What remains of a sample; level 3 first counts the half-lives."""
+    """The mass that remains of a sample; level 3 first counts the half-lives."""
     times = rng.randint(1, 2) if level == 1 else rng.randint(2, 4)
     left = rng.randint(2, 9 if level == 1 else 20 + 10 * level)
     start, span, unit = left * 2**times, rng.randint(2, 15), rng.choice(("mg", "g"))
@@ -200,7 +199,7 @@ def ion_electrons(rng: Random, level: int) -> Draft:
     """Atomic number minus charge, given at level 1; level 3 counts several ions."""
     symbol, ions = rng.choice(list(CHARGES)), rng.randint(2, 12) if level == 3 else 1
     charge, z, name = CHARGES[symbol], ELEMENTS[symbol].number, ELEMENTS[symbol].name
-    size, sign, back = abs(charge), *("+-" if charge > 0 else "-+")
+    size, (sign, back) = abs(charge), ("+", "-") if charge > 0 else ("-", "+")
     each, ion = z - charge, f"{symbol}{size if size > 1 else ''}{sign}"
     holder = rng.choice(("solution", "crystal", "plasma", "droplet"))
     facts = f"a {holder} holds {f'{ions} {ion} ions' if level == 3 else f'one {ion} ion'}"

@@ -1,4 +1,4 @@
-"""The shape of one verifiable task: a question, a worked solution, and what it takes to grade an answer."""
+"""One task of the miniature: a question, its worked solution, and the answer or the tests that grade an answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from random import Random
 
 @dataclass(frozen=True)
 class Test:
-    """One input and the output a right program gives for it, in LiveCodeBench's encoding.
+    """One input and the output of a right program, in LiveCodeBench's encoding (docs/evaluation.md §1.1).
 
-    stdin problems: `input` is fed to standard input, `output` is compared with standard output.
-    functional problems: `input` holds one JSON argument a line, `output` the JSON return value.
+    In a stdin problem `input` is fed to standard input and `output` is compared with standard output. In a functional
+    problem `input` holds one JSON argument a line and `output` the JSON value that the method returns.
     """
 
     input: str
@@ -21,11 +21,11 @@ class Test:
 class Task:
     """One question of the miniature with its worked solution.
 
-    domain: "math", "science" or "code"; family: the template it comes from; level: 1 (easy) to 3 (hard).
-    thinking: the reasoning, without think tags; response: what follows the closing think tag.
-    answer: math: an integer in decimal; science: a letter A-D; code: empty, the tests decide.
-    subject: science only: "physics", "chemistry" or "biology".
-    func_name: code only: the method of class Solution for a functional problem, "" for a stdin problem.
+    domain: "math", "science" or "code"; family: the name of the function that drew it; level: 1 (easy) to 3 (hard).
+    thinking: the reasoning, without think tags; response: the text after the closing think tag.
+    answer: an integer in decimal for math, a letter from A to D for science, empty for code, where the tests decide.
+    subject: "physics", "chemistry" or "biology" for science, empty for the others.
+    func_name: for code, the method of class Solution of a functional problem; empty for a stdin problem.
     """
 
     domain: str
@@ -41,4 +41,9 @@ class Task:
     tests: tuple[Test, ...] = ()
 
 
-Family = Callable[[Random, int], Task]  # (rng, level 1-3) -> Task; draws only from rng
+Family = Callable[[Random, int], Task]  # (rng, level from 1 to 3) -> Task; it draws from rng only
+
+
+def boxed(answer: object) -> str:
+    """The sentence that closes a worked solution whose answer is a number or a letter."""
+    return f"The answer is \\boxed{{{answer}}}."
