@@ -1,22 +1,22 @@
-"""The one error that a person at the terminal can put right, and how every command ends."""
+"""The one kind of error that a person at the terminal can put right, and the exit status of every command."""
 
 import sys
 from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Something that a person can put right: wrong params, a missing file, a full disk, a model that does not fit.
+    """A problem that a person can put right: wrong params, a missing file, a full disk, a model that does not fit.
 
-    The message gives the value, the rule and what to do, one problem a line. Whatever else is raised is a defect of
-    this kit, and shows its traceback.
+    The message names the value, the rule that it breaks, and what to do; each problem has a line of its own. An
+    exception of any other kind is a defect of this kit, and shows its traceback.
     """
 
 
 def guarded(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
-    """Exit status of a command: what `main` returns, 2 after a UserError or OSError, 130 after Ctrl-C.
+    """The exit status of a command: that of `main`, 2 after a UserError or OSError, 130 after Ctrl-C.
 
-    An OSError names a file and what the system says of it ("No space left on device"), so it needs no traceback.
-    interrupted: the sentence for Ctrl-C, unless `main` raises KeyboardInterrupt with one of its own.
+    An OSError names a file and the system's reason ("No space left on device"), so it needs no traceback.
+    interrupted: the sentence that Ctrl-C ends with, unless `main` raises KeyboardInterrupt with a sentence of its own.
     """
     try:
         return main() or 0

@@ -1,6 +1,6 @@
-"""Prompt text, think tags, chat templates and loss spans: the only place that holds them.
+"""Prompt text, think tags, chat templates and loss spans. They are defined only here.
 
-Training and evaluation call the same functions, so a prompt cannot drift between them.
+Training and evaluation call the same functions, so the prompts of the two cannot differ.
 """
 
 import re
@@ -11,8 +11,8 @@ from tinyr1.core.params import Domain
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
-# The form of DeepSeek-R1's distilled models, in ChatML tags: no system turn, and the reply opens with the
-# think tag, which the prompt already holds when a model is asked (`add_generation_prompt`).
+# The prompt form of DeepSeek-R1's distilled models, written with ChatML tags: there is no system turn, and the prompt
+# of a question (`add_generation_prompt`) ends in the opening think tag, so that each reply starts inside the reasoning.
 R1_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
@@ -26,7 +26,7 @@ _OPTIONS_INSIDE = re.compile(r"\(A\).*?\(B\).*?\(C\)|\sA\)\s.*?\sB\)\s.*?\sC\)\s
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation as token ids; ids[:n_prompt] carry no loss, the rest, EOS included, does."""
+    """One conversation as token ids. The loss covers ids[n_prompt:], the end token included, and not the prompt."""
 
     ids: list[int]
     n_prompt: int
@@ -38,7 +38,7 @@ def shows_options(question: str) -> bool:
 
 
 def user_turn(instruction: str, question: str, starter_code: str = "") -> str:
-    """The user's message: question, starter code if there is any, instruction."""
+    """The user's message: the question, the starter code if there is any, and the instruction."""
     starter = f"\nStart from:\n```python\n{starter_code.rstrip()}\n```" if starter_code else ""
     return f"{question}{starter}\n{instruction}"
 
@@ -50,35 +50,37 @@ def row_turn(domain: Domain, row: dict) -> str:
 
 
 def render_prompt(tokenizer: Any, user: str) -> str:
-    """Everything a model is given before its first own token, the opening think tag included."""
+    """The text of a prompt with one user turn, up to the model's first token; the opening think tag belongs to it."""
     return render_messages(tokenizer, [{"role": "user", "content": user}], open_think=True)
 
 
 def render_messages(tokenizer: Any, messages: list[dict], open_think: bool) -> str:
-    """Messages in the model's chat template; with `open_think` the text ends in the opened think tag."""
+    """The text of messages in the tokenizer's chat template; with `open_think` it ends in the opening think tag."""
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     # DeepSeek's template has opened the think tag since 9 February 2025, earlier revisions do not.
     return text if not open_think or text.endswith(f"{THINK_OPEN}\n") else f"{text}{THINK_OPEN}\n"
 
 
 def render_target(thinking: str, response: str) -> str:
-    """What a model is trained to write after the prompt, without EOS."""
+    """The text that a model learns to write after the prompt, without the end token."""
     return f"{thinking.strip()}\n{THINK_CLOSE}\n\n{response.strip()}"
 
 
 def encode_row(tokenizer: Any, domain: Domain, row: dict) -> Encoded:
-    """Token ids of a training row. Prompt and target are tokenized apart, as they are when sampling."""
+    """Token ids of a training row. Prompt and target are tokenized apart, because a sampled answer is apart from its
+    prompt, too: a token must never span both."""
     prompt = encode_prompt(tokenizer, row_turn(domain, row))
     target = tokenizer.encode(render_target(row["thinking"], row["response"]), add_special_tokens=False)
     return Encoded([*prompt, *target, tokenizer.eos_token_id], len(prompt))
 
 
 def encode_prompt(tokenizer: Any, user: str) -> list[int]:
-    """Prompt ids. The template writes every special token itself; a second BOS would be added otherwise."""
+    """Token ids of a prompt with one user turn."""
+    # The template writes every special token itself; the tokenizer would add a second BOS.
     return tokenizer.encode(render_prompt(tokenizer, user), add_special_tokens=False)
 
 
 def split_response(text: str) -> tuple[str, str | None]:
-    """(thinking, final answer) of a sampled text; the answer is None if the think tag was never closed."""
+    """(thinking, final answer) of a sampled text; the answer is None where the text does not close the think tag."""
     thinking, tag, final = text.rpartition(THINK_CLOSE)
     return (thinking, final.strip()) if tag else (text, None)
