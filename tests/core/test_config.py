@@ -1,4 +1,6 @@
+import copy
 import functools
+import json
 import re
 from datetime import date
 
@@ -7,342 +9,609 @@ import yaml
 from conftest import ROOT
 from pydantic import ValidationError
 
-from tinyr1.core import config, show
+from tinyr1.core import config
 from tinyr1.core.errors import UserError
 
 FILE = "params/x.yaml"
-LCB = {"kind": "livecodebench", "path": "x", "questions": None, "samples": 1, "max_tokens": 9}
+AIME = {"kind": "aime", "path": "x", "questions": None, "samples": 1, "max_tokens": 9}
+LCB = AIME | {"kind": "livecodebench", "window": ["2024-08-01", "2025-01-31"]}
+FILES = {
+    "kind": "files", "columns": "s1", "path": "x.jsonl", "rows": None, "keep": {}, "correct": "any"
+}  # fmt: skip
+STEP = {"method": "fusion", "base": "code", "other": "math"}
+ENDPOINT = {
+    "kind": "endpoint", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "api_key_variable": None,
+    "concurrency": 8, "timeout_seconds": 60, "retries": 0,
+}  # fmt: skip
+FIRST_EDITION = """\
+description: a params file as they were before domains became data
+seed: 42
+sources: {math: []}
+curate: {levels: {math: [1]}, max_tokens: 512, generations_per_question: 1, limit: {math: 340},
+         decontaminate: {ngram: 8, min_share: 0.9}}
+branch: {mixture: {epochs: 1, batch_size: 1, learning_rate: 3.0e-4, schedule: cosine, warmup_ratio: 0.1}}
+merge: {reading: exact, iqr_multiplier: 1.5, models: {math-code: {method: fusion, base: code, right: math}}}
+evaluate: {split: test, protocol: sound, temperature: 0.6, top_p: 1.0, benchmarks: {}}
+"""
 
 
-def problems(text):
-    """The lines of the error that a params file makes."""
-    with pytest.raises(UserError) as error:
-        config.parse(text, FILE)
-    return str(error.value).splitlines()
+@pytest.fixture
+def data(params_text):
+    """The default run's parameters, to be spoiled by a test."""
+    return yaml.safe_load(params_text)
 
 
-def change(text, path, value=None):
-    """`text` with the parameter at `path` (keys joined by dots) set, or removed when no value is given."""
-    data = yaml.safe_load(text)
+def put(data, path, value=None):
+    """A copy of the parameters with the one at `path` (keys joined by dots) set, or removed when no value is given."""
+    made = copy.deepcopy(data)
     *above, last = [int(key) if key.isdigit() else key for key in path.split(".")]
-    block = functools.reduce(lambda found, key: found[key], above, data)
+    block = functools.reduce(lambda block, key: block[key], above, made)
     if value is None:
         del block[last]
     else:
         block[last] = value
-    return yaml.safe_dump(data, sort_keys=False)
+    return made
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_params_file_of_the_repository_loads(path, monkeypatch):
-    monkeypatch.delenv("TINYR1_PARAMS", raising=False)
-    cfg = config.load(path.stem)
-    assert cfg.run == path.stem
-    assert set(cfg.params.sources) == set(config.DOMAINS)
-
-
-def test_an_unknown_run_is_refused_with_the_nearest_name(home):
-    with pytest.raises(
-        UserError, match=r"there is no params/smoll\.yaml; runs are smol\. Did you mean RUN=smol\?"
-    ):
-        config.load("smoll")
-
-
-def test_an_unknown_run_without_a_near_name_gets_no_suggestion(home):
+def problems(text):
+    """The lines of the error that a params file makes, without the name of the file."""
     with pytest.raises(UserError) as error:
-        config.load("zzz")
-    assert "runs are smol" in str(error.value)
-    assert "Did you mean" not in str(error.value)
-
-
-def test_a_run_name_cannot_leave_the_params_folder(home):
-    (home / "other.yaml").write_text((home / "params" / "smol.yaml").read_text())
-    with pytest.raises(UserError, match="there is no params"):
-        config.load("../other")
-
-
-def test_a_misspelt_key_is_reported_with_the_right_spelling(params_text):
-    text = change(change(params_text, "branch.math.learning_rate"), "branch.math.learing_rate", 1.0e-5)
-    lines = problems(text)
-    where = f"{FILE}: branch.math"
-    assert f"{where}.learing_rate: unknown parameter; did you mean 'learning_rate'?" in lines
-    assert f"{where}.learning_rate: is missing; every parameter must be given" in lines
-
-
-def test_an_unknown_key_like_no_other_gets_no_suggestion(params_text):
-    assert problems(params_text + "bogus_thing: 1\n") == [f"{FILE}: bogus_thing: unknown parameter"]
-
-
-def test_a_missing_key_is_reported_with_its_path(params_text):
-    lines = problems(change(params_text, "trainer.zero_stage"))
-    assert lines == [f"{FILE}: trainer.zero_stage: is missing; every parameter must be given"]
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "complaint"),
-    [
-        ("branch.math.learning_rate", "fast", "'fast' is not a number; e.g. 1.0e-5"),
-        ("branch.math.epochs", 1.5, "1.5 is not a whole number"),
-        ("trainer.processes_per_node", True, "True is not a whole number"),
-        ("trainer.gradient_checkpointing", 0, "0 is neither true nor false"),
-        ("sources.math", 3, "3 is not a list"),
-        ("evaluate", 3, "3 is not a mapping of parameters"),
-        ("evaluate.benchmarks", 3, "3 is not a mapping"),
-        ("description", 7, "7 is not a text"),
-        ("sources.math.0.path", 7, "7 is not a text"),
-    ],
-)
-def test_a_value_of_the_wrong_type_is_reported(params_text, path, value, complaint):
-    assert problems(change(params_text, path, value)) == [f"{FILE}: {path}: {complaint}"]
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "complaint"),
-    [
-        ("trainer.zero_stage", 4, "4 should be less than or equal to 3"),
-        ("trainer.weight_decay", -1, "-1 should be greater than or equal to 0"),
-        ("evaluate.top_p", 1.01, "1.01 should be less than or equal to 1"),
-        ("evaluate.top_p", 0, "0 should be greater than 0"),
-        ("trainer.max_grad_norm", float("inf"), "inf should be a finite number"),
-        ("trainer.max_grad_norm", float("nan"), "nan should be a finite number"),
-        ("evaluate.split", "train", "'train' should be 'test' or 'validation'"),
-    ],
-)
-def test_a_value_out_of_range_is_reported(params_text, path, value, complaint):
-    assert problems(change(params_text, path, value)) == [f"{FILE}: {path}: {complaint}"]
-
-
-def test_a_number_in_scientific_notation_that_yaml_takes_for_text_is_a_number(params_text):
-    text = re.sub("weight_decay: .*", "weight_decay: 1e-5", params_text)
-    assert yaml.safe_load(text)["trainer"]["weight_decay"] == "1e-5"
-    assert config.parse(text, FILE).trainer.weight_decay == pytest.approx(1e-5, rel=1e-12)
-
-
-def test_a_number_in_scientific_notation_is_not_a_count(params_text):
-    lines = problems(change(params_text, "branch.code.batch_size", "1e3"))
-    assert lines == [f"{FILE}: branch.code.batch_size: '1e3' is not a whole number"]
-
-
-def test_a_key_given_twice_is_refused(params_text):
-    lines = problems(params_text + "\nseed: 43\n")
-    assert "key 'seed' is given twice" in lines[0]
-    assert lines[0].startswith(f"{FILE}: not valid YAML")
-
-
-@pytest.mark.parametrize("text", ["", "- 1\n", "just words"])
-def test_a_file_that_is_no_mapping_is_refused(text):
-    assert "expected a mapping of parameters" in problems(text)[0]
-
-
-def test_broken_yaml_is_refused_with_its_place():
-    assert re.search(r"not valid YAML.*line 2", " ".join(problems("a: [\n")))
-
-
-def test_all_errors_of_a_file_are_listed_at_once_each_with_the_file_and_its_path(params_text):
-    text = change(params_text, "seed", -1)
-    text = change(change(text, "trainer.zero_stage"), "trainer.zero_stages", 0)
-    text = change(text, "branch.math.learning_rate", "fast")
-    text = change(text, "evaluate.temperature", "hot")
-    lines = problems(text)
-    assert len(lines) == 5
+        config.parse(text if isinstance(text, str) else yaml.safe_dump(text, sort_keys=False), FILE)
+    lines = str(error.value).splitlines()
     assert all(line.startswith(f"{FILE}: ") for line in lines)
-    paths = {line.removeprefix(f"{FILE}: ").split(":")[0] for line in lines}
-    assert paths == {
-        "seed", "trainer.zero_stage", "trainer.zero_stages", "branch.math.learning_rate",
-        "evaluate.temperature",
+    return [line.removeprefix(f"{FILE}: ") for line in lines]
+
+
+def paths(lines):
+    return [line.split(":")[0] for line in lines]
+
+
+def parse(data):
+    return config.parse(yaml.safe_dump(data, sort_keys=False), FILE)
+
+
+class TestRuns:
+    @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
+    def test_every_params_file_of_the_repository_loads(self, path, monkeypatch):
+        monkeypatch.delenv("TINYR1_PARAMS", raising=False)
+        cfg = config.load(path.stem)
+        assert cfg.run == path.stem
+        assert cfg.domains
+        assert cfg.merges
+
+    def test_an_unknown_run_is_refused_with_the_nearest_name(self, home):
+        with pytest.raises(
+            UserError, match=r"there is no params/smoll\.yaml; runs are smol\. Did you mean RUN=smol\?"
+        ):
+            config.load("smoll")
+
+    def test_an_unknown_run_without_a_near_name_gets_no_suggestion(self, home):
+        with pytest.raises(UserError) as error:
+            config.load("zzz")
+        assert "runs are smol" in str(error.value)
+        assert "Did you mean" not in str(error.value)
+
+    def test_a_run_name_cannot_leave_the_params_folder(self, home):
+        (home / "other.yaml").write_text((home / "params" / "smol.yaml").read_text())
+        with pytest.raises(UserError, match="there is no params"):
+            config.load("../other")
+
+    def test_a_load_error_names_the_file_of_the_run(self, home, data):
+        (home / "params" / "mine.yaml").write_text(yaml.safe_dump(put(data, "seed", "many")))
+        with pytest.raises(UserError, match=r'^params/mine\.yaml: seed: "many" is not a whole number$'):
+            config.load("mine")
+
+    def test_relative_folders_are_in_the_repository_wherever_a_notebook_runs(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TINYR1_HOME", "elsewhere/home")
+        monkeypatch.setenv("TINYR1_PARAMS", "params")
+        cfg = config.load("smol")
+        assert cfg.home == ROOT / "elsewhere" / "home" / "smol"
+        assert cfg.reports == cfg.home / "report"
+
+    def test_a_loaded_config_cannot_be_changed(self, home):
+        cfg = config.load("smol")
+        for target, name in ((cfg, "run"), (cfg.params, "seed"), (cfg.params.domains["math"].sft, "learning_rate")):
+            with pytest.raises(ValidationError, match="frozen"):
+                setattr(target, name, 1)
+
+    def test_every_model_has_a_folder_of_its_own_under_the_home(self, home):
+        cfg = config.load("smol")
+        folders = [cfg.model(name) for name in cfg.models]
+        assert len(set(folders)) == len(folders) == len(cfg.models)
+        assert all(folder.is_relative_to(home / "runs" / "smol") for folder in folders)
+
+
+class TestFiles:
+    """What is no valid YAML, or no mapping."""
+
+    def test_a_key_given_twice_is_refused(self, params_text):
+        with pytest.raises(UserError, match=r"^params/x\.yaml: not valid YAML: key 'seed' is given twice"):
+            config.parse(params_text + "\nseed: 43\n", FILE)
+
+    @pytest.mark.parametrize("text", ["", "- 1\n", "just words"])
+    def test_a_file_that_is_no_mapping_is_refused(self, text):
+        assert "expected a mapping of parameters" in problems(text)[0]
+
+    def test_broken_yaml_is_refused_with_its_place(self):
+        with pytest.raises(UserError, match=r"(?s)not valid YAML.*line 2"):
+            config.parse("a: [\n", FILE)
+
+    def test_a_file_of_the_first_edition_is_told_where_each_key_is_now(self):
+        lines = problems(FIRST_EDITION)
+        for expected in (
+            "sources: moved to domains.<domain>.sources",
+            "branch: moved to domains.<domain>.sft, and branch.mixture to mixture",
+            "curate.limit: moved to domains.<domain>.limit",
+            "curate.levels: moved to levels of each miniature source and benchmark",
+            "evaluate.benchmarks: moved to domains.<domain>.benchmarks",
+        ):
+            assert expected in lines
+        merge = next(line for line in lines if line.startswith("merge.models: "))
+        assert "is a list now: `- recipe: {method: fusion, base: code, other: math}`" in merge
+        assert "`right` of a step is `other`" in merge
+
+    def test_right_of_a_step_is_called_other_now(self, data):
+        step = STEP | {"other": {"method": "fusion", "base": "science", "right": "math"}}
+        assert "merge.models.0.recipe.other.right: unknown parameter; it is called other now" in problems(
+            put(data, "merge.models.0.recipe", step)
+        )
+
+
+class TestKeys:
+    def test_a_misspelt_key_is_reported_with_the_right_spelling(self, data):
+        lines = problems(put(put(data, "domains.math.sft.learning_rate"), "domains.math.sft.learing_rate", 1.0e-5))
+        where = "domains.math.sft"
+        assert lines == [
+            f"{where}.learing_rate: unknown parameter; did you mean learning_rate?",
+            f"{where}.learning_rate: is missing; every parameter must be given",
+        ]
+
+    def test_an_unknown_key_like_no_other_gets_no_suggestion(self, params_text):
+        assert problems(params_text + "bogus_thing: 1\n") == ["bogus_thing: unknown parameter"]
+
+    def test_a_key_in_the_wrong_block_is_told_where_it_belongs(self, data):
+        assert problems(put(data, "limit", 3)) == ["limit: unknown parameter; did you mean domains.<domain>.limit?"]
+
+    def test_a_missing_key_is_reported_with_its_path(self, data):
+        lines = problems(put(data, "trainer.zero_stage"))
+        assert lines == ["trainer.zero_stage: is missing; every parameter must be given"]
+
+    def test_a_parameter_whose_default_is_null_may_be_left_out(self, data):
+        params = parse(put(data, "domains.science.instruction_with_options"))
+        assert params.domains["science"].instruction_with_options is None
+        assert parse(put(data, "domains.math.benchmarks.aime24", AIME)).benchmarks["aime24"].sha256 is None
+
+
+class TestKinds:
+    """Sources, benchmarks and engines are unions by `kind`."""
+
+    @pytest.mark.parametrize(
+        ("path", "kinds"),
+        [
+            ("domains.math.sources.0", "huggingface, files, miniature"),
+            ("domains.math.benchmarks.mini-math", "aime, gpqa, livecodebench, miniature"),
+            ("evaluate.engine", "vllm, endpoint"),
+        ],
+    )
+    def test_an_unknown_kind_is_told_the_known_ones(self, data, path, kinds):
+        assert problems(put(data, f"{path}.kind", "other")) == [f'{path}.kind: "other" is not one of {kinds}']
+        assert problems(put(data, f"{path}.kind")) == [f"{path}.kind: is missing; one of {kinds}"]
+        assert problems(put(data, path, 3)) == [f"{path}: 3 is not a mapping of parameters"]
+
+    @pytest.mark.parametrize(
+        ("path", "block", "key", "rule"),
+        [
+            ("domains.math.benchmarks.aime", AIME, "window", "of kind: aime; it belongs to kind: livecodebench"),
+            ("domains.math.benchmarks.aime", AIME, "levels", "of kind: aime; it belongs to kind: miniature"),
+            ("domains.math.sources.0", FILES, "revision", "of kind: files; it belongs to kind: huggingface"),
+            ("evaluate.engine", ENDPOINT, "enforce_eager", "of kind: endpoint; it belongs to kind: vllm"),
+            ("domains.math.benchmarks.aime", AIME, "bogus_thing", ""),
+        ],
+    )
+    def test_a_key_of_another_kind_is_an_unknown_parameter(self, data, path, block, key, rule):
+        lines = problems(put(data, path, block | {key: 1}))
+        assert lines == [f"{path}.{key}: unknown parameter{' ' if rule else ''}{rule}"]
+
+    def test_a_kind_is_checked_like_any_other_block(self, data):
+        lines = problems(put(data, "domains.math.sources.0", {**FILES, "rows": 0, "path": 7}))
+        assert lines == [
+            "domains.math.sources.0.path: 7 is not a text",
+            "domains.math.sources.0.rows: 0 should be greater than or equal to 1",
+        ]
+
+    def test_a_benchmark_that_is_called_like_a_kind_keeps_its_path(self, data):
+        lines = problems(put(data, "domains.math.benchmarks.aime", AIME | {"samples": 0}))
+        assert lines == ["domains.math.benchmarks.aime.samples: 0 should be greater than or equal to 1"]
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("path", "value", "complaint"),
+        [
+            ("domains.math.sft.learning_rate", "fast", '"fast" is not a number; e.g. 1.0e-5'),
+            ("domains.math.sft.learning_rate", True, "true is not a number"),
+            ("domains.math.sft.epochs", 1.5, "1.5 is not a whole number"),
+            ("domains.math.sft.epochs", "two", '"two" is not a whole number'),
+            ("trainer.processes_per_node", True, "true is not a number"),
+            ("trainer.gradient_checkpointing", 0, "0 is neither true nor false"),
+            ("trainer.gradient_checkpointing", "yes", '"yes" is neither true nor false'),
+            ("domains.math.sources", 3, "3 is not a list"),
+            ("domains.math", 3, "3 is not a mapping of parameters"),
+            ("domains.math.sft", [1], "[1] is not a mapping of parameters"),
+            ("domains", 3, "3 is not a mapping"),
+            ("evaluate", 3, "3 is not a mapping of parameters"),
+            ("domains.math.benchmarks", 3, "3 is not a mapping"),
+            ("description", 7, "7 is not a text"),
+            ("mixture", "yes", '"yes" is not a mapping of parameters'),
+        ],
+    )
+    def test_a_value_of_the_wrong_type_is_reported(self, data, path, value, complaint):
+        assert problems(put(data, path, value)) == [f"{path}: {complaint}"]
+
+    @pytest.mark.parametrize(
+        ("path", "value", "complaint"),
+        [
+            ("trainer.zero_stage", 4, "4 should be less than or equal to 3"),
+            ("trainer.weight_decay", -1, "-1 should be greater than or equal to 0"),
+            ("evaluate.top_p", 1.01, "1.01 should be less than or equal to 1"),
+            ("evaluate.top_p", 0, "0 should be greater than 0"),
+            ("trainer.max_grad_norm", float("inf"), "Infinity should be a finite number"),
+            ("trainer.max_grad_norm", float("nan"), "NaN should be a finite number"),
+            ("evaluate.split", "train", "\"train\" should be 'test' or 'validation'"),
+            ("domains.math.sources.0.levels", [1, 4], "4 should be less than or equal to 3"),
+            # transformers takes 1 for one step
+            ("domains.math.sft.warmup_ratio", 1, "1 should be less than 1"),
+            ("domains.math.limit", 0, "0 should be greater than or equal to 1"),
+        ],
+    )
+    def test_a_value_out_of_range_is_reported(self, data, path, value, complaint):
+        where = f"{path}.1" if isinstance(value, list) else path
+        assert problems(put(data, path, value)) == [f"{where}: {complaint}"]
+
+    @pytest.mark.parametrize("text", ["1e-5", "'1.0e-5'", "0.00001"])
+    def test_a_number_may_be_written_as_yaml_takes_it_or_as_text(self, params_text, text):
+        """YAML 1.1 takes 1e-5 for text."""
+        text = re.sub("weight_decay: .*", f"weight_decay: {text}", params_text)
+        assert config.parse(text, FILE).trainer.weight_decay == pytest.approx(1e-5, rel=1e-12)
+
+    @pytest.mark.parametrize("value", [3, "3", 3.0, "3.0"])
+    def test_a_count_may_be_a_number_in_a_text(self, data, value):
+        params = parse(put(data, "domains.code.sft.batch_size", value))
+        assert params.domains["code"].sft.batch_size == 3
+        assert type(params.domains["code"].sft.batch_size) is int
+
+    def test_a_number_in_scientific_notation_is_not_a_count(self, data):
+        lines = problems(put(data, "domains.code.sft.batch_size", "1e3"))
+        assert lines == ['domains.code.sft.batch_size: "1e3" is not a whole number']
+
+    @pytest.mark.parametrize(
+        ("path", "empty"),
+        [("merge.models", []), ("domains", {}), ("domains.math.sources", []), ("domains.math.sources.0.levels", []),
+         ("domains.math.sources.0.keep.question_type", [])],
+    )  # fmt: skip
+    def test_what_needs_an_entry_may_not_be_empty(self, data, path, empty):
+        assert problems(put(data, path, empty)) == [f"{path}: {empty} is empty; give at least one"]
+
+    def test_a_long_value_is_cut_in_the_message(self, data):
+        line = problems(put(data, "seed", "long " * 1000))[0]
+        assert line.startswith('seed: "long long')
+        assert line.endswith("… is not a whole number")
+        assert len(line) < 200
+
+    @pytest.mark.parametrize(
+        ("path", "value", "rule"),
+        [
+            ("domains.math.benchmarks.aime.sha256", "0" * 63,
+             "is not a SHA-256 checksum; give all 64 hexadecimal digits"),
+            ("domains.math.benchmarks.aime.revision", "main", "is not a commit; give all 40 hexadecimal digits"),
+            ("evaluate.engine.base_url", "https://me:secret@host/v1",
+             "is not an address such as http://127.0.0.1:8000/v1, without user name and password"),
+            ("merge.models.0.name", "A/b", "is not a name; use lower-case letters, digits and hyphens"),
+        ],
+    )  # fmt: skip
+    def test_a_text_of_the_wrong_form_is_told_the_form(self, data, path, value, rule):
+        data = put(put(data, "domains.math.benchmarks.aime", AIME), "evaluate.engine", ENDPOINT)
+        assert problems(put(data, path, value)) == [f"{path}: {json.dumps(value)} {rule}"]
+
+
+class TestWindow:
+    PATH = "domains.code.benchmarks.lcb"
+
+    @pytest.mark.parametrize("dates", ["[2024-08-01, 2025-01-31]", '["2024-08-01", "2025-01-31"]'])
+    def test_dates_may_be_quoted_or_not(self, data, dates):
+        params = parse(put(data, self.PATH, LCB | {"window": yaml.safe_load(dates)}))
+        assert params.benchmarks["lcb"].window == (date(2024, 8, 1), date(2025, 1, 31))
+        assert params.model_dump(mode="json")["domains"]["code"]["benchmarks"]["lcb"]["window"] == [
+            "2024-08-01", "2025-01-31"
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("value", ["2024-8-01", "soon", "20240801", 20240801, "2025-02-29", True, 1722470400])
+    def test_what_is_no_date_is_refused(self, data, value):
+        lines = problems(put(data, self.PATH, LCB | {"window": [value, "2025-12-31"]}))
+        assert lines == [
+            f"{self.PATH}.window.0: {json.dumps(value)} is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"
+        ]
+
+    def test_the_dates_are_in_order(self, data):
+        lines = problems(put(data, self.PATH, LCB | {"window": ["2025-01-31", "2024-08-01"]}))
+        assert lines == [
+            f"{self.PATH}.window: 2025-01-31 is after 2024-08-01; give the first contest date, then the last"
+        ]
+
+    def test_one_day_is_a_window(self, data):
+        day = date(2024, 8, 1)
+        assert parse(put(data, self.PATH, LCB | {"window": [day, day]})).benchmarks["lcb"].window == (day, day)
+
+    def test_one_date_is_none(self, data):
+        assert paths(problems(put(data, self.PATH, LCB | {"window": ["2024-08-01"]}))) == [f"{self.PATH}.window.1"]
+
+
+class TestBenchmarkFiles:
+    PATH, COMMIT = "domains.code.benchmarks.it", "0" * 40
+
+    @pytest.mark.parametrize(
+        ("block", "complaint"),
+        [
+            (AIME | {"path": "hf://a/b/c.jsonl"}, "revision: goes with hf:// paths, which need the full commit"),
+            (AIME | {"revision": COMMIT}, "revision: goes with hf:// paths, which need the full commit; path is 'x'"),
+            (AIME | {"path": "hf://a/b", "revision": COMMIT}, "path: 'hf://a/b' should read hf://owner/dataset/file"),
+            (LCB | {"path": "hf://a/b", "revision": COMMIT}, "release: hf:// paths need one of release_v1, release_v2"),
+            (LCB | {"path": "hf://a/b/c.jsonl", "revision": COMMIT, "release": "release_v5"},
+             "path: 'hf://a/b/c.jsonl' should read hf://owner/dataset"),
+        ],
+    )  # fmt: skip
+    def test_path_revision_and_release_go_together(self, data, block, complaint):
+        (line,) = problems(put(data, self.PATH, block))
+        assert line.startswith(f"{self.PATH}.{complaint}")
+
+    def test_a_file_of_the_hub_has_a_commit(self, data):
+        hub = {"path": "hf://a/b/c.jsonl", "revision": self.COMMIT}
+        assert parse(put(data, self.PATH, AIME | hub)).benchmarks["it"].revision == self.COMMIT
+        hub = {"path": "hf://a/b", "revision": self.COMMIT, "release": "release_v5"}
+        assert parse(put(data, self.PATH, LCB | hub)).benchmarks["it"].release == "release_v5"
+
+
+class TestRecipes:
+    PATH = "merge.models.0.recipe"
+
+    @pytest.mark.parametrize(
+        ("recipe", "line"),
+        [
+            ("code", 'recipe: "code" is not a merge step; e.g. {method: fusion, base: code, other: math}'),
+            (STEP | {"other": 3}, "recipe.other: 3 is neither the name of a model nor a merge step"),
+            (STEP | {"other": [STEP]}, "recipe.other: [{"),
+            (STEP | {"method": "fusio"}, "recipe.method: \"fusio\" should be 'fusion', "),
+            (STEP | {"other": STEP | {"method": "fusio"}}, "recipe.other.method: \"fusio\" should be 'fusion', "),
+            (STEP | {"other": STEP | {"bases": "math"}}, "recipe.other.bases: unknown parameter; did you mean base?"),
+            (STEP | {"iqr_multiplier": "x"}, 'recipe.iqr_multiplier: "x" is not a number; e.g. 1.0e-5'),
+            ({"method": "fusion", "base": "code"}, "recipe.other: is missing; fusion needs it"),
+            (STEP | {"other": {"method": "fusion", "base": "code"}},
+             "recipe.other.other: is missing; fusion needs it"),
+            ({"method": "linear", "models": ["math"]}, 'recipe.models.0: "math" is not a model with its settings; '),
+            ({"method": "linear", "models": [{"model": "math", "weight": "x"}]},
+             'recipe.models.0.weight: "x" is not a number; e.g. 1.0e-5'),
+            ({"method": "linear", "models": [{"model": 3}]},
+             "recipe.models.0.model: 3 is neither the name of a model nor a merge step"),
+            ({"method": "linear", "models": [{"model": {"method": "fusion", "base": "code"}}]},
+             "recipe.models.0.model.other: is missing; fusion needs it"),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_recipe_is_one_line_with_its_path(self, data, recipe, line):
+        lines = problems(put(data, self.PATH, recipe))
+        assert len(lines) == 1
+        assert lines[0].startswith(f"merge.models.0.{line}")
+
+    def test_a_recipe_in_place_of_a_model_is_told_so(self, data):
+        lines = problems(put(data, "merge.models.0", STEP))
+        assert "merge.models.0.base: unknown parameter; did you mean merge.models.<i>.recipe.base?" in lines
+        assert "merge.models.0.recipe: is missing; every parameter must be given" in lines
+
+    def test_names_of_merged_models_follow_from_their_recipes(self, data):
+        recipes = [
+            {"method": "fusion", "base": "code", "other": {"method": "fusion", "base": "science", "other": "math"}},
+            {"method": "linear", "models": [{"model": "math"}, {"model": "science"}]},
+            {"method": "dare_ties", "base": "backbone", "models": [{"model": "code"}, {"model": "math"}]},
+        ]
+        models = [{"recipe": recipe} for recipe in recipes] + [{"recipe": STEP, "name": "my-own"}]
+        cfg = config.Config(run="x", params=parse(put(data, "merge.models", models)))
+        assert list(cfg.merges) == [
+            "math-science-code", "linear-math-science", "dare-ties-backbone-code-math", "my-own"
+        ]  # fmt: skip
+        assert cfg.merges["math-science-code"].leaves == ("code", "science", "math")
+        assert cfg.models == ("backbone", "math", "science", "code", "mixture", *cfg.merges)
+
+    def test_equal_recipes_need_names_of_their_own(self, data):
+        models = [{"recipe": STEP}, {"recipe": STEP | {"iqr_multiplier": 3.0}}]
+        lines = problems(put(data, "merge.models", models))
+        assert paths(lines) == ["merge.models.1"]
+        assert "the name 'math-code' is taken by another model" in lines[0]
+        models[1]["name"] = "math-code-3"
+        params = parse(put(data, "merge.models", models))
+        assert [model.called for model in params.merge.models] == ["math-code", "math-code-3"]
+
+    @pytest.mark.parametrize("name", ["math", "backbone", "mixture"])
+    def test_a_merge_may_not_share_the_output_folder_of_another_model(self, data, name):
+        (line,) = problems(put(data, "merge.models.0.name", name))
+        assert line.startswith(f"merge.models.0: the name '{name}' is taken by another model")
+        assert line.endswith("give this one a `name` of its own")
+
+    def test_a_recipe_may_only_name_models_of_the_run(self, data):
+        lines = problems(put(data, f"{self.PATH}.other.other", "maths"))
+        assert lines == [
+            "merge.models.0: 'maths' is not a model of this run (backbone, code, math, mixture, science)"
+        ]
+        data["mixture"] = None
+        lines = problems(put(data, f"{self.PATH}.other.other", "mixture"))
+        assert lines == ["merge.models.0: 'mixture' is not a model of this run (backbone, code, math, science)"]
+
+
+class TestAllAtOnce:
+    def test_all_errors_of_a_file_are_listed_each_with_the_file_and_its_path(self, data):
+        data = put(data, "seed", -1)
+        data = put(put(data, "trainer.zero_stage"), "trainer.zero_stages", 0)
+        data = put(data, "domains.math.sft.learning_rate", "fast")
+        data = put(data, "domains.code.sources.0.kind", "web")
+        data = put(data, "evaluate.temperature", "hot")
+        assert paths(problems(data)) == [
+            "domains.code.sources.0.kind", "domains.math.sft.learning_rate", "evaluate.temperature", "seed",
+            "trainer.zero_stage", "trainer.zero_stages",
+        ]  # fmt: skip
+
+    def test_all_contradictions_of_a_file_are_listed(self, data):
+        data = put(data, "merge.models.0.recipe.base", "coed")
+        data = put(data, "curate.max_tokens", 100_000)
+        data = put(data, "domains.code.benchmarks.mini-code.max_tokens", 100_000)
+        assert paths(problems(data)) == [
+            "curate.max_tokens", "domains.code.benchmarks.mini-code.max_tokens", "merge.models.0",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("path", "value", "reported"),
+        [
+            ("seed", "many", "seed"),
+            ("trainer.weight_decay", "much", "trainer.weight_decay"),
+            ("domains.math.limit", "some", "domains.math.limit"),
+            ("evaluate.engine.max_model_len", "long", "evaluate.engine.max_model_len"),
+            ("domains.math.benchmarks.mini-math.samples", 0, "domains.math.benchmarks.mini-math.samples"),
+            ("domains.code.sft.schedule", "constant", "domains.code.sft.warmup_ratio"),
+            ("domains.math.sources.0.kind", "web", "domains.math.sources.0.kind"),
+        ],
+    )
+    def test_a_contradiction_is_reported_beside_a_value_that_is_wrong_in_itself(self, data, path, value, reported):
+        data = put(put(data, path, value), "curate.max_tokens", data["trainer"]["sequence_length"] + 1)
+        data = put(data, "merge.models.0.recipe.base", "coed")
+        assert sorted(paths(problems(data))) == sorted(["curate.max_tokens", "merge.models.0", reported])
+
+    @pytest.mark.parametrize(
+        ("path", "value"), [("trainer.sequence_length", "long"), ("domains.math", 3), ("domains.Math", {})]
+    )
+    def test_a_contradiction_is_not_looked_for_with_a_value_that_is_wrong(self, data, path, value):
+        lines = problems(put(data, path, value) | {"curate": data["curate"] | {"max_tokens": 100_000}})
+        expected = {path} if path == "trainer.sequence_length" else {path, "curate.max_tokens"}
+        assert {".".join(one.split(".")[:2]) for one in paths(lines)} == expected
+
+
+class TestRules:
+    def test_rows_longer_than_the_packed_sequence_are_refused(self, data):
+        room = data["trainer"]["sequence_length"]
+        assert problems(put(data, "curate.max_tokens", room + 1)) == [
+            f"curate.max_tokens: {room + 1} is above trainer.sequence_length ({room}); "
+            "a row must fit into one packed sequence"
+        ]
+        assert parse(put(data, "curate.max_tokens", room)).curate.max_tokens == room
+
+    @pytest.mark.parametrize("path", ["domains.math.sft", "backbone.distill.sft", "mixture"])
+    def test_a_constant_rate_has_no_warmup(self, data, path):
+        constant = put(data, f"{path}.schedule", "constant")
+        assert problems(constant) == [
+            f"{path}.warmup_ratio: 0.1 has no effect with schedule: constant; use constant_with_warmup, "
+            "or warmup_ratio: 0"
+        ]
+        assert parse(put(constant, f"{path}.warmup_ratio", 0))
+
+    def test_the_distillation_leaves_rows_of_every_domain_for_the_branches(self, data):
+        data = put(put(data, "domains.math.limit", 100), "backbone.distill.rows", {"math": 100, "science": 9, "art": 9})
+        assert problems(data) == [
+            "backbone.distill.rows.art: is not a domain of this run (math, science, code)",
+            "backbone.distill.rows.code: missing; give a number of rows",
+            "domains.math.limit: 100 rows, but backbone.distill.rows.math takes 100 of them and the branch is left "
+            "with none; raise the limit",
+        ]
+
+    def test_an_answer_leaves_room_for_the_prompt(self, data):
+        room = data["evaluate"]["engine"]["max_model_len"]
+        path = "domains.math.benchmarks.mini-math.max_tokens"
+        (line,) = problems(put(data, path, room))
+        assert line == f"{path}: {room} leaves no room for the prompt in evaluate.engine.max_model_len ({room})"
+        assert parse(put(put(data, path, room), "evaluate.engine", ENDPOINT)), "a server has limits of its own"
+
+    def test_engines_side_by_side_share_one_machine(self, data):
+        data = put(data, "evaluate.engine.data_parallel_size", 2)
+        (line,) = problems(put(data, "evaluate.engine.distributed_executor_backend", "ray"))
+        assert line.startswith("evaluate.engine.data_parallel_size: 2 engines share one machine")
+
+    def test_the_released_protocol_knows_the_papers_benchmarks_only(self, data):
+        lines = problems(put(data, "evaluate.protocol", "released"))
+        assert paths(lines) == [f"domains.{name}.benchmarks.mini-{name}" for name in ("code", "math", "science")]
+
+
+def domain(name, tasks="math", **more):
+    """A domain of the miniature."""
+    return {
+        "instruction": f"Think about {name}.",
+        "sources": [{"kind": "miniature", "columns": "openr1_math", "tasks": tasks, "levels": [1], "rows": 60,
+                     "keep": {}, "correct": "any"}],
+        "limit": None,
+        "sft": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, "schedule": "cosine", "warmup_ratio": 0},
+        "benchmarks": {f"mini-{name}": {"kind": "miniature", "tasks": tasks, "levels": [1], "questions": 6,
+                                        "samples": 1, "max_tokens": 24}},
+        **more,
     }  # fmt: skip
 
 
-def test_all_contradictions_of_a_file_are_listed_at_once(params_text):
-    text = change(params_text, "merge.models.math-science-code.base", "coed")
-    text = change(text, "curate.max_tokens", 100_000)
-    text = change(text, "evaluate.benchmarks.mini-code.max_tokens", 100_000)
-    lines = problems(text)
-    assert [line.removeprefix(f"{FILE}: ").split(":")[0] for line in lines] == [
-        "curate.max_tokens", "evaluate.benchmarks.mini-code.max_tokens", "merge.models.math-science-code",
-    ]  # fmt: skip
-    assert all(line.startswith(f"{FILE}: ") for line in lines)
+class TestDomains:
+    """Domains are data: nothing counts to three."""
 
+    @pytest.mark.parametrize("names", [("law",), ("law", "art"), ("law", "art", "maths-2", "code")])
+    def test_a_run_has_any_number_of_domains_with_any_names(self, data, names):
+        data["domains"] = {name: domain(name) for name in names}
+        data["backbone"]["distill"]["rows"] = dict.fromkeys(names, 5)
+        models = [{"model": name} for name in names]
+        data["merge"]["models"] = [{"recipe": {"method": "linear", "models": models}}]
+        cfg = config.Config(run="x", params=parse(data))
+        assert cfg.domains == names
+        assert cfg.branches == (*names, "mixture")
+        assert cfg.models == ("backbone", *names, "mixture", "-".join(["linear", *names]))
+        assert list(cfg.params.benchmarks) == [f"mini-{name}" for name in names]
+        assert cfg.params.domain_of == {f"mini-{name}": name for name in names}
+        assert len({cfg.rows(name) for name in names} | {cfg.model(name) for name in cfg.models}) == 2 * len(names) + 3
 
-def test_a_load_error_names_the_file_of_the_run(home):
-    path = home / "params" / "mine.yaml"
-    path.write_text(change((home / "params" / "smol.yaml").read_text(), "seed", "many"))
-    with pytest.raises(UserError, match=r"^params/mine\.yaml: seed: 'many' is not a whole number$"):
-        config.load("mine")
+    def test_the_order_of_the_file_is_the_order_of_the_tables(self, data):
+        data["domains"] = dict(reversed(data["domains"].items()))
+        cfg = config.Config(run="x", params=parse(data))
+        assert cfg.domains == ("code", "science", "math")
+        assert list(cfg.params.benchmarks) == ["mini-code", "mini-science", "mini-math"]
 
+    def test_without_the_mixture_there_is_no_such_model(self, data):
+        data["mixture"] = None
+        cfg = config.Config(run="x", params=parse(data))
+        assert cfg.branches == cfg.domains == ("math", "science", "code")
+        assert "mixture" not in cfg.models
 
-def test_a_merge_recipe_may_only_name_models_of_the_run(params_text):
-    lines = problems(change(params_text, "merge.models.math-science-code.right.right", "maths"))
-    assert lines == [
-        f"{FILE}: merge.models.math-science-code: 'maths' is not a model of this run "
-        "(backbone, code, math, mixture, science)"
-    ]
+    @pytest.mark.parametrize("name", ["backbone", "mixture"])
+    def test_a_domain_may_not_be_called_like_another_model(self, data, name):
+        data["domains"][name] = domain(name)
+        data["backbone"]["distill"] = None
+        lines = problems(data)
+        assert f"domains.{name}: the name is taken by another model; choose another name" in lines
 
+    @pytest.mark.parametrize("name", ["Math", "a b", "../x", "-x"])
+    def test_a_domain_has_a_name_that_can_be_a_folder(self, data, name):
+        data["domains"][name] = domain("x")
+        assert problems(data) == [
+            f"domains.{name}: {json.dumps(name)} is not a name; use lower-case letters, digits and hyphens"
+        ]
 
-@pytest.mark.parametrize("name", ["math", "backbone", "mixture"])
-def test_a_merge_may_not_share_the_output_folder_of_another_model(params_text, name):
-    lines = problems(change(params_text, f"merge.models.{name}", {"method": "fusion", "base": "code", "right": "math"}))
-    assert len(lines) == 1
-    assert lines[0].startswith(f"{FILE}: merge.models.{name}: the name is taken")
+    def test_a_benchmark_has_one_domain(self, data):
+        data["domains"]["code"]["benchmarks"]["mini-math"] = data["domains"]["math"]["benchmarks"]["mini-math"]
+        assert problems(data) == [
+            "domains.code.benchmarks.mini-math: math has a benchmark of this name; choose another"
+        ]
 
+    def test_a_domain_may_have_several_benchmarks_or_none(self, data):
+        data["domains"]["math"]["benchmarks"] = {"aime24": AIME, "aime25": AIME}
+        data["domains"]["code"]["benchmarks"] = {}
+        params = parse(data)
+        assert list(params.benchmarks) == ["aime24", "aime25", "mini-science"]
+        assert params.domain_of == {"aime24": "math", "aime25": "math", "mini-science": "science"}
+        assert {name: benchmark.answers for name, benchmark in params.benchmarks.items()} == {
+            "aime24": "integer", "aime25": "integer", "mini-science": "option",
+        }  # fmt: skip
 
-def test_a_merge_name_that_is_no_folder_name_is_refused(params_text):
-    assert (
-        "should match pattern"
-        in problems(change(params_text, "merge.models.A/b", {"method": "fusion", "base": "code", "right": "math"}))[0]
-    )
-
-
-def test_rows_longer_than_the_packed_sequence_are_refused(params_text):
-    room = config.parse(params_text, FILE).trainer.sequence_length
-    assert problems(change(params_text, "curate.max_tokens", room + 1)) == [
-        f"{FILE}: curate.max_tokens: {room + 1} is above trainer.sequence_length ({room}); "
-        "a row must fit into one packed sequence"
-    ]
-    assert config.parse(change(params_text, "curate.max_tokens", room), FILE).curate.max_tokens == room
-
-
-def test_a_domain_without_sources_is_refused(params_text):
-    expected = [f"{FILE}: sources.code: missing; give at least one source"]
-    assert problems(change(params_text, "sources.code")) == expected
-    assert problems(change(params_text, "sources.code", [])) == expected
-
-
-def test_a_window_of_unquoted_dates_is_read_as_text(params_text):
-    dates = [date(2024, 8, 1), date(2025, 1, 31)]
-    text = change(params_text, "evaluate.benchmarks.lcb", LCB | {"window": dates})
-    assert "- 2024-08-01\n" in text
-    assert config.parse(text, FILE).evaluate.benchmarks["lcb"].window == ("2024-08-01", "2025-01-31")
-
-
-def test_a_window_belongs_to_livecodebench_only(params_text):
-    aime = LCB | {"kind": "aime", "window": ["2024-08-01", "2025-01-31"]}
-    assert problems(change(params_text, "evaluate.benchmarks.aime", aime)) == [
-        f"{FILE}: evaluate.benchmarks.aime.window: goes with kind: livecodebench only, this benchmark is aime"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("window", "complaint"),
-    [
-        (["2024-8-01", "2025-01-31"], "'2024-8-01' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
-        (["2024-08-01", "soon"], "'soon' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
-        (["20240801", "2025-01-31"], "'20240801' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
-        (["2024-08-01", "2025-02-29"], "'2025-02-29' is not a date of the form YYYY-MM-DD; e.g. 2024-08-01"),
-        (["2025-01-31", "2024-08-01"],
-         "2025-01-31 is after 2024-08-01; give the first contest date, then the last"),
-    ],
-)  # fmt: skip
-def test_a_window_is_two_dates_in_order(params_text, window, complaint):
-    text = change(params_text, "evaluate.benchmarks.lcb", LCB | {"window": window})
-    assert problems(text) == [f"{FILE}: evaluate.benchmarks.lcb.window: {complaint}"]
-
-
-def test_a_window_of_one_day_is_a_window(params_text):
-    text = change(params_text, "evaluate.benchmarks.lcb", LCB | {"window": ["2024-08-01", "2024-08-01"]})
-    assert config.parse(text, FILE).evaluate.benchmarks["lcb"].window == ("2024-08-01", "2024-08-01")
-
-
-@pytest.mark.parametrize("path", ["branch.math", "backbone.distill.sft"])
-def test_a_constant_rate_has_no_warmup(params_text, path):
-    text = change(params_text, f"{path}.schedule", "constant")
-    assert problems(text) == [
-        f"{FILE}: {path}.warmup_ratio: 0.1 has no effect with schedule: constant; use constant_with_warmup, "
-        "or warmup_ratio: 0"
-    ]
-    assert config.parse(change(text, f"{path}.warmup_ratio", 0), FILE)
-
-
-def test_a_warmup_over_all_steps_is_refused(params_text):
-    """transformers takes 1 for one step."""
-    lines = problems(change(params_text, "branch.math.warmup_ratio", 1))
-    assert lines == [f"{FILE}: branch.math.warmup_ratio: 1 should be less than 1"]
-
-
-@pytest.mark.parametrize("path", ["merge.models", "evaluate.benchmarks", "sources.math.0.keep.question_type"])
-def test_what_needs_an_entry_may_not_be_empty(params_text, path):
-    empty = [] if path.startswith("sources") else {}
-    assert problems(change(params_text, path, empty)) == [f"{FILE}: {path}: {empty} is empty; give at least one"]
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("seed", "many"),
-        ("trainer.weight_decay", "much"),
-        ("curate.limit", 3),
-        ("evaluate.engine.max_model_len", "long"),
-        ("evaluate.benchmarks", {}),
-        ("branch.code.schedule", "constant"),
-    ],
-)
-def test_a_contradiction_is_told_beside_a_value_that_is_wrong_in_itself(params_text, path, value):
-    room = yaml.safe_load(params_text)["trainer"]["sequence_length"]
-    text = change(change(params_text, path, value), "curate.max_tokens", room + 1)
-    text = change(text, "merge.models.math-science-code.base", "coed")
-    found = [line.removeprefix(f"{FILE}: ").split(":")[0] for line in problems(text)]
-    assert len(found) == 3
-    assert {"curate.max_tokens", "merge.models.math-science-code"} < set(found)
-    assert [line for line in found if line.startswith(path.removesuffix(".schedule"))]
-
-
-def test_a_contradiction_is_not_looked_for_with_a_value_that_is_wrong(params_text):
-    text = change(change(params_text, "trainer.sequence_length", "long"), "curate.max_tokens", 100_000)
-    assert problems(text) == [f"{FILE}: trainer.sequence_length: 'long' is not a whole number"]
-
-
-def test_relative_folders_are_in_the_repository_wherever_a_notebook_runs(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TINYR1_HOME", "elsewhere/home")
-    monkeypatch.setenv("TINYR1_PARAMS", "params")
-    cfg = config.load("smol")
-    assert cfg.home == ROOT / "elsewhere" / "home" / "smol"
-    assert cfg.reports == cfg.home / "report"
-
-
-def test_a_loaded_config_cannot_be_changed(home):
-    cfg = config.load("smol")
-    for target, name in ((cfg, "run"), (cfg.params, "seed"), (cfg.params.branch.math, "learning_rate")):
-        with pytest.raises(ValidationError, match="frozen"):
-            setattr(target, name, 1)
-
-
-def test_every_model_has_a_folder_of_its_own_under_the_home(home):
-    cfg = config.load("smol")
-    folders = [cfg.model(name) for name in cfg.models]
-    assert len(set(folders)) == len(folders) == 7
-    assert all(folder.is_relative_to(home / "runs" / "smol") for folder in folders)
-    assert cfg.reports.is_relative_to(cfg.home)
-
-
-def test_the_leaves_of_a_recipe_are_read_base_first(params_text):
-    models = config.parse(params_text, FILE).merge.models
-    assert models["math-science-code"].leaves == ("code", "science", "math")
-
-
-def test_the_distillation_leaves_rows_of_every_domain_for_the_branches(params_text):
-    text = change(params_text, "curate.limit.math", 100)
-    rows = yaml.safe_load(text)["backbone"]["distill"]["rows"]
-    found = problems(change(change(text, "backbone.distill.rows.math", 100), "backbone.distill.rows.code"))
-    assert f"{FILE}: backbone.distill.rows.code: missing; a number of rows" in found
-    assert any(line.startswith(f"{FILE}: curate.limit.math: 100 rows, but") for line in found)
-    assert len(found) == 2
-    assert set(rows) == set(config.DOMAINS)
-
-
-@pytest.mark.parametrize("run", ["smoke", "smol", "r1-1.5b", "paper"])
-def test_the_table_shows_every_parameter_that_is_set(run):
-    """The rows, read as YAML and put back in their places, are the params file without what is null."""
-    cfg, found = config.load(run), {}
-
-    def leaves(value, path=""):
-        if isinstance(value, dict):
-            return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}" if path else key)]
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            return [leaf for i, inner in enumerate(value) for leaf in leaves(inner, f"{path}[{i}]")]
-        return [] if value is None else [(path, value)]
-
-    for block, text in show.parameters(cfg).itertuples():
-        prefix = "" if block == "run" else f"{block}."
-        found |= {f"{prefix}{key}": value for key, value in yaml.safe_load(f"{{{text}}}").items()}
-    assert found == dict(leaves(cfg.params.model_dump(mode="json")))
+    def test_a_run_without_any_benchmark_is_refused(self, data):
+        for block in data["domains"].values():
+            block["benchmarks"] = {}
+        assert problems(data) == [
+            "domains: none of them has a benchmark; give at least one, or nothing can be evaluated"
+        ]

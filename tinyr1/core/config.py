@@ -5,19 +5,20 @@ are reported at once, each with its path in the file and the rule it breaks.
 """
 
 import difflib
-import inspect
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from tinyr1.core import reference
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Block, Params, contradictions
+from tinyr1.core.params import PATTERNS, Block, Params, contradictions
 from tinyr1.core.recipe import Recipe
 
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
@@ -156,25 +157,25 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _valid_part(block: type, data: dict) -> Any:
+def _valid_part(block: type[Block], data: dict) -> Any:
     """A block with those parameters of `data` that are valid in themselves; the others are absent."""
-    values = {}
+    values: dict[str, Any] = {}
     for name in block.model_fields.keys() & data.keys():
         field, value = block.model_fields[name], data[name]
-        inner = get_args(field.annotation)[-1] if get_origin(field.annotation) is dict else None
-        if _is_block(field.annotation) and isinstance(value, dict):
-            values[name] = _valid_part(field.annotation, value)
-        elif _is_block(inner) and isinstance(value, dict):
-            values[name] = {k: _valid_part(inner, v) for k, v in value.items() if isinstance(v, dict)}
-        else:
-            with suppress(ValidationError):
-                values[name] = TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
+        is_mapping = get_origin(field.annotation) is dict
+        key, inner = get_args(field.annotation) if is_mapping else (None, field.annotation)
+        with suppress(ValidationError):
+            if not (isinstance(inner, type) and issubclass(inner, Block) and isinstance(value, dict)):
+                values[name] = TypeAdapter(field.rebuild_annotation()).validate_python(value)
+            elif not is_mapping:
+                values[name] = _valid_part(inner, value)
+            elif value and all(isinstance(entry, dict) for entry in value.values()):
+                names = TypeAdapter(list[key]).validate_python(list(value))  # type: ignore[valid-type]
+                values[name] = {one: _valid_part(inner, value[one]) for one in names}
     return block.model_construct(**values)
 
 
-def _is_block(annotation: Any) -> bool:
-    return inspect.isclass(annotation) and issubclass(annotation, Block)
-
+# --- messages -----------------------------------------------------------------------------------------------
 
 _PHRASES = {
     "missing": "is missing; every parameter must be given",
@@ -184,54 +185,97 @@ _PHRASES = {
     "int_parsing": "is not a whole number",
     "int_from_float": "is not a whole number",
     "bool_type": "is neither true nor false",
-    "bool_parsing": "is neither true nor false",
     "string_type": "is not a text",
     "dict_type": "is not a mapping",
     "list_type": "is not a list",
+    "tuple_type": "is not a list",
     "model_type": "is not a mapping of parameters",
     "model_attributes_type": "is not a mapping of parameters",
-    "date_type": "is not a date of the form YYYY-MM-DD; e.g. 2024-08-01",
-    "date_from_datetime_parsing": "is not a date of the form YYYY-MM-DD; e.g. 2024-08-01",
-    "date_parsing": "is not a date of the form YYYY-MM-DD; e.g. 2024-08-01",
     "too_short": "is empty; give at least one",
+}
+_STEP = "{method: fusion, base: code, other: math}"
+_EXAMPLES = {  # of the blocks of tinyr1.core.recipe
+    "Recipe": f"is not a merge step; e.g. {_STEP}",
+    "Input": "is not a model with its settings; e.g. {model: math, weight: 0.5}",
+}
+# Where parameters of the first edition of params files are now. A path ends in the parameter.
+_MOVED = {
+    "sources": "domains.<domain>.sources",
+    "branch": "domains.<domain>.sft, and branch.mixture to mixture",
+    "curate.limit": "domains.<domain>.limit",
+    "curate.levels": "levels of each miniature source and benchmark",
+    "evaluate.benchmarks": "domains.<domain>.benchmarks",
 }
 
 
 def _explain(item: dict, data: object) -> list[str]:
     """One pydantic error as lines `path: value rule`."""
-    path, value, kind = ".".join(_parts(item, data)), item["input"], item["type"]
+    parts, value, kind = list(_parts(item, data)), item["input"], item["type"]
+    path, shown = ".".join(map(str, parts)), _shown(value)
+    is_part = [*item["loc"][-1:]] != parts[-1:]  # of a recipe: a name or a step; pydantic reports both attempts
+    if kind == "string_type" and is_part:
+        return [] if isinstance(value, dict) else [f"{path}: {shown} is neither the name of a model nor a merge step"]
+    if kind == "model_type" and item["ctx"]["class_name"] in _EXAMPLES:
+        return [] if is_part else [f"{path}: {shown} {_EXAMPLES[item['ctx']['class_name']]}"]
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(), n=1, cutoff=0.75)
-        return [f"{path}: unknown parameter" + (f"; did you mean {close[0]!r}?" if close else "")]
+        return [f"{path}: {_unknown(parts, data)}"]
     if kind == "missing":
         return [f"{path}: {_PHRASES[kind]}"]
     if kind == "value_error":
         lines = str(item["ctx"]["error"]).splitlines()
         # A rule of a block names the parameter that it is about ("window: …"); a check of one value does not.
         return [f"{path}{'.' if path and ': ' in line else ': ' if path else ''}{line}" for line in lines]
-    if kind == "union_tag_not_found":
-        return [f"{path}: needs the key kind: {item['ctx']['discriminator']}"]
-    if kind == "union_tag_invalid":
-        return [f"{path}.kind: {item['ctx']['tag']!r} should be one of {item['ctx']['expected_tags']}"]
-    return [f"{path}: {value!r} {_PHRASES.get(kind, item['msg'].replace('Input should be', 'should be'))}"]
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        tags = ", ".join(filter(None, map(reference.tag, reference.kinds_at(Params, parts))))
+        found = f"{_shown(value['kind'])} is not one of" if kind == "union_tag_invalid" else "is missing; one of"
+        return [f"{path}.kind: {found} {tags}"]
+    if kind == "list_type" and path == "merge.models" and isinstance(value, dict):
+        return [
+            f"{path}: is a list now: `- recipe: {_STEP}` for each model; its name follows from its recipe, and `right` "
+            "of a step is `other`"
+        ]
+    if kind == "string_pattern_mismatch":
+        return [f"{path}: {shown} {PATTERNS[item['ctx']['pattern']]}"]
+    return [f"{path}: {shown} {_PHRASES.get(kind, item['msg'].replace('Input should be', 'should be'))}"]
 
 
-def _parts(item: dict, data: object) -> Iterator[str]:
+def _shown(value: object) -> str:
+    """A value as it may stand in a params file, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def _parts(item: dict, data: Any) -> Iterator[str | int]:
     """The keys of a parameter's path in the file; pydantic's own path also names the members of unions it tried."""
     for part in item["loc"]:
         is_key = isinstance(data, dict) and part in data
         if is_key or (isinstance(data, list) and isinstance(part, int) and part < len(data)):
             data = data[part]
-            yield str(part)
+            yield part
     if item["type"] == "missing":
-        yield str(item["loc"][-1])
+        yield item["loc"][-1]
 
 
-def _known_keys() -> list[str]:
-    """Every parameter of every block, for "did you mean"."""
-    blocks, seen = [Block], set()
-    while blocks:
-        subclasses = blocks.pop().__subclasses__()
-        blocks += subclasses
-        seen |= {name for block in subclasses for name in block.model_fields}
-    return sorted(seen)
+def _unknown(parts: list[str | int], data: Any) -> str:
+    """What a person may have meant by an unknown parameter: where it is now, which kind has it, or another spelling."""
+    *above, last = parts
+    if moved := _MOVED.get(".".join(map(str, parts))):
+        return f"moved to {moved}"
+    for part in above:
+        data = data[part]
+    name, kinds = str(last), reference.kinds_at(Params, above)
+    having = [reference.tag(kind) for kind in kinds if name in reference.fields_of(kind)]
+    if having:
+        return f"unknown parameter of kind: {data['kind']}; it belongs to kind: {' or '.join(filter(None, having))}"
+    here = [k for kind in kinds if reference.tag(kind) in (None, data.get("kind")) for k in reference.fields_of(kind)]
+    if name == "right" and "other" in here:
+        return "unknown parameter; it is called other now"
+    places: dict[str, list[str]] = {}
+    for path, kinds in reference.blocks(Params).items():
+        for known in {known: None for kind in kinds for known in reference.fields_of(kind)}:
+            places.setdefault(known, []).append(f"{path}.{known}" if path else known)
+    for known in difflib.get_close_matches(name, here, n=1, cutoff=0.75):
+        return f"unknown parameter; did you mean {known}?"
+    for known in difflib.get_close_matches(name, places, n=1, cutoff=0.75):
+        return f"unknown parameter; did you mean {' or '.join(places[known])}?"
+    return "unknown parameter"
