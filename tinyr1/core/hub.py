@@ -1,7 +1,8 @@
-"""The Hugging Face hub: the one place that fetches from it and turns its errors into a sentence.
+"""The Hugging Face hub: the one module that fetches from it and turns its errors into a sentence.
 
-`where` is what the person wrote and can change: a key of the params file (`backbone.model`) or an option (`--model`).
-The libraries are imported when something is fetched: they take seconds, and most commands need none of them.
+`where` names the setting that a person can change: a key of the params file (`backbone.model`) or an option
+(`--model`). Every function but `weight_bytes` raises UserError where the fetch fails, with what to do about it.
+The libraries are imported only when something is fetched: they take seconds, and most commands need none of them.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ SITE = "https://huggingface.co"
 
 
 def dataset_file(where: str, dataset: str, name: str, revision: str) -> Path:
-    """One file of a dataset at a commit, fetched into the hub's cache."""
+    """The path of one file of a dataset at a commit, after it was fetched into the hub's cache."""
     with _explained(where, f"{name} of {dataset} at {revision}", f"{SITE}/datasets/{dataset}", "give a local path"):
         from huggingface_hub import hf_hub_download
 
@@ -23,7 +24,7 @@ def dataset_file(where: str, dataset: str, name: str, revision: str) -> Path:
 
 
 def dataset_rows(where: str, dataset: str, config: str | None, revision: str | None) -> Iterator[dict]:
-    """Rows of a dataset's train split, streamed: some training datasets are far larger than what is kept of them."""
+    """Yield the rows of a dataset's train split, streamed: some datasets are far larger than a run's share of them."""
     done = 0
     what = f"{dataset} (config {config}, revision {revision})"
     from datasets import exceptions, load_dataset
@@ -38,7 +39,7 @@ def dataset_rows(where: str, dataset: str, config: str | None, revision: str | N
 
 
 def model_folder(where: str, model: str, revision: str | None) -> Path:
-    """The checkpoint files of a model, fetched into the hub's cache."""
+    """The folder with the checkpoint files of a model, after they were fetched into the hub's cache."""
     with _explained(where, f"{model} at revision {revision}", f"{SITE}/{model}", "give a folder with the model"):
         from huggingface_hub import snapshot_download
 
@@ -46,7 +47,7 @@ def model_folder(where: str, model: str, revision: str | None) -> Path:
 
 
 def weight_bytes(model: str, revision: str | None) -> int | None:
-    """Size of a model's weights; None while the hub does not say, as `model_folder` will tell why."""
+    """Size of a model's weights in bytes; None where the hub does not say (`model_folder` raises the reason then)."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -57,21 +58,24 @@ def weight_bytes(model: str, revision: str | None) -> int | None:
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What the hub's client raises for a wrong name, a missing file, a refusal, a lost connection or offline mode."""
+    """The exceptions of the hub's client: a wrong name, a missing file, a refusal, a lost connection, offline mode."""
     from huggingface_hub import errors
 
-    return OSError, errors.HTTPError, errors.HFValidationError
+    client = errors.HTTPError  # type: ignore[attr-defined]  # of the HTTP client that this release of the library has
+    return OSError, client, errors.HFValidationError
 
 
 @contextmanager
 def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exception]) -> Iterator[list[str]]:
-    """UserError in place of what the hub's libraries raise. The list that it yields says how far the work had come.
+    """Raise a UserError in place of the exceptions of the hub's libraries.
 
-    page: the web page where a licence is accepted; otherwise: what a person without access can do; more: errors of
-    another library that is at work.
+    The block may write how far it has come (" after 7 rows") into the list that it gets. what: the thing that is
+    fetched. page: the web page where a licence is accepted. otherwise: what a person without access can do. more:
+    exceptions of another library that the block uses.
     """
     from huggingface_hub.errors import GatedRepoError
 
+    refusals: tuple[type[Exception], ...] = (*_refusals(), *more, ValueError, RuntimeError)  # the last two: script
     progress = [""]
     try:
         yield progress
@@ -80,7 +84,7 @@ def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exc
             f"{where}: {what} is gated and access was refused. Accept its licence at {page} while logged in, then run "
             f"`hf auth login` (or set HF_TOKEN) on this machine; or {otherwise}"
         ) from error
-    except (*_refusals(), *more, ValueError, RuntimeError) as error:  # the last two: wrong config, script
+    except refusals as error:
         said = str(error).partition("\n")[0]
         raise UserError(
             f"{where}: {what} could not be fetched{progress[0]} ({type(error).__name__}: {said}); check the name, the "

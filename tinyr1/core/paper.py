@@ -9,13 +9,13 @@ import pandas as pd
 BENCHMARKS = {"aime24": "AIME 2024", "livecodebench": "LiveCodeBench 24.08-25.02", "gpqa": "GPQA-Diamond"}
 DOMAIN = {"aime24": "math", "livecodebench": "code", "gpqa": "science"}
 
-TABLE_1 = {  # model -> benchmark -> (pass@1, thousand tokens)
+TABLE_1: dict[str, dict[str, tuple[float, float | None]]] = {  # model -> benchmark -> (pass@1, thousand tokens)
     "DeepSeek-R1-Distill-Qwen-32B": {"aime24": (72.6, 9.6), "livecodebench": (57.2, 10.1), "gpqa": (62.1, 5.3)},
     "DeepSeek-R1-Distill-Llama-70B": {"aime24": (70.0, None), "livecodebench": (57.5, None), "gpqa": (65.2, None)},
     "DeepSeek-R1": {"aime24": (79.8, 9.6), "livecodebench": (65.9, 10.4), "gpqa": (71.5, 5.3)},
     "TinyR1-32B-Preview": {"aime24": (78.1, 11.8), "livecodebench": (61.6, 12.4), "gpqa": (65.0, 8.6)},
 }
-TABLE_2 = {  # model name of this kit -> benchmark -> pass@1
+TABLE_2: dict[str, dict[str, float]] = {  # model name of this kit -> benchmark -> pass@1
     "math": {"aime24": 73.1},
     "code": {"livecodebench": 63.4},
     "science": {"gpqa": 64.5},

@@ -1,10 +1,15 @@
-"""The record that ends each stage: what it made, from what, with which code, on which machine, in how many seconds."""
+"""The record that ends each stage. It says what the stage made, from which inputs, with which code, on which machine,
+and in how many seconds; a later stage starts only from a record that still holds.
+
+    write:   check every artifact --> <reports of the run>/NN_stage.json, last and in one step
+    require: the record --- its key is not that of today's params and inputs, or an artifact changed --> UserError
+"""
 
 import ast
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,25 +19,26 @@ from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params import Params
 
-# What a record holds at the least; one without it was cut short or changed by hand.
+# A record without one of these keys was cut short or changed by hand.
 RECORD_KEYS = {"key", "notebook", "finished", "code", "machine", "params", "seconds", "artifacts"}
 
 
 class Stopwatch:
-    """Seconds between laps, for a stage's record."""
+    """Measures the seconds between laps, for a stage's record."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """Book the time since the last lap under `name`."""
+        """Store the seconds since the last lap under `name`."""
         now = time.monotonic()
         self.seconds[name] = now - self.last
         self.last = now
 
 
 def record_path(cfg: Config, stage: str) -> Path:
+    """The file of a stage's record."""
     return cfg.reports / f"{stage}.json"
 
 
@@ -40,7 +46,12 @@ def write(
     cfg: Config, stage: str, artifacts: dict[str, Path], facts: dict, seconds: dict[str, float],
     tables: Sequence[str] = (),
 ) -> dict:  # fmt: skip
-    """End a stage: its record, atomically. artifacts: name -> path of what it made; tables: its files in reports."""
+    """Write the record that ends a stage, in one step, and return it.
+
+    artifacts: name -> path of each artifact that the stage made. facts: numbers that reports show. seconds: of each
+    part of the stage. tables: names of the stage's files in the reports folder. UserError when an artifact is not
+    finished or damaged.
+    """
     remedy = cfg.remedy(stage)
     entry = {
         "stage": stage,
@@ -64,7 +75,7 @@ def write(
 
 
 def read(cfg: Config, stage: str) -> dict:
-    """The record of a finished stage; UserError says which command makes it where it is missing or damaged."""
+    """The record of a finished stage. UserError, with the command that makes it, where it is missing or damaged."""
     path, remedy = record_path(cfg, stage), cfg.remedy(stage)
     if not path.is_file():
         raise UserError(f"{path}: missing; {remedy}")
@@ -72,7 +83,8 @@ def read(cfg: Config, stage: str) -> dict:
 
 
 def require(cfg: Config, stage: str) -> dict:
-    """The record of an earlier stage, after checking that everything it made is still there."""
+    """The record of an earlier stage, after a check that it still holds: that the params, its inputs, and the files
+    that it made are the same. UserError names the difference and the command to run."""
     entry = read(cfg, stage)
     remedy = cfg.remedy(stage)
     if entry["key"] != stage_key(cfg, stage):
@@ -89,42 +101,60 @@ def require(cfg: Config, stage: str) -> dict:
 
 
 def determines(params: Params, stage: str) -> dict:
-    """The parameters that decide what a stage makes, beside what the stages before it made."""
-    p = params.model_dump(mode="json")
-    domains = p["domains"].items()
-    distill = p["backbone"].get("distill") or {}
-    return {
-        "01_data_curation": {
-            **{key: p[key] for key in ("seed", "curate")}, "split": p["evaluate"]["split"],
-            "backbone": [p["backbone"][key] for key in ("model", "revision", "chat_template")],
-            "domains": {name: {k: v for k, v in block.items() if k != "sft"} for name, block in domains},
-        },
-        "02_branch_sft": {
-            "trainer": p["trainer"], "mixture": p["mixture"], "distill": distill,
-            "sft": {name: block["sft"] for name, block in domains},
-        },
-        "03_fusion_merge": {"merge": p["merge"]},
-        "04_evaluation": {"evaluate": p["evaluate"]},
-        "05_ablations": {},
-    }[stage]  # fmt: skip
+    """The parameters that decide the result of a stage, together with the results of earlier stages; nested as in the
+    params file.
+
+    Benchmarks decide stage 01 by their questions, which no training row may hold, and stage 04 by how they are asked.
+    """
+    p = params.model_dump(mode="json", by_alias=True)
+    asking = ("samples", "max_tokens")
+
+    def some(block: dict, keys: Iterable[str]) -> dict:
+        return {key: value for key, value in block.items() if key in keys}
+
+    def rest(block: dict, keys: Iterable[str]) -> dict:
+        return {key: value for key, value in block.items() if key not in keys}
+
+    if stage == "01_data_curation":
+        domains = {
+            name: rest(domain, ["sft", "benchmarks"])
+            | {"benchmarks": {key: rest(benchmark, asking) for key, benchmark in domain["benchmarks"].items()}}
+            for name, domain in p["domains"].items()
+        }
+        return some(p, ["seed", "curate"]) | {
+            "backbone": rest(p["backbone"], ["distill"]), "domains": domains, "evaluate": some(p["evaluate"], ["split"])
+        }  # fmt: skip
+    if stage == "02_branch_sft":
+        domains = {name: some(domain, ["sft"]) for name, domain in p["domains"].items()}
+        backbone = some(p["backbone"], ["distill"])
+        return some(p, ["seed", "trainer", "mixture"]) | {"backbone": backbone, "domains": domains}
+    if stage == "03_fusion_merge":
+        return some(p, ["merge"])
+    if stage == "04_evaluation":
+        domains = {
+            name: {"benchmarks": {key: some(benchmark, asking) for key, benchmark in domain["benchmarks"].items()}}
+            for name, domain in p["domains"].items()
+        }
+        return some(p, ["seed", "evaluate"]) | {"domains": domains}
+    return {}
 
 
 def stage_key(cfg: Config, stage: str) -> str:
-    """Hash of what determines a stage: its parameters and what the stage before it made."""
+    """Hash of everything that determines a stage: its parameters, and the artifacts of the stage before it."""
     i = STAGES.index(stage)
-    before = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
+    before: dict = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
     made = {name: item["content"] for name, item in before["artifacts"].items()}
     return digest([stage, determines(cfg.params, stage), before["key"], made])
 
 
 def notebook_hash(stage: str) -> str:
-    """Hash of a notebook's cells by kind and source: running and saving it in JupyterLab changes neither."""
+    """Hash of the kinds and sources of a notebook's cells, which running and saving it in JupyterLab do not change."""
     notebook = json.loads((ROOT / "notebooks" / f"{stage}.ipynb").read_text(encoding="utf-8"))
     return digest([[cell["cell_type"], "".join(cell["source"])] for cell in notebook["cells"]])
 
 
 def source_hash(*parts: str) -> str:
-    """Hash of what some modules and folders of the package do: of their syntax trees, without docstrings and comments.
+    """Hash of the behaviour of modules and folders: of their syntax trees, without docstrings and comments.
 
     parts: paths below tinyr1/, such as "sandbox" or "evaluate/protocol.py".
     """

@@ -1,44 +1,90 @@
 """What notebooks show: parameters, whole tables, figures. pandas and IPython are imported when they are needed."""
 
+import html
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tinyr1.core import record
 from tinyr1.core.config import Config
 
 if TYPE_CHECKING:
     import pandas as pd
-    from IPython.display import Image
+    from IPython.display import HTML, Image
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
 
-def parameters(cfg: Config) -> "pd.DataFrame":
-    """Every parameter that is not null, a row for each block of the params file, for the first cell of a notebook."""
-    import pandas as pd
+def parameters(cfg: Config, stage: str) -> "HTML":
+    """The parameters that decide a stage, a row for each block of the params file; the others fold away below.
 
-    def inner(value: dict) -> dict[str, dict]:
-        lists = {f"{k}[{i}]": v for k, vs in value.items() if isinstance(vs, list) for i, v in enumerate(vs)}
-        return {key: v for key, v in (value | lists).items() if isinstance(v, dict)}
+    Every parameter that the file sets is in one of the two tables, null and whole, so that two runs that differ look
+    different.
+    """
+    from IPython.display import HTML
 
-    def rows(value: dict, path: str) -> Iterator[tuple[str, str]]:
-        nested = inner(value)
-        own = {k: v for k, v in value.items() if v is not None and k not in nested and f"{k}[0]" not in nested}
-        if own:
-            text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
-            yield path or "run", text.strip().removeprefix("{").removesuffix("}")
-        for key, block in nested.items():
-            yield from rows(block, f"{path}.{key}" if path else key)
+    own, others = _split(_file(cfg), record.determines(cfg.params, stage))
+    file = f"params/{cfg.run}.yaml"
+    some = _table(own) if own else f"<p>No parameter of {file} decides this stage; it works on what is there.</p>"
+    return HTML(
+        f"{some}\n<details><summary>Parameters of {file} that do not decide this stage</summary>\n{_table(others)}\n"
+        "</details>"
+    )
 
-    table = rows(cfg.params.model_dump(mode="json"), "")
-    return pd.DataFrame(table, columns=["block", "parameters"]).set_index("block")
+
+def _file(cfg: Config) -> dict:
+    """The parameters that the params file sets, as it nests them."""
+    return cfg.params.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _split(values: dict, wanted: dict) -> tuple[dict, dict]:
+    """The parameters among `values` that are in `wanted`, and the others, both as the file nests them."""
+    inside: dict[str, Any] = {}
+    outside: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in wanted and isinstance(value, dict) and value and isinstance(wanted[key], dict):
+            for place, part in zip((inside, outside), _split(value, wanted[key]), strict=True):
+                if part:
+                    place[key] = part
+        else:
+            (inside if key in wanted else outside)[key] = value
+    return inside, outside
+
+
+def _rows(value: dict, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path of a block, its own parameters as YAML) for each block; an entry of a list is a block, too."""
+    blocks: dict[str, dict] = {}
+    own: dict[str, Any] = {}
+    for key, part in value.items():
+        if isinstance(part, list) and part and all(isinstance(entry, dict) for entry in part):
+            blocks |= {f"{key}.{i}": entry for i, entry in enumerate(part)}
+        elif isinstance(part, dict) and part and key != "recipe":  # a recipe is read at one glance
+            blocks[key] = part
+        else:
+            own[key] = part
+    if own:
+        own = {key: own[key] for key in sorted(own, key=lambda key: key != "kind")}
+        text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+        yield path or "run", text.strip().removeprefix("{").removesuffix("}")
+    for key, block in blocks.items():
+        yield from _rows(block, f"{path}.{key}" if path else key)
+
+
+def _table(values: dict) -> str:
+    """HTML without scripts and classes of its own: JupyterLab and the static page show it alike."""
+    style = ' style="text-align: left; white-space: pre-wrap; vertical-align: top"'
+    rows = (f"<tr><th{style}>{html.escape(b)}</th><td{style}>{html.escape(p)}</td></tr>" for b, p in _rows(values))
+    head = f"<thead><tr><th{style}>block</th><th{style}>parameters</th></tr></thead>"
+    return f"<table>{head}<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
 
 
 def whole(table: "pd.DataFrame") -> "Styler":
     """A table of texts for a notebook, each cell to its end and with its own line breaks."""
-    return table.astype(str).style.set_properties(**{"text-align": "left", "white-space": "pre-wrap"})
+    return table.astype(str).style.set_table_styles(
+        [{"selector": "td", "props": [("text-align", "left"), ("white-space", "pre-wrap")]}]
+    )
 
 
 def save_figure(cfg: Config, name: str, figure: "Figure") -> "Image":
