@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from tinyr1.data.answers import integer
 from tinyr1.evaluate.grading import extract
 
 
@@ -54,7 +55,7 @@ def test_a_hostile_text_costs_linear_time(text):
     ],
 )  # fmt: skip
 def test_an_integer_is_read_in_the_ways_it_is_written_and_nothing_else_is(text, expected):
-    assert extract.integer(text) == expected
+    assert integer(text) == expected
 
 
 def wrong_forms(truth):
@@ -156,7 +157,7 @@ def test_an_option_is_read_where_it_is_given_as_the_answer(text, expected):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [  # measured on the released rule (evaluation.md §5)
+    [  # measured on the released rule (docs/evaluation.md §5)
         ("\\boxed{B}. This is a consequence", "A"), ("It is vitamin D", "D"), ("\\boxed{C}", "C"), ("none", None),
         ("abcd", None), ("b", "B"), ("A-B", "B"),
     ],

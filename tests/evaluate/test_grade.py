@@ -1,20 +1,35 @@
 import pytest
+import yaml
 
-from tinyr1.core.config import Benchmark, Evaluate, Sandbox
+from tinyr1.core.config import ROOT
+from tinyr1.core.params import Params, Sandbox
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade
-from tinyr1.evaluate.grading.math_verify import Verifier
+from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.sandbox.runner import Runner
+
+ENDPOINT = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_variable": None,
+            "concurrency": 1, "timeout_seconds": 1.0, "retries": 0}  # fmt: skip
+DOMAINS = {"aime": "math", "gpqa": "science", "livecodebench": "code"}
+
+
+def params_of(benchmarks, protocol="sound"):
+    """The parameters of a run of one served model with these benchmarks, as a params file has them, by domain."""
+    params = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text(encoding="utf-8"))
+    params["evaluate"] |= {"protocol": protocol, "engine": ENDPOINT}
+    for domain, block in params["domains"].items():
+        block["benchmarks"] = benchmarks.get(domain, {})
+    return params
 
 
 def rules(name, kind, benchmark="mini-science", samples=4):
     """The protocol of one benchmark, without the rest of a params file."""
-    path = None if kind == "miniature" else "x"
-    window = ("2024-08-01", "2025-02-01") if kind == "livecodebench" else None
-    one = Benchmark(kind=kind, path=path, questions=4, samples=samples, max_tokens=32768, window=window)
-    sampling = {"split": "test", "temperature": 0.6, "top_p": 0.95, "engine": None, "sandbox": None}
+    domain = DOMAINS.get(kind) or benchmark.removeprefix("mini-")
+    one = {"kind": kind, "questions": 4, "samples": samples, "max_tokens": 32768}
+    one |= {"tasks": domain, "levels": [1]} if kind == "miniature" else {"path": "x"}
+    one |= {"window": ["2024-08-01", "2025-02-01"]} if kind == "livecodebench" else {}
     name_of = benchmark if kind == "miniature" else kind
-    return protocols.of(Evaluate.model_construct(protocol=name, benchmarks={name_of: one}, **sampling), name_of)
+    return protocols.of(Params.model_validate(params_of({domain: {name_of: one}}, name)), name_of)
 
 
 INTEGER = {"id": "q", "kind": "integer", "answer": "25"}
@@ -99,7 +114,7 @@ def aime(answer):
 
 @pytest.mark.parametrize(
     ("text", "finish", "answer", "expected"),
-    [  # measured on the released grader (evaluation.md §4.1), and what follows from its description
+    [  # measured on the released grader, or stated by its description (docs/evaluation.md §4.1)
         ("\\boxed{5}", "stop", "500", ("correct", "5")), ("\\boxed{50000}", "stop", "500", ("correct", "50000")),
         ("\\boxed{2}", "stop", "200", ("correct", "2")), ("\\boxed{1}", "stop", "100", ("correct", "1")),
         ("\\boxed{0.07}", "stop", "7", ("correct", "0.07")), ("\\boxed{204.01}", "stop", "204", ("correct", "204.01")),
@@ -128,7 +143,7 @@ def test_the_released_rule_of_aime_with_its_faults(verifier, text, finish, answe
 
 def test_a_comparison_that_dies_is_a_grader_error_and_the_next_one_works():
     with Verifier(1, seconds=5, memory_mb=2048) as verifier:
-        verifier.ask("1", "$1$")
+        verifier.compare("1", "$1$")
         (child,) = [verifier.idle.get()]
         child.process.kill()
         child.process.wait()
@@ -168,3 +183,11 @@ def test_the_sound_rule_reads_code_after_the_thinking_and_the_released_one_reads
     assert grade.outcome(response(text, "length"), question, SOUND["program"], runner)[0] == "truncated"
     assert grade.outcome(response(text, "length"), question, released, runner)[0] == "correct"
     assert grade.outcome(response(text.replace("+", "-"), "length"), question, released, runner)[0] == "truncated"
+
+
+@pytest.mark.parametrize(("protocol", "found"), [
+    (SOUND["program"], "```\nx\n```"), (rules("released", "aime"), "\\boxed{\\frac{8}{2}}"),
+])  # fmt: skip
+def test_a_grader_without_its_tool_is_a_defect_and_no_outcome(protocol, found):
+    with pytest.raises(ValueError, match="Runner|Verifier"):
+        grade.outcome(response(f"</think>{found}"), STDIN | {"answer": "1"}, protocol)

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from tinyr1.core.config import Sandbox
+from tinyr1.core.params import Sandbox
 from tinyr1.evaluate.grading import programs
 from tinyr1.evaluate.grading.programs import judge_program
-from tinyr1.sandbox.runner import Result, Runner, SandboxError
+from tinyr1.sandbox.forkserver import Refused, Result, SandboxError
+from tinyr1.sandbox.runner import Runner
 
 LIMITS = Sandbox(cpu_seconds=1, memory_mb=512, semantics="real", isolation="landlock")
 
@@ -23,7 +24,7 @@ LIMITS = Sandbox(cpu_seconds=1, memory_mb=512, semantics="real", isolation="land
     ],
 )
 def test_a_program_is_what_stands_between_the_last_two_fences(text, expected):
-    assert programs.extract(text) == expected
+    assert programs.fenced_code(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ TWICE = [{"input": "1", "output": "1"}, {"input": "1", "output": "1"}]
     ],
 )  # fmt: skip
 def test_programs_that_are_right_only_outside_the_official_runner(runner, official, code, tests, func_name):
-    """Its known quirks (evaluation.md §1.2)."""
+    """Its known quirks (docs/evaluation.md §1.2)."""
     assert judge_program(runner, code, tests, func_name).outcome == "correct"
     assert judge_program(official, code, tests, func_name).outcome == "wrong"
 
@@ -216,8 +217,8 @@ def test_a_sandbox_that_fails_is_a_grader_error_and_never_a_wrong_answer():
 
 
 def test_programs_that_cannot_be_isolated_end_the_grading():
-    with pytest.raises(programs.Refused):
-        judge_program(Scripted(programs.Refused("x")), "", [{"input": "", "output": "1"}], "")
+    with pytest.raises(Refused):
+        judge_program(Scripted(Refused("x")), "", [{"input": "", "output": "1"}], "")
 
 
 def test_a_question_that_cannot_be_judged_is_a_grader_error(runner):

@@ -1,13 +1,16 @@
 import json
 
 import pytest
-from test_grade import rules
+from pydantic import TypeAdapter
+from test_grade import DOMAINS, rules
 
-from tinyr1.core.config import Benchmark, Sandbox
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import Benchmark, Sandbox
 from tinyr1.data import benchmarks
-from tinyr1.evaluate.grading import extract, grade, released_math, selftest
-from tinyr1.evaluate.grading.math_verify import Verifier
+from tinyr1.data.answers import integer
+from tinyr1.evaluate.grading import extract, grade, released_math
+from tinyr1.evaluate.grading.selftest import run_self_test
+from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.sandbox.runner import Runner
 
 
@@ -18,15 +21,18 @@ def tools():
         yield runner, verifier
 
 
+def loaded(kind, domain, **more):
+    spec = TypeAdapter(Benchmark).validate_python({"kind": kind, "samples": 4, "max_tokens": 9, **more})
+    return benchmarks.load_benchmark("one", domain, spec, "test", 7).questions
+
+
 def miniature(name, questions=30):
-    spec = Benchmark(kind="miniature", path=None, questions=questions, samples=4, max_tokens=9, window=None)
-    levels = {"math": [1, 2, 3], "science": [1, 2, 3], "code": [1, 2, 3]}
-    return benchmarks.load(name, spec, "test", levels, 7).questions
+    domain = name.removeprefix("mini-")
+    return loaded("miniature", domain, tasks=domain, levels=[1, 2, 3], questions=questions)
 
 
-def from_file(kind, path, window=None):
-    spec = Benchmark(kind=kind, path=str(path), questions=None, samples=4, max_tokens=9, window=window)
-    return benchmarks.load(kind, spec, "test", {}, 0).questions
+def from_file(kind, path, **more):
+    return loaded(kind, DOMAINS[kind], path=str(path), questions=None, **more)
 
 
 def check(table, **least):
@@ -39,7 +45,7 @@ def check(table, **least):
 
 @pytest.mark.parametrize("name", ["mini-math", "mini-science", "mini-code"])
 def test_the_miniature_passes(tools, name):
-    table = selftest.run(rules("sound", "miniature", name), miniature(name, 12), *tools)
+    table = run_self_test(rules("sound", "miniature", name), miniature(name, 12), *tools)
     check(table, a_=36, no_answer=12)
     assert not any(row["not_run"] for row in table)
 
@@ -48,7 +54,7 @@ def test_the_miniature_passes(tools, name):
 @pytest.mark.parametrize("year", ["24", "25"])
 def test_every_real_aime_answer_passes(tools, shared_data, name, year):
     path = shared_data / "aime" / f"tinyr1_aime{year}_test.jsonl"
-    table = selftest.run(rules(name, "aime"), from_file("aime", path), *tools)
+    table = run_self_test(rules(name, "aime"), from_file("aime", path), *tools)
     check(table, boxed=60, bare=30, a_constant=210)
 
 
@@ -59,7 +65,7 @@ def gpqa():
 
 @pytest.mark.parametrize("name", ["sound", "released"])
 def test_gpqa_passes_and_a_constant_letter_gets_what_the_orders_give_it(name):
-    table = selftest.run(rules(name, "gpqa"), gpqa())
+    table = run_self_test(rules(name, "gpqa"), gpqa())
     check(table, boxed=80, anchored=80, a_constant_letter=320)
     right = sum(r["samples"] for r in table if r["answer"] == "a constant letter" and r["expected"] == "correct")
     assert right == 80  # one letter of four, whatever the order
@@ -68,12 +74,12 @@ def test_gpqa_passes_and_a_constant_letter_gets_what_the_orders_give_it(name):
 @pytest.mark.parametrize("name", ["sound", "released"])
 def test_a_real_livecodebench_problem_passes(tools, shared_data, name):
     path = shared_data / "livecodebench" / "code_generation_lite_1row_encoded_private.jsonl"
-    questions = from_file("livecodebench", path, ("2000-01-01", "2030-01-01"))
-    check(selftest.run(rules(name, "livecodebench"), questions, *tools), a_stand=1, a_program=3)
+    questions = from_file("livecodebench", path, window=["2000-01-01", "2030-01-01"])
+    check(run_self_test(rules(name, "livecodebench"), questions, *tools), a_stand=1, a_program=3)
 
 
 def test_programs_that_were_not_run_are_counted(monkeypatch):
-    table = selftest.run(rules("sound", "miniature", "mini-code"), miniature("mini-code", 3))
+    table = run_self_test(rules("sound", "miniature", "mini-code"), miniature("mini-code", 3))
     assert {r["answer"]: (r["samples"], r["not_run"]) for r in table} == {
         "no answer": (0, 3), "a stand-in for a reference solution": (0, 3), "a program with constant output": (0, 9),
     }  # fmt: skip
@@ -81,15 +87,15 @@ def test_programs_that_were_not_run_are_counted(monkeypatch):
 
 def test_known_faults_of_the_released_rule_are_listed_and_not_hidden(tools):
     hundred = [{"id": "h", "kind": "integer", "answer": "100"}]
-    table = selftest.run(rules("released", "aime"), hundred, *tools)
+    table = run_self_test(rules("released", "aime"), hundred, *tools)
     faults = [r for r in table if "known fault" in r["answer"]]
     assert [(r["expected"], r["samples"]) for r in faults] == [("correct", 1)]  # 1 = 100
-    assert not [r for r in selftest.run(rules("sound", "aime"), hundred, *tools) if "known fault" in r["answer"]]
+    assert not [r for r in run_self_test(rules("sound", "aime"), hundred, *tools) if "known fault" in r["answer"]]
 
 
 def last_word(text):
     """A rule that takes a number at the end for an answer, boxed or not."""
-    return extract.integer(text.rpartition(" ")[2].strip(".$")) or extract.boxed_integer(text)
+    return integer(text.rpartition(" ")[2].strip(".$")) or extract.boxed_integer(text)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +110,13 @@ def last_word(text):
 def test_a_broken_extraction_is_found(monkeypatch, broken, said):
     monkeypatch.setitem(grade.EXTRACTION, "boxed_integer", broken)
     with pytest.raises(UserError, match=f"mini-math, protocol sound: .*{said}"):
-        selftest.run(rules("sound", "miniature", "mini-math"), miniature("mini-math"))
+        run_self_test(rules("sound", "miniature", "mini-math"), miniature("mini-math"))
 
 
 def test_a_grader_that_says_yes_to_everything_is_found(tools, monkeypatch):
     monkeypatch.setattr(grade, "quick_equal", lambda found, truth: True)
     with pytest.raises(UserError, match="a constant: correct, expected wrong"):
-        selftest.run(rules("released", "aime"), [{"id": "q", "kind": "integer", "answer": "204"}], *tools)
+        run_self_test(rules("released", "aime"), [{"id": "q", "kind": "integer", "answer": "204"}], *tools)
     assert released_math.quick_equal("1", "204") is False
 
 
@@ -118,10 +124,10 @@ def test_a_shifted_option_order_is_found(monkeypatch):
     real = grade.order
     monkeypatch.setattr(grade, "order", lambda protocol, question, sample: real(protocol, question, sample + 1))
     with pytest.raises(UserError, match="gpqa, protocol sound"):
-        selftest.run(rules("sound", "gpqa"), gpqa())
+        run_self_test(rules("sound", "gpqa"), gpqa())
 
 
 def test_a_problem_whose_right_output_is_constant_does_not_fail_the_test(tools):
     tests = [{"input": str(i), "output": "0\n"} for i in range(3)]
     question = {"id": "z", "kind": "program", "func_name": "", "tests": tests}
-    check(selftest.run(rules("sound", "livecodebench"), [json.loads(json.dumps(question))], *tools), a_program=3)
+    check(run_self_test(rules("sound", "livecodebench"), [json.loads(json.dumps(question))], *tools), a_program=3)

@@ -365,8 +365,8 @@ def test_22_files_of_others(runner, folder):
     paths = [
         "/etc/passwd", "/etc/hostname", os.path.expanduser("~/.ssh"), os.path.expanduser("~"), "/tmp", "/", "/sys",
         f"{folder}/token", f"{folder}/dataset.jsonl", f"{folder}/results.json", str(ROOT / "params"),
-        str(ROOT / "README.md"), str(ROOT / "tinyr1" / "evaluate" / "grading" / "grade.py"), __file__, str(ROOT / ".git"),
-        runner.server.folder.name,
+        str(ROOT / "README.md"), str(ROOT / "tinyr1" / "evaluate" / "grading" / "grade.py"), __file__,
+        str(ROOT / ".git"), runner.server.folder.name,
     ]  # fmt: skip
     code = (
         f"import os\nfor path in {paths!r}:\n"
@@ -631,7 +631,7 @@ def test_40_fields_of_a_data_set_are_not_run(tmp_path):
     def read(data):
         encoded = base64.b64encode(zlib.compress(data)).decode()
         file.write_text(json.dumps(row | {"private_test_cases": encoded}))
-        return benchmarks.load("lcb", "code", problems, "test", 0).questions
+        return benchmarks.load_benchmark("lcb", "code", problems, "test", 0).questions
 
     assert read(pickle.dumps("[]"))[0]["tests"] == []
     for data in (pickle.dumps(Hostile()), pickle.dumps([1]), pickle.dumps(b"[]")):

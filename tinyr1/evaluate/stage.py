@@ -23,8 +23,8 @@ from tinyr1.core.prompts import split_response
 from tinyr1.evaluate import lm_eval, stats
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.compare import by_question
-from tinyr1.evaluate.grading import grade, grades, programs, selftest
-from tinyr1.evaluate.grading.math_verify import Verifier
+from tinyr1.evaluate.grading import grade, programs, selftest
+from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.sampling import responses
 from tinyr1.sampling.vllm import CPU_ENVIRONMENT
 from tinyr1.sandbox.runner import Runner
@@ -151,19 +151,19 @@ def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
     by_id = {name: {q["id"]: q for q in qs} for name, qs in asked.items()}
     rules = {name: protocols.of(cfg.params, name) for name in asked}
     samples = [
-        grades.Sample(model["name"], name, response, by_id[name][response["question"]], rules[name])
+        grade.Sample(model["name"], name, response, by_id[name][response["question"]], rules[name])
         for model in plan["models"]
         for job in model["jobs"]
         for name in [job["name"]]
         for response in responses.of_job(job, model["key"]).lines
     ]
-    found = grades.run(cfg.home / "grades.jsonl", samples, cfg.params.evaluate.sandbox)
+    found = grade.grade_samples(cfg.home / "grades.jsonl", samples, cfg.params.evaluate.sandbox)
     rows = [_graded(*pair) for pair in zip(samples, found, strict=True)]
     table = pd.DataFrame(rows, columns=GRADED_COLUMNS)
     return table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
 
 
-def _graded(sample: grades.Sample, found: dict) -> tuple:
+def _graded(sample: grade.Sample, found: dict) -> tuple:
     response = sample.response
     return (*sample.name[:3], sample.question["family"], response["sample"], found["outcome"], found["extracted"],
             response["n_tokens"], response["text"])  # fmt: skip
@@ -269,7 +269,7 @@ def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
         rows = [
             row
             for name, questions in asked.items()
-            for row in selftest.run(protocols.of(cfg.params, name), questions, runner, verifier)
+            for row in selftest.run_self_test(protocols.of(cfg.params, name), questions, runner, verifier)
         ]
     return pd.DataFrame(rows).set_index(["benchmark", "answer"])
 

@@ -5,7 +5,7 @@ r"""Append-only files of JSON lines for results that are expensive to make: no k
         \-- flock --> end the file with a whole line --> append, append, … (fsync once a second) --> close
 
 What a line holds is its `Form`. The stores of responses (`tinyr1.sampling.responses`) and of grades
-(`tinyr1.evaluate.grading.grades`) are such files. Reading never changes a file; only the next writer mends its end.
+(`tinyr1.evaluate.grading.grade`) are such files. Reading never changes a file; only the next writer mends its end.
 """
 
 import fcntl

@@ -164,7 +164,7 @@ class Runner:
         wall = (seconds + 1) * len(inputs) + 5
         results: list[Result] = []
 
-        # `accept` is asked while the program runs on, so a wrong one is stopped before it uses up its other tests' time.
+        # `accept` is called while the program runs on: a wrong program does not use up the time of its other tests.
         def take(record: dict[str, str]) -> str:
             if set(record) != {"value" if func_name else "stdout"} or len(results) == len(inputs):
                 return "protocol"

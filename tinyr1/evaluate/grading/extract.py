@@ -1,7 +1,7 @@
-"""The answer in a text: extraction rules, each a pure function text -> answer or None.
+"""Finds the answer in a text. Each rule is a pure function: text -> answer, or None where it finds none.
 
-The strict ones accept only what cannot be misread (evaluation.md §4.3, §5). `last_letter` is the released rule of
-GPQA-Diamond (ledger §4.3); the released rule for math is in `tinyr1.evaluate.grading.released_math`.
+The strict rules accept only what cannot be misread (docs/evaluation.md §4.3, §5). `last_letter` is the released rule of
+GPQA-Diamond (docs/fidelity.md §4.3); the released rule for math is in `tinyr1.evaluate.grading.released_math`.
 """
 
 import re
@@ -11,8 +11,9 @@ from tinyr1.data.answers import integer
 _BRACES = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _NESTED = re.compile(r"\s*\\(?:boxed|fbox)\s*\{([^{}]*)\}\s*")
 _OPTION = re.compile(r"\s*(?:\\(?:text|mathrm|mathbf|textbf)\s*\{)?\s*\(?([A-D])\)?\.?\s*\}?\s*")
-# "Answer: X" or "answer is X", markdown and brackets tolerated. After the letter: no word, no second letter that
-# takes it back ("A or B"), and a lower-case word only if it gives a reason ("the answer is A good guess" is no answer).
+# "Answer: X" or "answer is X", also in markdown and brackets. After the letter there must be no word and no second
+# letter that takes it back ("A or B"), and a lower-case word only if it gives a reason: "the answer is A good guess" is
+# no answer.
 _ANSWER = re.compile(
     r"(?i:answer)[*_\s]*(?::|(?i:is)\b:?)[*_\s]*[\[({$\\]{0,2}\b([A-D])\b(?![\w'’-])"
     r"(?!\W{0,4}(?:or|and|nor|/|,)\W{0,4}[A-D]\b)(?!\s*[/&])(?!\s+(?!because|since|as\b|for\b)[a-z])"
@@ -20,11 +21,13 @@ _ANSWER = re.compile(
 
 
 def boxed(text: str) -> str | None:
-    """Content of the last balanced \\boxed{…} or \\fbox{…} that stands in no other box; time linear in the text.
+    """The content of the last balanced \\boxed{…} or \\fbox{…} that stands in no other box.
+
+    The time is linear in the length of the text, whatever a model has written.
 
     boxed("so \\boxed{\\frac{1}{2}}") -> "\\frac{1}{2}"
     """
-    open_braces: list[tuple[int, bool]] = []  # (where the content starts, whether it is a box's)
+    open_braces: list[tuple[int, bool]] = []  # (where the content starts, whether the brace belongs to a box)
     boxes: list[tuple[int, int]] = []
     for match in _BRACES.finditer(text):
         if match[0] == "{" or len(match[0]) > 2:
@@ -43,12 +46,12 @@ def boxed(text: str) -> str | None:
 
 
 def boxed_integer(text: str) -> int | None:
-    """The integer in the last box."""
+    """The integer in the last box, if it is written in one of the ways of `tinyr1.data.answers.integer`."""
     return integer(boxed(text) or "")
 
 
 def option(text: str) -> str | None:
-    """The letter of a four-option answer: the last boxed one, else the last `Answer: X`. No bare letters."""
+    """The letter A to D of an answer: in the last box, or without any box in the last `Answer: X`; no bare letters."""
     box = boxed(text)
     if box is not None:
         match = _OPTION.fullmatch(box)
@@ -58,6 +61,6 @@ def option(text: str) -> str | None:
 
 
 def last_letter(text: str) -> str | None:
-    """The last A, B, C or D that is a word of the upper-cased text: the released rule, articles included."""
+    """The last A, B, C or D that is a word of the upper-cased text. This released rule reads the article "a" as A."""
     found = re.findall(r"\b(A|B|C|D)\b", text.upper())
     return found[-1] if found else None

@@ -1,67 +1,211 @@
-"""Right or wrong: every sample ends as exactly one of OUTCOMES, by the extraction and the grader of its protocol."""
+"""Grades stored responses: one (`outcome`), or all of a run (`grade_samples`), each grade kept as soon as it is made.
 
+    outcome(response, question, protocol, runner, verifier) -> ("correct", "204")
+
+    text ─ cut off at the limit? ─▶ truncated
+      └─ protocol.reads ─▶ protocol.extraction ─ nothing there? ─▶ no_answer
+                                 └─▶ protocol.grader ─▶ correct, wrong, timeout, grader_error
+
+A killed grading goes on where it was. The store's grade of a sample is used again if its key is the same: a hash of the
+response, the question with its answer or tests, the rules, the limits of the sandbox, the modules that judge, and the
+versions of Python and of the libraries that compare. A `grader_error` is not stored, so the next call tries again.
+"""
+
+import os
+import platform
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
+from tinyr1.core import artifact, record
+from tinyr1.core.params import Sandbox
+from tinyr1.core.progress import Bar, say
 from tinyr1.core.prompts import split_response
-from tinyr1.evaluate.grading import programs
 from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option
-from tinyr1.evaluate.grading.math_verify import Verifier
+from tinyr1.evaluate.grading.programs import fenced_code, judge_program
 from tinyr1.evaluate.grading.released_math import quick_equal, released_answer
+from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.evaluate.protocol import LETTERS, Protocol, order
+from tinyr1.sampling import store
 from tinyr1.sandbox.runner import Runner
 
 OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_error")
-UNDECIDED = ("timeout", "grader_error")  # not right, and not shown to be wrong: scores.csv has a column for each
+UNDECIDED = ("timeout", "grader_error")  # neither right nor shown to be wrong; scores.csv has a column for each
+EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
+    "boxed_integer": boxed_integer, "released_math": released_answer, "anchored_option": option,
+    "last_letter": last_letter, "last_fence": fenced_code,
+}  # fmt: skip
+SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
+
+FORM = store.Form("grade", {
+    "model": str, "benchmark": str, "question": str, "sample": int, "outcome": str, "extracted": (str, type(None)),
+    "key": str,
+})  # fmt: skip
+# What a grade depends on. Code: the modules of this package that can change one; a test walks their imports.
+JUDGING = (
+    *(f"evaluate/grading/{name}.py" for name in ("grade", "extract", "programs", "released_math", "symbolic")),
+    "evaluate/protocol.py", "sandbox", "core/prompts.py", "data/answers.py",
+)  # fmt: skip
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "numpy")  # Math-Verify's, and numpy for the programs
+RESPONSE_FIELDS = ("text", "finish", "sample", "order")
 
 
 def outcome(
-    response: dict, question: dict, protocol: Protocol, runner: Runner | None = None, verifier: Verifier | None = None
-) -> tuple[str, str | None]:
-    """(one of OUTCOMES, extracted answer) of one stored response, by the rules of its protocol.
+    response: dict[str, Any], question: dict[str, Any], protocol: Protocol,
+    runner: Runner | None = None, verifier: Verifier | None = None,
+) -> tuple[str, str | None]:  # fmt: skip
+    """(one of OUTCOMES, the extracted answer) of one response, by the rules of its protocol (docs/evaluation.md §0.3).
 
-    response: text, finish ("stop" or "length") and sample; question: as `tinyr1.data.benchmarks` makes it. An option is
-    returned as its id where the protocol orders the options, else as its letter. runner: needed for programs;
-    verifier: for the released math rule.
+    response: text, finish ("stop" or "length"), sample, and the order of the options where one is stored. question: as
+    `tinyr1.data.benchmarks` makes it. runner, verifier: programs and the released math rule need them; ValueError where
+    one is missing. An option is returned as its id where the protocol orders the options, else as its letter.
     """
     cut = response["finish"] == "length"
     if cut and not protocol.truncated_counts:
         return "truncated", None
     text = response["text"] if protocol.reads == "whole" else split_response(response["text"])[1]
-    found = None if text is None else EXTRACTION[protocol.extraction](text)
-    if found is None:
+    answer = None if text is None else EXTRACTION[protocol.extraction](text)
+    if answer is None:
         return ("truncated" if cut else "no_answer"), None
-    verdict, shown = GRADERS[protocol.grader](found, question, response, protocol, runner, verifier)
-    return ("truncated" if cut and verdict == "wrong" else verdict), shown
+    if protocol.grader == "option":
+        shown = response.get("order") or order(protocol, question, response["sample"])
+        answer = shown[LETTERS.index(str(answer))] if shown else answer
+    extracted = str(answer)
+    verdict = _verdict(extracted, question, protocol, runner, verifier)
+    return ("truncated" if cut and verdict == "wrong" else verdict), extracted
 
 
-def _integer(found: int, question: dict, *_: object) -> tuple[str, str]:
-    return ("correct" if found == int(question["answer"]) else "wrong"), str(found)
+def _verdict(
+    extracted: str, question: dict[str, Any], protocol: Protocol, runner: Runner | None, verifier: Verifier | None
+) -> str:
+    """correct, wrong, timeout or grader_error for an answer that was extracted."""
+    match protocol.grader:
+        case "integer":
+            return "correct" if int(extracted) == int(question["answer"]) else "wrong"
+        case "option":
+            return "correct" if extracted == question["answer"] else "wrong"
+        case "program":
+            if runner is None:
+                raise ValueError("programs are graded with a Runner")
+            return judge_program(runner, extracted, question["tests"], question["func_name"]).outcome
+        case "math_equal":
+            equal = quick_equal(extracted, question["answer"])
+            if equal is not None:
+                return "correct" if equal else "wrong"
+            if verifier is None:
+                raise ValueError("the released math rule compares with a Verifier")
+            return SYMBOLIC[verifier.compare(question["answer"], f"${extracted}$").status]
+    raise ValueError(f"grader {protocol.grader!r}: expected integer, option, program or math_equal")
 
 
-def _option(found: str, question: dict, response: dict, protocol: Protocol, *_: object) -> tuple[str, str]:
-    shown = response.get("order") or order(protocol, question, response["sample"])
-    name = str(shown[LETTERS.index(found)]) if shown else found
-    return ("correct" if name == question["answer"] else "wrong"), name
+@dataclass(frozen=True)
+class Sample:
+    """One stored response, with everything else that its grade depends on."""
+
+    model: str
+    benchmark: str
+    response: dict[str, Any]
+    question: dict[str, Any]
+    rules: Protocol
+
+    @property
+    def name(self) -> tuple[str, str, str, int]:
+        """(model, benchmark, question, sample), which no other sample of a run has."""
+        return self.model, self.benchmark, self.response["question"], self.response["sample"]
 
 
-def _program(
-    code: str, question: dict, response: dict, protocol: Protocol, runner: Runner, verifier: object
-) -> tuple[str, str]:
-    return programs.judge_program(runner, code, question["tests"], question["func_name"]).outcome, code
+Name = tuple[str, str, str, int]
+Grades = dict[Name, dict[str, Any]]
 
 
-def _math_equal(
-    found: str, question: dict, response: dict, protocol: Protocol, runner: object, verifier: Verifier
-) -> tuple[str, str]:
-    equal = quick_equal(found, question["answer"])
-    if equal is None:
-        return SYMBOLIC[verifier.ask(question["answer"], f"${found}$").status], found
-    return ("correct" if equal else "wrong"), found
+def grade_samples(path: Path, samples: list[Sample], sandbox: Sandbox) -> list[dict[str, Any]]:
+    """The grade of each sample, in their order: a line of FORM with `outcome` and `extracted` (see `outcome`).
+
+    path: the store, a file of JSON lines; only grades that it lacks are made. UserError while another process grades
+    into it, and where programs cannot be isolated.
+    """
+    keys = grade_keys(samples, sandbox)
+    with store.LineWriter(path, FORM) as writer:
+        grades = _stored(path, keys)
+        todo = [sample for sample in samples if sample.name not in grades]
+        if grades:
+            say(f"  {len(grades)} of {len(samples)} grades kept")
+        bar, lock = Bar("grading", "answer"), threading.Lock()
+
+        def add(sample: Sample, outcome: str, extracted: str | None) -> None:
+            names = dict(zip(("model", "benchmark", "question", "sample"), sample.name, strict=True))
+            line = names | {"outcome": outcome, "extracted": extracted, "key": keys[sample.name]}
+            with lock:
+                grades[sample.name] = line
+                if outcome != "grader_error":
+                    writer.append(line)
+                bar.update(len(grades), len(samples))
+
+        try:
+            _grade_in_threads(todo, sandbox, add)
+        finally:
+            bar.close()
+    return [grades[sample.name] for sample in samples]
 
 
-SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
-EXTRACTION: dict[str, Callable[[str], object]] = {
-    "boxed_integer": boxed_integer, "released_math": released_answer, "anchored_option": option,
-    "last_letter": last_letter, "last_fence": programs.extract,
-}  # fmt: skip
-GRADERS = {"integer": _integer, "math_equal": _math_equal, "option": _option, "program": _program}
+def grade_keys(samples: list[Sample], sandbox: Sandbox) -> dict[Name, str]:
+    """A hash of everything that determines the grade of a sample, and of nothing else, by the sample's name."""
+    common = artifact.digest([
+        record.source_hash(*JUDGING), sandbox.model_dump(), platform.python_version(),
+        {name: metadata.version(name) for name in LIBRARIES},
+    ])  # fmt: skip
+    # Each question is hashed once: its tests may have many megabytes, and all its samples share them.
+    questions = {id(s.question): s.question for s in samples}
+    hashes = {i: artifact.digest(question) for i, question in questions.items()}
+    return {
+        s.name: artifact.digest([
+            common, s.rules.grading_key, hashes[id(s.question)],
+            {field: s.response.get(field) for field in RESPONSE_FIELDS},
+        ])
+        for s in samples
+    }  # fmt: skip
+
+
+def _stored(path: Path, keys: dict[Name, str]) -> Grades:
+    """The grades in the store that were made under these keys; malformed and outdated lines are ignored."""
+    grades: Grades = {}
+    for _, line in FORM.lines(path):
+        if line is not None:
+            name = (line["model"], line["benchmark"], line["question"], line["sample"])
+            if line["key"] == keys.get(name) and line["outcome"] in OUTCOMES:
+                grades.setdefault(name, line)
+    return grades
+
+
+def _grade_in_threads(
+    samples: list[Sample], sandbox: Sandbox, add: Callable[[Sample, str, str | None], None]
+) -> None:
+    """Grade on all cores, one sandbox for each, and call add(sample, outcome, extracted) for each grade.
+
+    An error or interrupt in one thread ends the others after the sample they are at.
+    """
+    workers = min(len(samples), max(1, len(os.sched_getaffinity(0))))
+    if not workers:
+        return
+    ended = threading.Event()
+
+    def grade_share(start: int) -> None:
+        try:
+            with Runner(sandbox) as runner:
+                for sample in samples[start::workers]:
+                    if ended.is_set():
+                        return
+                    add(sample, *outcome(sample.response, sample.question, sample.rules, runner, verifier))
+        except BaseException:
+            ended.set()
+            raise
+
+    with Verifier(workers) as verifier, ThreadPoolExecutor(workers) as pool:
+        try:
+            list(pool.map(grade_share, range(workers)))
+        finally:
+            ended.set()

@@ -1,7 +1,8 @@
-"""Extraction and equality of the released math evaluation, from its description (ledger §4.2, evaluation.md §4.1).
+"""The authors' rule for math: how it finds an answer and when it takes two for equal, with its faults.
 
-Lenient by design of its authors: without a box the last number counts, and a hundredth or a hundredfold is equal.
-`tinyr1.evaluate.grading.extract.boxed_integer` is the strict rule.
+Written from its description (docs/fidelity.md §4.2, docs/evaluation.md §4.1). It is lenient by the design of its
+authors: without a box the last number is the answer, and a hundredth or a hundredfold of the truth is right. The strict
+rule is `tinyr1.evaluate.grading.extract.boxed_integer`.
 """
 
 import math
@@ -16,7 +17,7 @@ RELATIVE = 1e-4
 
 
 def released_answer(text: str) -> str | None:
-    """The answer in the whole output, cleaned; None when it holds no anchor and no number.
+    """The answer in the whole output, cleaned. None where no phrase announces an answer and there is no number.
 
     released_answer("<think>\\boxed{7}</think> The answer: 12") -> "7"
     """
@@ -37,7 +38,7 @@ def _anchored(text: str) -> str | None:
 
 
 def _after_boxed(tail: str) -> str:
-    """What stands between the braces after the last `boxed`; without a brace, the text up to a dollar sign."""
+    """The text between the braces after the last `boxed`, or up to a dollar sign where no brace follows."""
     if not tail.startswith("{"):
         return tail.partition("$")[0].strip()
     depth = 0
@@ -45,11 +46,11 @@ def _after_boxed(tail: str) -> str:
         depth += (character == "{") - (character == "}")
         if depth == 0:
             return tail[1:i]
-    return tail[1:]  # never closed: all the rest
+    return tail[1:]  # the brace is never closed
 
 
 def _clean(text: str) -> str:
-    """Without line breaks, dollar signs, degrees, per cent, units in \\text and a short `name =`."""
+    """The text without line breaks, dollar signs, degrees, per cent, units in \\text and a short `name =`."""
     text = re.sub(r"\n\s*", "", text).strip().lstrip(":").rstrip("./").strip()
     text = re.sub(r"\\[!,;: ]|\\left|\\right|\^\{?\\circ\}?|\\?\$|\\?%", "", text)
     text = re.sub(r"^\\(?:text|mathrm|mathbf)\{([^{}]*)\}$", r"\1", text)
@@ -61,9 +62,9 @@ def _clean(text: str) -> str:
 
 
 def quick_equal(found: str, truth: str) -> bool | None:
-    """Equality by text and by number; None where only symbolic comparison can tell.
+    """Whether two answers are equal as texts or as numbers; None where only a symbolic comparison can tell.
 
-    Numbers are equal within RELATIVE of the truth, of its hundredth or of its hundredfold.
+    A number is right within RELATIVE of the truth, of its hundredth or of its hundredfold.
     """
     if found.strip().lower() == truth.strip().lower():
         return True

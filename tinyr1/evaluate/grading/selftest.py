@@ -1,18 +1,20 @@
-"""Proof, before anything is scored, that the graders accept the right answers and no constant.
+"""Tests the graders before anything is scored: they must accept every right answer and no constant.
 
-Every loaded question is answered with its own reference, in the forms that its protocol must accept, and with
-constants. A program that knows the expected outputs stands in for a reference solution, which LiveCodeBench does not
-have.
+Every question of a run is answered with its own reference, in each form that the protocol must accept, with constants
+and with no answer (docs/evaluation.md §0.4). LiveCodeBench has no reference solutions, so a program that looks the
+expected output up takes their place.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from tinyr1.core.errors import UserError
 from tinyr1.evaluate.grading import grade
-from tinyr1.evaluate.grading.math_verify import Verifier
+from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.evaluate.protocol import LETTERS, Protocol, order
 from tinyr1.sandbox.runner import SOURCE_BYTES, Runner
 
@@ -20,28 +22,39 @@ INTEGERS = (0, 1, 7, 42, 100, 999, -1)
 CONSTANTS = {"": "pass", "0": "print(0)", "YES": "print('YES')"}
 
 
-def run(
-    protocol: Protocol, questions: list[dict], runner: Runner | None = None, verifier: Verifier | None = None
-) -> list[dict]:
+@dataclass(frozen=True)
+class Answer:
+    """One answer to a question. text: None if it is too large to run. expected: the outcomes that are right for it."""
+
+    form: str
+    text: str | None
+    expected: set[str]
+    sample: int = 0
+
+
+def run_self_test(
+    protocol: Protocol, questions: list[dict[str, Any]], runner: Runner | None = None, verifier: Verifier | None = None
+) -> list[dict[str, Any]]:
     """A row for each form of answer: benchmark, protocol, answer, expected, samples, as_expected, not_run.
 
-    Programs need the runner; without it their rows say how many were not run. UserError names the first answers
-    that were graded otherwise.
+    Programs need the runner; without one their rows count them as not run. UserError names the first five answers that
+    get another outcome than the expected one.
     """
-    tally: dict[tuple[str, str], Counter] = {}
+    tally: dict[tuple[str, str], Counter[str]] = {}
     failures = []
     for question in questions:
-        for form, text, sample, expected in _answers(protocol, question):
-            count = tally.setdefault((form, " or ".join(sorted(expected))), Counter())
-            if text is None or (question["kind"] == "program" and runner is None):
+        for answer in _answers(protocol, question):
+            expected = " or ".join(sorted(answer.expected))
+            count = tally.setdefault((answer.form, expected), Counter())
+            if answer.text is None or (question["kind"] == "program" and runner is None):
                 count["not_run"] += 1
                 continue
-            response = {"text": f"x</think>{text}", "finish": "stop", "sample": sample}
-            found, _ = grade.outcome(response, question, protocol, runner, verifier)
+            response = {"text": f"x</think>{answer.text}", "finish": "stop", "sample": answer.sample}
+            outcome, _ = grade.outcome(response, question, protocol, runner, verifier)
             count["samples"] += 1
-            count["as_expected"] += found in expected
-            if found not in expected:
-                failures.append(f"{question['id']}, {form}: {found}, expected {' or '.join(sorted(expected))}")
+            count["as_expected"] += outcome in answer.expected
+            if outcome not in answer.expected:
+                failures.append(f"{question['id']}, {answer.form}: {outcome}, expected {expected}")
     if failures:
         raise UserError(
             f"{protocol.benchmark}, protocol {protocol.name}: {len(failures)} answers are graded wrongly: "
@@ -54,67 +67,63 @@ def run(
     ]  # fmt: skip
 
 
-Answer = tuple[str, str | None, int, set[str]]  # form, text (None: too large to run), sample, accepted outcomes
+def _answers(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
+    yield Answer("no answer", "I do not know.", {"no_answer"})
+    yield from {"integer": _integers, "option": _letters, "program": _programs}[question["kind"]](protocol, question)
 
 
-def _answers(protocol: Protocol, question: dict) -> Iterator[Answer]:
-    makers: dict[str, Callable[[Protocol, dict], Iterator[Answer]]] = {
-        "integer": _integers, "option": _letters, "program": _programs,
-    }  # fmt: skip
-    yield "no answer", "I do not know.", 0, {"no_answer"}
-    yield from makers[question["kind"]](protocol, question)
-
-
-def _integers(protocol: Protocol, question: dict) -> Iterator[Answer]:
-    """Boxed forms are right in every protocol; a bare number is an answer only for the released rule."""
+def _integers(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
+    """Boxed forms are right in every protocol; a bare number is an answer for the released rule only."""
     truth, lenient = question["answer"], protocol.grader == "math_equal"
     padded = truth.zfill(3) if not truth.startswith("-") else truth
-    yield "boxed", f"\\boxed{{{truth}}}", 0, {"correct"}
-    yield "boxed, three digits, after another box", f"\\boxed{{8}} was wrong, so $\\boxed{{{padded}}}$.", 0, {"correct"}
-    yield "bare", f"It is {truth}", 0, {"correct" if lenient else "no_answer"}
+    again = f"\\boxed{{8}} was wrong, so $\\boxed{{{padded}}}$."
+    yield Answer("boxed", f"\\boxed{{{truth}}}", {"correct"})
+    yield Answer("boxed, three digits, after another box", again, {"correct"})
+    yield Answer("bare", f"It is {truth}", {"correct" if lenient else "no_answer"})
     for constant in INTEGERS:
         known_fault = lenient and constant != int(truth) and _nearly(constant, int(truth))
         form = "a constant, equal by a known fault of the protocol" if known_fault else "a constant"
         right = constant == int(truth) or known_fault
-        yield form, f"\\boxed{{{constant}}}", 0, {"correct" if right else "wrong"}
+        yield Answer(form, f"\\boxed{{{constant}}}", {"correct" if right else "wrong"})
 
 
-def _nearly(found: int, truth: int) -> bool:
-    """Equal within 1e-4 of the truth, its hundredth or its hundredfold: what the released rule lets pass."""
-    targets = [Fraction(truth) * factor for factor in (Fraction(1, 100), 1, 100)]
-    return any(abs(found - t) <= max(abs(found), abs(t)) / 10_000 for t in targets)
+def _nearly(constant: int, truth: int) -> bool:
+    """Whether the released rule takes a constant for the truth: within 1e-4 of it, its hundredth or its hundredfold."""
+    targets = (Fraction(truth, 100), Fraction(truth), Fraction(truth * 100))
+    return any(abs(constant - t) <= max(Fraction(abs(constant)), abs(t)) / 10_000 for t in targets)
 
 
-def _letters(protocol: Protocol, question: dict) -> Iterator[Answer]:
+def _letters(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
     """Every letter on every sample of a question: right exactly where the right option stands."""
     for sample in range(protocol.samples):
         shown = order(protocol, question, sample)
         right = LETTERS[shown.index(int(question["answer"]))] if shown else question["answer"]
-        yield "boxed", f"\\boxed{{{right}}}", sample, {"correct"}
-        yield "anchored", f"**Answer: {right}**", sample, {"correct"}
+        yield Answer("boxed", f"\\boxed{{{right}}}", {"correct"}, sample)
+        yield Answer("anchored", f"**Answer: {right}**", {"correct"}, sample)
         for letter in LETTERS:
-            yield "a constant letter", f"\\boxed{{{letter}}}", sample, {"correct" if letter == right else "wrong"}
-        yield "bare letter in a sentence", f"Perhaps {right} then", sample, (
-            {"correct"} if protocol.extraction == "last_letter" else {"no_answer"}
-        )
+            expected = "correct" if letter == right else "wrong"
+            yield Answer("a constant letter", f"\\boxed{{{letter}}}", {expected}, sample)
+        expected = "correct" if protocol.extraction == "last_letter" else "no_answer"
+        yield Answer("bare letter in a sentence", f"Perhaps {right} then", {expected}, sample)
 
 
-def _programs(protocol: Protocol, question: dict) -> Iterator[Answer]:
+def _programs(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
+    """A program that looks outputs up is right, unless two tests of one input differ; constant output is wrong."""
     tests = question["tests"]
     ambiguous = len({t["input"].strip() for t in tests}) < len({(t["input"].strip(), t["output"]) for t in tests})
     stand_in = None if ambiguous else _stand_in(question)
-    fits = stand_in is not None and len(stand_in) <= SOURCE_BYTES
-    yield "a stand-in for a reference solution", _fenced(stand_in) if fits else None, 0, {"correct"}
+    text = _fenced(stand_in) if stand_in is not None and len(stand_in) <= SOURCE_BYTES else None
+    yield Answer("a stand-in for a reference solution", text, {"correct"})
     for output, code in CONSTANTS.items():
         right = {t["output"].strip() for t in tests} == {output} and not question["func_name"]
-        yield "a program with constant output", _fenced(code), 0, {"correct" if right else "wrong"}
+        yield Answer("a program with constant output", _fenced(code), {"correct" if right else "wrong"})
 
 
 def _fenced(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def _stand_in(question: dict) -> str:
+def _stand_in(question: dict[str, Any]) -> str:
     """A program that looks the expected output up by its input."""
     if name := question["func_name"]:
         table = {json.dumps(_arguments(t["input"])): t["output"] for t in question["tests"]}
