@@ -1,6 +1,6 @@
-"""What is checked before a run's first notebook, and what the page of a run says however the run ends.
+"""The checks before a run's first notebook, the page of a run however the run ends, its terminal, and make.
 
-Room on the disk for the models that are not there yet; records and manifests that are damaged.
+The checks: room on the disk for the models that are not there yet; damaged records and manifests.
 """
 
 import importlib.util
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 
 import pytest
@@ -17,7 +18,7 @@ from checkpoints import Shape, experts
 
 from tinyr1 import disk, run
 from tinyr1.branch import backbone
-from tinyr1.core import artifact, config, jsonl, record
+from tinyr1.core import artifact, config, jsonl, progress, record
 from tinyr1.core.config import ROOT, STAGES
 from tinyr1.core.errors import UserError
 from tinyr1.report import index
@@ -37,7 +38,7 @@ def with_states(cfg, save_steps):
 
 
 def finish(path, size):
-    """An artifact's manifest, which is all that tells of it."""
+    """Write the manifest of an artifact, which is all that the estimates read."""
     path.mkdir(parents=True)
     manifest = {"key": "k", "content": "c", "files": {"a": {"bytes": size - 7}, "b": {"bytes": 7}}, "facts": {}}
     artifact.manifest_path(path).write_text(json.dumps(manifest))
@@ -55,8 +56,8 @@ def asked_with(cfg, monkeypatch, free):
     disk.require_disk_space(cfg)
 
 
-def test_a_base_that_is_there_says_how_large_a_model_is(cfg, monkeypatch):
-    monkeypatch.setattr(backbone, "weight_bytes", lambda cfg: pytest.fail("asked although the base is there"))
+def test_a_finished_base_gives_the_size_of_a_model(cfg, monkeypatch):
+    monkeypatch.setattr(backbone, "weight_bytes", lambda cfg: pytest.fail("the base is there, its source was read"))
     finish(cfg.home / "base", SIZE)
     assert disk.model_bytes(cfg) == SIZE
     assert len(cfg.models) == 7
@@ -66,7 +67,7 @@ def test_a_base_that_is_there_says_how_large_a_model_is(cfg, monkeypatch):
         asked_with(cfg, monkeypatch, need - 1)
 
 
-def test_what_is_finished_needs_no_room(cfg, monkeypatch):
+def test_finished_models_need_no_room(cfg, monkeypatch):
     finish(cfg.home / "base", SIZE)
     for name in cfg.models[:-1]:
         finish(cfg.model(name), SIZE)
@@ -84,7 +85,7 @@ def test_resumable_checkpoints_count_while_there_is_something_to_train(cfg):
     assert disk.checkpoint_bytes(resumable, SIZE) == 3 * SIZE
 
 
-def test_what_an_interrupted_run_has_written_is_not_asked_for_again(cfg):
+def test_bytes_that_an_interrupted_run_has_written_do_not_count_again(cfg):
     begun = artifact.partial_path(cfg.model("math")) / "checkpoint-3"
     begun.mkdir(parents=True)
     (begun / "state.pt").write_bytes(bytes(1000))
@@ -134,7 +135,7 @@ def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
     asked_with(hub, monkeypatch, disk.REST)
 
 
-def test_a_damaged_manifest_of_the_base_is_an_error_that_says_what_to_do(cfg):
+def test_a_damaged_manifest_of_the_base_is_an_error_with_a_remedy(cfg):
     finish(cfg.home / "base", SIZE)
     artifact.manifest_path(cfg.home / "base").write_text('{"key"')
     with pytest.raises(UserError, match=r"base/artifact\.json: damaged, .*; remove it \(rm -r .*/base\) and"):
@@ -195,7 +196,7 @@ def test_a_damaged_record_of_an_earlier_stage_is_one_clear_error(finished, monke
     assert said.endswith("; run `make 02_branch_sft RUN=smol`\n")
 
 
-def test_a_stage_with_a_damaged_manifest_is_not_kept(finished):
+def test_a_stage_with_a_damaged_manifest_is_not_fresh(finished):
     path = finished.home / "rows" / "table.jsonl"
     artifact.make(path, {}, lambda file: jsonl.write(file, [{"n": 1}]) or {}, "do")
     record.write(finished, STAGES[0], {"table": path}, {}, {})
@@ -272,6 +273,45 @@ def test_a_run_killed_when_all_was_done_is_finished(finished, monkeypatch):
     assert [status_of(finished, stage) for stage in STAGES] == ["finished"] * 5
 
 
+# --- what the terminal shows --------------------------------------------------------------------------------
+
+
+def shown(tmp_path, monkeypatch, capsys, is_terminal):
+    """What is printed while a kernel reports two lines and the pictures of a bar, one of them in two writes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+        with run.Terminal(tmp_path / "logs" / "events.txt") as terminal:
+            assert os.environ[progress.EVENTS] == str(terminal.events)
+            progress.say("  one line")
+            bar = progress.Bar("sampling", "answer")
+            bar.update(1, 4)
+            bar.shown = -1e9  # the next picture is due
+            bar.update(3, 4)
+            with terminal.events.open("a", encoding="utf-8") as file:
+                for part in ("  made of ", "two parts\n"):
+                    file.write(part)
+                    file.flush()
+                    time.sleep(0.5)
+    assert progress.EVENTS not in os.environ
+    return capsys.readouterr().out.rpartition("one line")[2]
+
+
+def test_a_terminal_redraws_bars_in_place_and_keeps_lines(tmp_path, monkeypatch, capsys):
+    out = shown(tmp_path, monkeypatch, capsys, is_terminal=True)
+    _, first, second, line = (text.strip() for text in out.split("\r"))
+    assert first.startswith("sampling:  25%")
+    assert second.startswith("sampling:  75%")
+    assert line == "made of two parts"
+    assert out.count("\n") == 2, "lines end, bars do not"
+
+
+def test_a_log_file_gets_lines_and_a_bar_now_and_then(tmp_path, monkeypatch, capsys):
+    out = shown(tmp_path, monkeypatch, capsys, is_terminal=False)
+    assert "\r" not in out
+    assert out.count("sampling") == 1, "one picture in 30 seconds"
+    assert out.endswith("  made of two parts\n")
+
+
 # --- make ---------------------------------------------------------------------------------------------------
 
 
@@ -331,8 +371,8 @@ def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):
     merged = f"{tmp_path}/a b/smol/merged/math-science-code"
     assert f'tinyr1.chat "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
     assert 'tinyr1.chat "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
-    told = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
-    assert f'--model "{merged}"' in told
+    shown = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
+    assert f'--model "{merged}"' in shown
 
 
 def test_make_hands_further_arguments_to_merge_and_evaluate():

@@ -96,7 +96,7 @@ def test_checkpoints_hold_one_copy_of_each_tensor_and_load(smoke):
 
 
 def test_a_finished_run_is_published_without_paths_of_the_machine(smoke):
-    """Before the tests below break the run."""
+    """This test comes before those that break the run."""
     cfg = config.load("smoke")
     command = [sys.executable, "-m", "tinyr1.report.publish", "smoke"]
     result = subprocess.run(command, env=smoke[0], cwd=ROOT, capture_output=True, text=True)
@@ -109,7 +109,7 @@ def test_a_finished_run_is_published_without_paths_of_the_machine(smoke):
             assert str(place).encode() not in path.read_bytes(), path.name
 
 
-def test_the_terminal_tells_what_was_made(smoke):
+def test_the_terminal_names_stages_benchmarks_and_the_report(smoke):
     out = smoke[1].stdout
     for word in (*STAGES, "mini-math", "index.html", "steps, loss"):
         assert word in out

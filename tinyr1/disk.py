@@ -1,4 +1,4 @@
-"""How much disk a run still needs for its checkpoints, asked before its first notebook starts."""
+"""Estimates how much disk a run still needs for its checkpoints, before its first notebook starts."""
 
 import shutil
 
@@ -13,7 +13,7 @@ RESUMABLE = 2 * 8
 
 
 def model_bytes(cfg: Config) -> int | None:
-    """Bytes of one model of the run, by its base checkpoint or by the source of it; None where nothing tells."""
+    """Bytes of one model of the run, by its base checkpoint or the source of that; None where neither is known."""
     for made in (cfg.home / "base", cfg.backbone):
         if artifact.manifest_path(made).is_file():
             return sum(file["bytes"] for file in artifact.manifest(made)["files"].values())

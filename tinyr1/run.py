@@ -13,6 +13,7 @@ enough: it calls a notebook successful whose kernel died or called `sys.exit(0)`
 import argparse
 import fcntl
 import os
+import re
 import signal
 import sys
 import threading
@@ -186,11 +187,12 @@ class Terminal:
         del os.environ[progress.EVENTS]
 
     def _follow(self) -> None:
-        last_bar = 0.0
+        last_bar, unfinished = 0.0, ""
         with self.events.open(encoding="utf-8", newline="") as file:
             while True:
                 stopping = self.stop.is_set()
-                for piece in file.read().splitlines(keepends=True):
+                *pieces, unfinished = re.split(r"(?<=[\r\n])", unfinished + file.read())
+                for piece in pieces:
                     text = piece.rstrip("\r\n")
                     if piece.endswith("\n"):
                         print(f"\r{text:<{progress.WIDTH}}" if self.live else text, flush=True)

@@ -4,12 +4,13 @@ import html
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from report_parts import write_record, write_scores
 from test_pages import LOADED
 
 from tinyr1.core import artifact, config, record
-from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
+from tinyr1.core.config import ROOT, STAGES
 from tinyr1.report import index
 
 
@@ -26,7 +27,7 @@ def states_of(page: str) -> list[str]:
     return [re.search(r'class="status ([\w ]+)">\1<', row_of(page, s))[1] for s in STAGES]
 
 
-def test_the_index_tells_the_state_of_every_stage(cfg):
+def test_the_index_shows_the_state_of_every_stage(cfg):
     write_record(cfg, STAGES[0])
     write_record(cfg, STAGES[1])
     page = index_of(cfg, running=STAGES[3], failures={STAGES[2]: "ValueError: a <b>\nmore"})
@@ -102,7 +103,7 @@ def test_while_a_stage_runs_or_after_it_failed_the_stages_after_it_are_not_finis
     assert states_of(index_of(whole)) == ["finished"] * 5
 
 
-def test_a_stage_whose_inputs_were_made_anew_is_outdated(whole):
+def test_a_stage_whose_inputs_have_changed_is_outdated(whole):
     write_record(whole, STAGES[1], artifacts={"math": {"path": "branches/math", "content": "retrained"}})
     page = index_of(whole)
     assert states_of(page) == ["finished", "finished", "outdated", "outdated", "outdated"]
@@ -130,7 +131,7 @@ def test_a_damaged_record_does_not_keep_the_page_from_being_written(whole):
     assert "its record is damaged" in row_of(page, STAGES[2])
 
 
-def test_the_page_tells_which_stage_it_shows_as_running(whole):
+def test_the_stage_that_the_page_shows_as_running_can_be_read_from_it(whole):
     assert index.shown_as_running(whole) is None
     index_of(whole, running=STAGES[3])
     assert index.shown_as_running(whole) == STAGES[3]
@@ -169,9 +170,8 @@ def test_numbers_of_the_paper_stand_in_a_table_of_their_own(cfg):
 def write_old_scores(cfg, *missing: str) -> None:
     """scores.csv of a version that did not write these columns."""
     write_scores(cfg, ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""))
-    lines = [line.split(",") for line in (cfg.reports / "scores.csv").read_text().splitlines()]
-    kept = [i for i, column in enumerate(SCORE_COLUMNS) if column not in missing]
-    artifact.write_atomic(cfg.reports / "scores.csv", "".join(",".join(line[i] for i in kept) + "\n" for line in lines))
+    table = pd.read_csv(cfg.reports / "scores.csv", dtype=str).drop(columns=list(missing))
+    table.to_csv(cfg.reports / "scores.csv", index=False)
 
 
 def test_old_scores_are_shown_with_the_command_that_makes_them_again(cfg):

@@ -1,13 +1,12 @@
 """Turns an executed notebook into one HTML file that opens offline and needs no other file.
 
-    executed .ipynb -> outputs without paths of this machine -> nbconvert -> images inside the page -> templates/
+    executed .ipynb -> nbconvert -> without paths of this machine -> images inside the page -> templates/
 
 Images and style are inside the page, no script runs, nothing is fetched from a network, and files are named from the
 root of the repository.
 """
 
 import base64
-import copy
 import mimetypes
 import re
 import sys
@@ -35,8 +34,7 @@ DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "im
 
 def render(notebook: Path, out: Path, run: str) -> None:
     """Write an executed notebook, also one that failed, as the HTML page `out` of the run `run`."""
-    nb = without_machine_paths(nbformat.read(notebook, as_version=4))
-    nb = _with_anchor(nb)
+    nb = _with_anchor(nbformat.read(notebook, as_version=4))
     for cell in nb.cells:
         cell.metadata.setdefault("alt", "figure")
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
@@ -46,7 +44,7 @@ def render(notebook: Path, out: Path, run: str) -> None:
     previous, following = _neighbours(notebook.stem)
     page = template("notebook.html.j2").render(
         title=notebook.stem, run=run, previous=previous, following=following,
-        body=_offline(body, notebook.parent),
+        body=_offline(without_paths(body), notebook.parent),
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )  # fmt: skip
     artifact.write_atomic(out, page)
@@ -60,22 +58,6 @@ def failing_cell(notebook: Path) -> str | None:
     """
     failure = _failure(nbformat.read(notebook, as_version=4))
     return failure[1] if failure else None
-
-
-def without_machine_paths(nb: NotebookNode) -> NotebookNode:
-    """A copy of the notebook with `without_paths` applied to every output that is text."""
-    nb = copy.deepcopy(nb)
-    for output in [o for cell in nb.cells for o in cell.get("outputs", [])]:
-        if output.output_type == "stream":
-            output.text = without_paths(output.text)
-        elif output.output_type == "error":
-            output.evalue = without_paths(output.evalue)
-            output.traceback = [without_paths(line) for line in output.traceback]
-        else:
-            for kind, value in output.data.items():
-                if isinstance(value, str) and not kind.startswith("image/"):
-                    output.data[kind] = without_paths(value)
-    return nb
 
 
 def without_paths(text: str, runs: Path | None = None) -> str:
