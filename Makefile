@@ -66,6 +66,7 @@ evaluate: setup
 	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)" $(ARGS)
 
 bench: setup
+	@$(PY) tests/bench/bench_prepare.py
 	@$(PY) tests/bench/bench_train.py
 	@$(PY) tests/bench/bench_merge.py
 	@$(PY) tests/bench/bench_sandbox.py

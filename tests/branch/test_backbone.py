@@ -5,7 +5,6 @@ import http.server
 import pytest
 from checkpoints import Shape, experts
 from huggingface_hub import constants
-from test_run import with_backbone
 
 from tinyr1.branch import backbone
 from tinyr1.core import config
@@ -15,6 +14,11 @@ from tinyr1.core.errors import UserError
 @pytest.fixture
 def cfg(home):
     return config.load("smol")
+
+
+def with_backbone(cfg, **changes):
+    params = cfg.params.model_copy(update={"backbone": cfg.params.backbone.model_copy(update=changes)})
+    return cfg.model_copy(update={"params": params})
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -44,7 +48,7 @@ def hub(serve_hub):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("owner/gated", r"at revision abc is gated and access was refused\. Accept its licence at https://.*/owner/gated while logged"),
+        ("owner/gated", r"at revision abc is gated and access was refused\. Accept its licence at .*/owner/gated"),
         ("owner/absent", r"at revision abc could not be fetched \(RepositoryNotFoundError: .*\); check the name"),
         ("owner/old", r"at revision abc could not be fetched \(RevisionNotFoundError: .*\); check the name"),
         ("owner/broken", r"at revision abc could not be fetched \(LocalEntryNotFoundError: .*\); check the name"),
@@ -54,7 +58,7 @@ def hub(serve_hub):
 def test_a_model_that_the_hub_does_not_give_is_named_with_what_to_do(hub, cfg, model, said):
     cfg = with_backbone(cfg, model=model, revision="abc")
     with pytest.raises(UserError, match=f"^backbone\\.model: {model} {said}"):
-        backbone.prepare(cfg)
+        backbone.prepare_base(cfg)
     assert backbone.weight_bytes(cfg) is None
 
 
@@ -62,7 +66,7 @@ def test_a_hub_out_of_reach_is_named(cfg, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"owner/model at revision None could not be fetched .*check the name"):
-        backbone.prepare(with_backbone(cfg, model="owner/model"))
+        backbone.prepare_base(with_backbone(cfg, model="owner/model"))
 
 
 def test_a_relative_folder_is_in_the_repository(cfg, tmp_path, monkeypatch):
@@ -71,7 +75,7 @@ def test_a_relative_folder_is_in_the_repository(cfg, tmp_path, monkeypatch):
     cfg = with_backbone(cfg, model="models/own", chat_template="r1")
     weights = (tmp_path / "models" / "own" / "model.safetensors").stat().st_size
     assert backbone.weight_bytes(cfg) == weights
-    backbone.prepare(cfg)
+    backbone.prepare_base(cfg)
     assert (backbone.base_path(cfg) / "model.safetensors").stat().st_size == weights
     with pytest.raises(UserError, match=f"backbone.model: {tmp_path}/models/a/b does not exist; give a folder"):
-        backbone.prepare(with_backbone(cfg, model="models/a/b"))
+        backbone.prepare_base(with_backbone(cfg, model="models/a/b"))

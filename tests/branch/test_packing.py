@@ -1,3 +1,5 @@
+"""Packed sequences: which samples share one, what a forward pass is given, and the loss of unpacked training."""
+
 from random import Random
 
 import pytest
@@ -5,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from tinyr1.branch import packing, train
+from tinyr1.branch import attention, packing, train
 from tinyr1.core.prompts import Encoded
+from tinyr1.data.tokens import RowWriter, read_tokens
 
 LENGTHS = [7, 1, 12, 5, 30, 2, 9]
 SAMPLES = [
@@ -78,10 +81,38 @@ def test_a_sample_longer_than_the_sequence_is_refused():
         packing.bins([3, 8], 7)
 
 
+def stored(folder, samples=SAMPLES):
+    """The samples as a folder of rows."""
+    folder.mkdir(exist_ok=True)
+    with RowWriter(folder) as writer:
+        for sample in samples:
+            writer.write({}, sample)
+    return read_tokens(folder)
+
+
+def pack(folder, parts, capacity, seed):
+    """(packed sequences, counts)"""
+    facts = packing.write_layout(folder / "layout.safetensors", parts, capacity, seed)
+    return packing.PackedSequences(folder / "layout.safetensors", parts), facts
+
+
 @pytest.fixture
 def packed(tmp_path):
-    facts = packing.write(tmp_path / "packed.safetensors", SAMPLES, 32, seed=3)
-    return packing.PackedSequences(tmp_path / "packed.safetensors"), facts
+    return pack(tmp_path, [stored(tmp_path / "rows")], 32, seed=3)
+
+
+def test_the_layout_of_a_seed_is_the_one_of_the_committed_reports():
+    """Computed by `packing.layout` of commit bbdee4a: another order of samples would make other checkpoints."""
+    assert packing.layout(LENGTHS, 32, 3) == [[1, 4], [5, 6, 3, 2], [0]]
+    lengths = [Random(i).randint(1, 60) for i in range(40)]
+    assert packing.layout(lengths, 64, 42) == [
+        [7, 1, 17], [15, 14, 8], [6, 18], [5, 16], [27, 39, 31], [38, 36], [0], [2, 28], [33, 25], [19, 13], [29],
+        [37, 4], [20], [22, 32], [26, 21], [35], [34, 11], [12, 9], [23], [30], [24, 3], [10],
+    ]  # fmt: skip
+
+
+def items(data):
+    return [data[i] for i in range(len(data))]
 
 
 def split(item):
@@ -93,7 +124,7 @@ def split(item):
 
 def test_every_sample_comes_back_once_with_its_own_positions_and_labels(packed):
     data, _ = packed
-    found = [sample for i in range(len(data)) for sample in split(data[i])]
+    found = [sample for item in items(data) for sample in split(item)]
     assert sorted(ids for ids, _, _ in found) == sorted(s.ids for s in SAMPLES)
     prompts = {tuple(s.ids): s.n_prompt for s in SAMPLES}
     for ids, labels, positions in found:
@@ -113,12 +144,40 @@ def test_the_counts_of_a_packed_file_are_those_of_its_samples(packed):
 
 
 def test_the_order_of_packed_sequences_follows_the_seed(tmp_path):
+    parts = [stored(tmp_path / "rows")]
+
     def order(seed):
-        packing.write(tmp_path / "x", SAMPLES, 32, seed)
-        return packing.PackedSequences(tmp_path / "x").data["ids"].tolist()
+        data, _ = pack(tmp_path, parts, 32, seed)
+        return [i for item in items(data) for i in item["input_ids"][0].tolist()]
 
     assert order(3) == order(3)
     assert len({tuple(order(seed)) for seed in range(6)}) > 1
+
+
+def test_rows_of_several_folders_and_slices_of_them_are_packed_as_if_they_were_one(tmp_path):
+    samples = [Encoded([Random(i).randrange(60) for _ in range(1 + i % 9)], 1) for i in range(30)]
+    one, other, third = (stored(tmp_path / name, samples[i : i + 10]) for name, i in (("a", 0), ("b", 10), ("c", 20)))
+    parts = [one.part(slice(4, None)), other.part(slice(0, 0)), other.part(slice(None, 3)), third]
+    expected = [*samples[4:10], *samples[10:13], *samples[20:]]
+    data, facts = pack(tmp_path, parts, 16, seed=1)
+    (tmp_path / "all").mkdir()
+    whole, counts = pack(tmp_path / "all", [stored(tmp_path / "all" / "rows", expected)], 16, seed=1)
+    assert facts == counts
+    assert facts["samples"] == len(expected)
+    assert data.tokens == whole.tokens == facts["tokens"] == sum(len(s.ids) for s in expected)
+    assert len(data) == len(whole)
+    for item, same in zip(items(data), items(whole), strict=True):
+        assert item.keys() == same.keys()
+        assert all(torch.equal(item[name], same[name]) for name in item)
+
+
+def test_the_arguments_of_a_forward_pass_have_the_documented_shapes_and_types(packed):
+    item = packed[0][0]
+    n = item["input_ids"].shape[1]
+    assert {name: (t.dtype, tuple(t.shape)) for name, t in item.items()} == {
+        "input_ids": (torch.int64, (1, n)), "labels": (torch.int64, (1, n)), "position_ids": (torch.int64, (1, n)),
+        "cu_seq_lens": (torch.int32, (len(split(item)) + 1,)),
+    }  # fmt: skip
 
 
 def test_targets_are_the_next_tokens():
@@ -128,17 +187,17 @@ def test_targets_are_the_next_tokens():
     assert targets.tolist() == [5, 6, 7]
 
 
-@pytest.mark.parametrize("limit", [packing.PADDED_LIMIT, 0], ids=["padded", "one by one"])
+@pytest.mark.parametrize("limit", [attention.PADDED_LIMIT, 0], ids=["padded", "one by one"])
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
 def test_packed_attention_is_the_causal_attention_of_each_sample(monkeypatch, limit, kv_heads):
-    monkeypatch.setattr(packing, "PADDED_LIMIT", limit)
+    monkeypatch.setattr(attention, "PADDED_LIMIT", limit)
     generator = torch.Generator().manual_seed(1)
     tokens, heads, dim = sum(LENGTHS), 6, 8
     query, key, value = (
         torch.randn(1, n, tokens, dim, generator=generator) for n in (heads, kv_heads, kv_heads)
     )
     ends = torch.tensor([0, *LENGTHS]).cumsum(0).int()
-    out, _ = packing.packed_attention(
+    out, _ = attention.packed_attention(
         torch.nn.Identity(), query, key, value, None, 0.3, cu_seq_lens_q=ends, max_length_q=max(LENGTHS)
     )
     assert out.shape == (1, tokens, heads, dim)
@@ -150,23 +209,22 @@ def test_packed_attention_is_the_causal_attention_of_each_sample(monkeypatch, li
         torch.testing.assert_close(out[0, start:end].transpose(0, 1), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("limit", [packing.PADDED_LIMIT, 0], ids=["padded", "one by one"])
+@pytest.mark.parametrize("limit", [attention.PADDED_LIMIT, 0], ids=["padded", "one by one"])
 @pytest.mark.parametrize("chunk", [train.LOSS_CHUNK, 5], ids=["whole loss", "chunked loss"])
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
     tmp_path, monkeypatch, name, chunk, limit
 ):
-    monkeypatch.setattr(packing, "PADDED_LIMIT", limit)
+    monkeypatch.setattr(attention, "PADDED_LIMIT", limit)
     monkeypatch.setattr(train, "LOSS_CHUNK", chunk)
     plain = make_model(name, "sdpa")
     expected = unpacked_loss(plain, SAMPLES)
     expected.backward()
 
-    packing.write(tmp_path / "packed", SAMPLES, sum(LENGTHS), seed=0)  # all in one sequence
-    data = packing.PackedSequences(tmp_path / "packed")
+    data, _ = pack(tmp_path, [stored(tmp_path / "rows")], sum(LENGTHS), seed=0)  # all in one sequence
     assert len(data) == 1
     item = data[0]
-    model = train.PackedCausalLM(make_model(name, packing.ATTENTION))
+    model = train.PackedCausalLM(make_model(name, attention.ATTENTION))
     loss = model(**item)
     loss.backward()
 
@@ -182,11 +240,10 @@ def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
 
 def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):
     """What the comparison above would miss if samples agreed by chance: without resets the loss differs."""
-    packing.write(tmp_path / "packed", SAMPLES, sum(LENGTHS), seed=0)
-    data = packing.PackedSequences(tmp_path / "packed")
+    data, _ = pack(tmp_path, [stored(tmp_path / "rows")], sum(LENGTHS), seed=0)
     assert len(data) == 1
     item = data[0]
-    model = train.PackedCausalLM(make_model("llama", packing.ATTENTION))
+    model = train.PackedCausalLM(make_model("llama", attention.ATTENTION))
     tokens = item["input_ids"].shape[1]
     leaky = item | {"cu_seq_lens": torch.tensor([0, tokens], dtype=torch.int32)}
     with torch.no_grad():

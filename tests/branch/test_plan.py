@@ -1,25 +1,42 @@
 """A job is checked before any is trained; a branch is finished only when its training said so."""
 
-import pytest
-from test_config import change
-from test_notebooks import code_cells
+import functools
+import json
+from pathlib import Path
 
-from tinyr1.branch import plan
-from tinyr1.core import config, jsonl, launch, machine, record
+import nbformat
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tinyr1.branch import packing, plan, stage
+from tinyr1.core import artifact, config, jsonl, launch, machine, record
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
+from tinyr1.core.prompts import Encoded
+from tinyr1.data import tokens
+from tinyr1.data.tokens import RowWriter
 
 ROW = {"domain": "math", "question": "1 + 1?", "thinking": "2", "response": "2", "n_tokens": 9}
+
+
+def put_rows(folder, count, ids=(5, 6, 7, 2)):
+    """Rows of four tokens, two of them prompt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with RowWriter(folder) as writer:
+        for _ in range(count):
+            writer.write(ROW, Encoded(list(ids), 2))
 
 
 @pytest.fixture
 def cfg(home):
     """A run with twelve curated rows of each domain."""
     cfg = config.load("smol")
-    distill = cfg.params.backbone.distill.model_copy(update={"rows": dict.fromkeys(config.DOMAINS, 2)})
+    distill = cfg.params.backbone.distill.model_copy(update={"rows": dict.fromkeys(cfg.domains, 2)})
     cfg = changed(cfg, backbone={"distill": distill})
-    for domain in config.DOMAINS:
-        jsonl.write(cfg.rows(domain), [ROW] * 12)
+    for domain in cfg.domains:
+        put_rows(cfg.rows(domain), 12)
     return cfg
 
 
@@ -37,25 +54,70 @@ def all_jobs(cfg):
     return [plan.distill_job(cfg, cfg.home / "base"), *plan.jobs(cfg)]
 
 
-def test_every_job_that_cannot_run_is_told_at_once_by_its_place_in_the_params_file(cfg):
-    plan.check(cfg, all_jobs(cfg))
+def with_batches(cfg, **sizes):
+    """The run with other batch sizes of its experts."""
+    domains = {
+        name: block.model_copy(update={"sft": with_batch(block.sft, sizes.get(name, block.sft.batch_size))})
+        for name, block in cfg.params.domains.items()
+    }
+    return cfg.model_copy(update={"params": cfg.params.model_copy(update={"domains": domains})})
+
+
+def test_every_job_that_cannot_run_is_named_at_once_by_its_place_in_the_params_file(cfg):
+    plan.check_jobs(cfg, all_jobs(cfg))
     assert list(plan.plan_table(cfg, all_jobs(cfg)).index) == ["backbone", *cfg.branches]
     p = cfg.params
     distill = p.backbone.distill.model_copy(update={"sft": with_batch(p.backbone.distill.sft, 3)})
-    sizes = {"math": 4, "science": 2, "code": 5, "mixture": 2}
-    branches = {name: with_batch(getattr(p.branch, name), size) for name, size in sizes.items()}
-    cfg = changed(cfg, trainer={"processes_per_node": 2}, backbone={"distill": distill}, branch=branches)
-    jsonl.write(cfg.rows("science"), [ROW] * 2)  # all of them for the distillation
+    cfg = changed(cfg, trainer={"processes_per_node": 2}, backbone={"distill": distill})
+    cfg = with_batches(cfg, math=4, science=2, code=5)
+    params = cfg.params.model_copy(update={"mixture": with_batch(p.mixture, 2)})
+    cfg = cfg.model_copy(update={"params": params})
+    put_rows(cfg.rows("science"), 2)  # all of them for the distillation
     with pytest.raises(UserError) as error:
-        plan.check(cfg, all_jobs(cfg))
+        plan.check_jobs(cfg, all_jobs(cfg))
     rule = "packed sequences cannot be shared by 2 ranks; use a multiple of 2"
     assert str(error.value).splitlines() == [
         f"backbone.distill.sft.batch_size: 3 {rule}",
-        "science: no rows to train on are left after curation; see sources and curate.limit",
-        f"branch.code.batch_size: 5 {rule}",
+        "science: no rows to train on are left after curation; see sources and limit",
+        f"domains.code.sft.batch_size: 5 {rule}",
     ]
-    with pytest.raises(UserError, match=r"^branch\.code\.batch_size: 5 packed"):
-        plan.train(cfg, all_jobs(cfg)[3], has_gpu=False)
+    with pytest.raises(UserError, match=r"^domains\.code\.sft\.batch_size: 5 packed"):
+        stage.train_job(cfg, all_jobs(cfg)[3], has_gpu=False)
+
+
+def test_the_distillation_takes_the_first_rows_of_each_domain_and_the_branches_the_others(cfg):
+    put_rows(cfg.rows("code"), 5)
+    counts = {job.name: [len(part) for part in job.tokens()] for job in all_jobs(cfg)}
+    assert counts == {"backbone": [2, 2, 2], "math": [10], "science": [10], "code": [3], "mixture": [10, 10, 3]}
+    assert [job.start.name for job in all_jobs(cfg)] == ["base", *["backbone"] * 4]
+
+
+def test_a_run_without_distillation_or_mixture_has_its_experts_only(cfg):
+    params = cfg.params.model_copy(update={"mixture": None})
+    cfg = changed(cfg.model_copy(update={"params": params}), backbone={"distill": None})
+    assert plan.distill_job(cfg, cfg.home / "base") is None
+    assert {job.name: [len(part) for part in job.tokens()] for job in plan.jobs(cfg)} == dict.fromkeys(
+        ("math", "science", "code"), [12]
+    )
+
+
+def test_the_plan_counts_rows_tokens_sequences_and_steps(cfg):
+    cfg = changed(cfg, trainer={"sequence_length": 8})
+    table = plan.plan_table(cfg, all_jobs(cfg))
+    assert table.loc["math", ["rows", "tokens", "packed sequences", "epochs", "batch", "steps"]].tolist() == [
+        10, 40, 5, 1, 1, 5,
+    ]  # fmt: skip
+    assert table.loc["mixture", ["rows", "packed sequences"]].tolist() == [30, 15]
+
+
+def test_a_checkpoint_depends_on_its_rows_start_and_schedule_and_not_on_how_often_it_is_saved(cfg, monkeypatch):
+    monkeypatch.setattr(artifact, "check", lambda path, remedy: {"content": path.name})
+    job = plan.jobs(cfg)[0]
+    first = plan.job_inputs(cfg, job)
+    assert first["rows"] == [["math", 2, None]]
+    assert first == plan.job_inputs(changed(cfg, trainer={"save_steps": 3}), job)
+    assert first != plan.job_inputs(changed(cfg, trainer={"weight_decay": 0.5}), job)
+    assert first != plan.job_inputs(with_batches(cfg, math=2), plan.jobs(with_batches(cfg, math=2))[0])
 
 
 @pytest.mark.parametrize("text", [None, "", "# node1 slots=8\n\n"])
@@ -64,7 +126,7 @@ def test_a_hostfile_without_nodes_is_refused(cfg, tmp_path, text):
         (tmp_path / "hosts").write_text(text)
     cfg = changed(cfg, trainer={"hostfile": str(tmp_path / "hosts")})
     with pytest.raises(UserError, match=r"trainer\.hostfile: .*hosts does not exist or names no node; write"):
-        plan.check(cfg, all_jobs(cfg))
+        plan.check_jobs(cfg, all_jobs(cfg))
 
 
 def test_a_relative_hostfile_is_in_the_repository(cfg, tmp_path, monkeypatch):
@@ -73,12 +135,13 @@ def test_a_relative_hostfile_is_in_the_repository(cfg, tmp_path, monkeypatch):
     (tmp_path / "repository" / "hosts").write_text("node1 slots=2\nnode2 slots=2\n")
     cfg = changed(cfg, trainer={"hostfile": "hosts", "processes_per_node": 2})
     assert plan.world_size(cfg) == 4
-    words, _ = plan.command(cfg, tmp_path / "plan.json", has_gpu=True)
+    words, _ = plan.training_command(cfg, tmp_path / "plan.json", has_gpu=True)
     assert words[words.index("--hostfile") + 1] == str(tmp_path / "repository" / "hosts")
 
 
 def cells():
-    return [cell.source for cell in code_cells(ROOT / "notebooks" / "02_branch_sft.ipynb")]
+    book = nbformat.read(ROOT / "notebooks" / "02_branch_sft.ipynb", as_version=4)
+    return [cell.source for cell in book.cells if cell.cell_type == "code"]
 
 
 BAD_RECIPE = {"method": "ties", "base": "backbone", "models": [{"model": "math", "density": 0.5}, {"model": "code"}]}
@@ -87,20 +150,22 @@ BAD_RECIPE = {"method": "ties", "base": "backbone", "models": [{"model": "math",
 @pytest.mark.parametrize(
     ("path", "value", "complaint"),
     [
-        ("branch.code.batch_size", 3, "branch.code.batch_size: 3 packed sequences cannot be shared"),
-        ("merge.models.some", BAD_RECIPE, "merge.models.some: ties: models: density is given for some models only"),
+        ("domains.code.sft.batch_size", 3, r"domains\.code\.sft\.batch_size: 3 packed sequences cannot be shared"),
+        ("merge.models.0.recipe", BAD_RECIPE, "ties: models: density is given for some models only"),
     ],
 )
 def test_the_notebook_refuses_what_cannot_be_trained_or_merged_before_it_trains(
     home, params_text, monkeypatch, path, value, complaint
 ):
     text = params_text.replace("processes_per_node: 1", "processes_per_node: 2")
-    text = change(text.replace("batch_size: 1", "batch_size: 2"), path, value)
-    (home / "params" / "mine.yaml").write_text(text)
-    for domain in config.DOMAINS:
-        jsonl.write(config.load("mine").rows(domain), [ROW] * 200)
+    data = yaml.safe_load(text.replace("batch_size: 1", "batch_size: 2"))
+    *above, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    functools.reduce(lambda block, key: block[key], above, data)[last] = value
+    (home / "params" / "mine.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    for domain in ("math", "science", "code"):
+        put_rows(home / "runs" / "mine" / "rows" / domain, 200)
     monkeypatch.setattr(record, "require", lambda cfg, stage: {"facts": {"tokens": {}}})
-    monkeypatch.setattr(plan, "train", lambda *_: pytest.fail("a model was trained first"))
+    monkeypatch.setattr(stage, "train_job", lambda *_: pytest.fail("a model was trained first"))
     program = "\n".join(cells()).replace('run = "smol"', 'run = "mine"')
     with pytest.raises(UserError, match=complaint):
         exec(program, {})
@@ -111,36 +176,107 @@ def test_the_notebook_trains_on_a_gpu_only_where_the_installed_torch_can_use_it(
     seen = []
     monkeypatch.setattr(machine, "describe", lambda: {"gpus": ["NVIDIA H100"]})
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
-    monkeypatch.setattr(plan, "train", lambda cfg, job, has_gpu: seen.append(has_gpu))
-    monkeypatch.setattr(plan, "facts_table", lambda trained: None)
-    exec(cell, {"cfg": cfg, "branch": plan, "machine": machine, "first": all_jobs(cfg)[0], "watch": record.Stopwatch()})
+    monkeypatch.setattr(stage, "train_job", lambda cfg, job, has_gpu: seen.append(has_gpu))
+    monkeypatch.setattr(stage, "facts_table", lambda trained: None)
+    names = {"cfg": cfg, "plan": plan, "stage": stage, "machine": machine, "watch": record.Stopwatch()}
+    exec(cell, names | {"first": all_jobs(cfg)[0]})
     assert seen == [False]
 
 
 def test_the_notebook_prints_a_command_that_can_be_pasted(cfg, capsys):
-    (cell,) = [cell for cell in cells() if "branch.command(" in cell]
-    exec(cell, {"cfg": cfg, "branch": plan, "launch": launch, "has_gpu": False})
+    (cell,) = [cell for cell in cells() if "plan.training_command(" in cell]
+    exec(cell, {"cfg": cfg, "plan": plan, "launch": launch, "has_gpu": False, "jobs": plan.jobs(cfg)})
     printed = capsys.readouterr().out
     assert printed.startswith("DS_ACCELERATOR=cpu ")
-    assert printed.rstrip().endswith("--module tinyr1.branch.train " + str(cfg.home / "branches/math.partial.work/plan.json"))
+    file = cfg.home / "branches" / "math.partial.work" / "plan.json"
+    assert printed.rstrip().endswith(f"--module tinyr1.branch.train {file}")
 
 
-def test_a_launcher_that_ends_well_after_its_process_was_killed_makes_no_branch(tmp_path, monkeypatch):
-    """DeepSpeed's launcher returns 0 when a signal has ended the process below it; the log is there, no model is."""
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """(run smoke, a job with one row, whose start and rows count as checked)"""
     monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
     cfg = config.load("smoke")
-    job = plan.Job("math", tmp_path / "start", (tmp_path / "rows.jsonl",), cfg.params.branch.math, (0,))
-    jsonl.write(tmp_path / "rows.jsonl", [ROW])
-    monkeypatch.setattr(plan, "inputs", lambda cfg, job: {"start": "x"})
-    monkeypatch.setattr(plan.packing, "write", lambda *a: {})
-    monkeypatch.setattr(plan.prompts, "encode", lambda tokenizer, row: row)
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda path: None)
+    put_rows(tmp_path / "rows", 1)
+    monkeypatch.setattr(plan, "job_inputs", lambda cfg, job: {"start": "x"})
+    rows = ((tmp_path / "rows", slice(0, None)),)
+    return cfg, plan.Job("math", tmp_path / "start", rows, cfg.params.domains["math"].sft, "domains.math.sft")
 
-    def killed(words, environment, log, title, poll, unit):
-        line = {"step": 1, "of": 2, "loss": 1.0, "tokens": 5, "seconds": 1.0}
-        jsonl.write(cfg.home / "branches" / "math.partial" / plan.KEPT_FROM_TRAINING, [line])
 
-    monkeypatch.setattr(launch, "follow", killed)
+def log_of(cfg, steps=2):
+    lines = [{"step": i + 1, "of": 2, "loss": 1.0 - i / 4, "tokens": 5, "seconds": 2.0} for i in range(steps)]
+    jsonl.write(cfg.home / "branches" / "math.partial" / stage.KEPT_FROM_TRAINING, lines)
+
+
+def test_a_launcher_that_ends_well_after_its_process_was_killed_makes_no_branch(job, monkeypatch):
+    """DeepSpeed's launcher returns 0 when a signal has ended the process below it; the log is there, no model is."""
+    cfg, job = job
+    monkeypatch.setattr(launch, "follow", lambda *_: log_of(cfg, steps=1))
     with pytest.raises(UserError, match="training ended before its model was saved"):
-        plan.train(cfg, job, has_gpu=False)
+        stage.train_job(cfg, job, has_gpu=False)
     assert not cfg.model("math").exists()
+
+
+def test_a_finished_training_leaves_its_model_and_log_and_is_not_repeated(job, monkeypatch, capsys):
+    cfg, job = job
+    seen = []
+
+    def trained(words, environment, log, title, poll, unit):
+        settings = json.loads(Path(words[-1]).read_text())
+        seen.append((settings, load_file(settings["layout"]), poll))
+        (Path(settings["out"]) / "checkpoint-1").mkdir()
+        log_of(cfg)
+        Path(settings["finished"]).touch()
+        assert poll() == (2, 2, "loss 0.750, 2 tokens/s")
+
+    monkeypatch.setattr(launch, "follow", trained)
+    facts = stage.train_job(cfg, job, has_gpu=False)
+    (settings, layout, poll) = seen.pop()
+    assert settings["tokens"] == [{"folder": str(job.rows[0][0]), "rows": [0, None]}]
+    assert {name: t.tolist() for name, t in layout.items()} == {"order": [0], "sequences": [0, 1]}
+    assert (facts["first_loss"], facts["last_loss"], facts["tokens_per_s"]) == (1.0, 0.75, 2.5)
+    assert (facts["samples"], facts["planned_samples"], facts["target_tokens"], facts["trained_now"]) == (1, 1, 2, True)
+    assert sorted(p.name for p in cfg.model("math").iterdir()) == [artifact.MANIFEST, stage.KEPT_FROM_TRAINING]
+    assert not (cfg.home / "branches" / "math.partial.work").exists()
+    assert poll() is None, "the log has moved to the finished branch"
+    assert stage.train_job(cfg, job, has_gpu=False) == facts | {"trained_now": False}
+    assert not seen
+    assert "kept" in capsys.readouterr().out
+    log = stage.log_table(cfg, ["math"])
+    assert log[["model", "step", "loss"]].values.tolist() == [["math", 1, 1.0], ["math", 2, 0.75]]
+    assert stage.facts_table([facts]).loc["math", "steps"] == 2
+
+
+def test_the_bar_does_not_read_a_line_that_is_being_written(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert stage.training_progress(log) is None
+    log.write_text('{"step": 1, "of"')
+    assert stage.training_progress(log) is None
+    log.write_text('{"step": 1, "of": 4, "loss": 2.0, "tokens": 30, "seconds": 3.0}\n{"step": 2')
+    assert stage.training_progress(log) == (1, 4, "loss 2.000, 10 tokens/s")
+
+
+class Decoder:
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
+def test_an_example_shows_which_tokens_carry_loss(cfg):
+    assert stage.masked_example(Decoder(), plan.jobs(cfg)[0]) == "--- no loss ---\n5 6\n--- loss ---\n7 2"
+
+
+def test_the_tokens_that_end_the_rows_are_found_in_every_job(cfg):
+    put_rows(cfg.rows("science"), 12, ids=(5, 6, 7, 9))
+    assert stage.final_tokens(plan.jobs(cfg)[:1]) == {2}
+    assert stage.final_tokens(plan.jobs(cfg)) == {2, 9}
+
+
+def test_a_plan_that_is_trained_reads_the_rows_that_were_planned(cfg, tmp_path):
+    """The process that trains gets folders and bounds of slices as JSON."""
+    job = plan.jobs(cfg)[3]
+    packing.write_layout(tmp_path / "layout", job.tokens(), 8, 0)
+    bounds = json.loads(json.dumps([[str(path), rows.start, rows.stop] for path, rows in job.rows]))
+    parts = [tokens.read_tokens(Path(path)).part(slice(first, last)) for path, first, last in bounds]
+    data, same = (packing.PackedSequences(tmp_path / "layout", rows) for rows in (parts, job.tokens()))
+    assert len(data) == 15
+    assert all(torch.equal(data[i]["input_ids"], same[i]["input_ids"]) for i in range(len(data)))

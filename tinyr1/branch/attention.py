@@ -1,48 +1,51 @@
-"""Attention over a packed sequence: causal, and inside each sample only.
+r"""Attention over a packed sequence: causal, and inside each sample only.
 
-    tokens   a a a b b c c c c          a sample attends to itself, and to what comes before in it;
-    allowed  \\     \\   \\                the (tokens x tokens) mask that says so is never built
+    tokens    a a a b b c c c        a sample attends to itself and to nothing before it
+              \\    \\  \\            one triangle a sample: the (tokens x tokens) mask is never built
 
-The released code lets samples attend to each other for math (docs/fidelity.md §2.5); here packing gives the loss of
-unpacked training.
+The released code lets samples see each other for math (docs/fidelity.md §2.5, C31). Here packing has the loss and the
+gradients of unpacked training, which tests/branch/test_packing.py asserts.
 """
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-ATTENTION = "tinyr1_packed"
+ATTENTION = "tinyr1_packed"  # under this name transformers finds packed_attention
 PADDED_LIMIT = 1024  # tokens; above it padded scores would take more memory than they save time
 
 
 def packed_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,  # (1, heads, tokens, head_dim)
-    key: torch.Tensor,  # (1, kv_heads, tokens, head_dim)
+    query: torch.Tensor,
+    key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: None,
     scaling: float,
     dropout: float = 0.0,
-    cu_seq_lens_q: torch.Tensor | None = None,  # (samples + 1,) int32
-    max_length_q: int | None = None,
+    *,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each sample only; never builds the (tokens × tokens) mask.
+    """(attention output (1, tokens, heads, head_dim), None), with the signature that transformers asks for.
 
-    On a GPU this is PyTorch's variable-length flash attention; on a CPU one small call for each sample, which
-    costs the sum of the squared sample lengths instead of the square of their sum.
+    query: (1, heads, tokens, head_dim); key and value: (1, kv_heads, tokens, head_dim); cu_seq_lens_q: int32 (samples +
+    1,), the first token of each sample and the number of all; max_length_q: tokens of the longest sample.
     """
     if query.is_cuda:
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, head_dim)
-        groups = q.shape[1] // k.shape[1]
+        groups = q.shape[1] // k.shape[1]  # varlen_attn wants a key head for each query head
         k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
         out = varlen_attn(
             q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
             scale=scaling, window_size=(-1, 0),
         )  # fmt: skip
+        assert isinstance(out, torch.Tensor)  # more than the output comes with return_aux only
         return out[None], None
+    # On a CPU the cost is that of the squared sample lengths, not of their squared sum.
     lengths = cu_seq_lens_q.diff().tolist()
     if max_length_q <= PADDED_LIMIT:
         out = _padded_attention(query, key, value, lengths, scaling)
@@ -59,10 +62,8 @@ def _causal_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: flo
 def _padded_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float
 ) -> torch.Tensor:
-    """Attention over samples padded to the longest, as three batched products.
-
-    On a CPU the backward pass of the fused kernel takes three times as long for samples of this size.
-    """
+    """Attention over samples that are padded to the longest, as two batched products around a softmax."""
+    # On a CPU the backward pass of the fused kernel takes three times as long for samples of this size.
     heads, kv_heads, longest = query.shape[1], key.shape[1], max(lengths)
     # (1, heads, tokens, dim) -> (samples, heads, longest, dim)
     q, k, v = (
@@ -80,6 +81,7 @@ def _padded_attention(
         k.view(n * kv_heads, longest, dim).transpose(1, 2), alpha=scaling,
     )  # fmt: skip
     out = torch.bmm(scores.softmax(-1), v.view(n * kv_heads, longest, dim)).view(n, heads, longest, dim)
+    # What the padding computed is cut off here, so no gradient passes through it.
     return torch.cat([o[:, :length] for o, length in zip(out, lengths, strict=True)], dim=1)[None]
 
 

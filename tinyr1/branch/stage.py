@@ -1,4 +1,7 @@
-"""Stage 02: jobs to checkpoints, each trained by DeepSpeed in a process of its own, and tables of what training did."""
+"""Turns jobs into checkpoints, each trained by DeepSpeed in a process of its own; tables of what the trainings did.
+
+    Job --train_job--> layout, plan.json --deepspeed--> tinyr1.branch.train --> checkpoint, log.jsonl --> tables
+"""
 
 import json
 import shutil
@@ -17,12 +20,16 @@ from tinyr1.core.progress import say
 KEPT_FROM_TRAINING = "log.jsonl"
 
 
-def train(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
-    """The finished checkpoint of a job: kept if it is there and was made from the same inputs, else trained."""
-    plan.check(cfg, [job])
+def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
+    """Trains a job, unless its checkpoint was made from the same inputs before; returns counts, losses and speed.
+
+    A training that was killed goes on from its last checkpoint, where trainer.save_steps asks for checkpoints.
+    UserError when the job cannot run, or its training fails or ends early.
+    """
+    plan.check_jobs(cfg, [job])
 
     def build(folder: Path) -> dict:
-        work = folder.with_name(f"{folder.name}.work")
+        work = folder.with_name(f"{folder.name}.work")  # beside the checkpoint, of which it is no part
         work.mkdir(exist_ok=True)
         parts, layout = job.tokens(), work / "layout.safetensors"
         packed = packing.write_layout(layout, parts, cfg.params.trainer.sequence_length, cfg.params.seed)
@@ -33,9 +40,9 @@ def train(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
             "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
         artifact.write_atomic(work / "plan.json", json.dumps(settings, indent=1))
-        words, environment = plan.command(cfg, work / "plan.json", has_gpu)
+        words, environment = plan.training_command(cfg, work / "plan.json", has_gpu)
         log = cfg.home / "logs" / f"train-{job.name}.log"
-        launch.follow(words, environment, log, job.name, lambda: progress(folder / KEPT_FROM_TRAINING), "step")
+        launch.follow(words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step")
         # The launcher ends with exit status 0 when a signal has ended the process that it started.
         if not (work / "finished").exists():
             raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
@@ -51,7 +58,7 @@ def train(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
 
     remedy = cfg.remedy("02_branch_sft")
     out = cfg.model(job.name)
-    manifest, built = artifact.make(out, plan.inputs(cfg, job), build, remedy)
+    manifest, built = artifact.make(out, plan.job_inputs(cfg, job), build, remedy)
     facts = manifest["facts"]
     state = f"trained at {facts['tokens_per_s']:.0f} tokens/s" if built else "kept"
     say(f"  {job.name:9s} {facts['steps']:4d} steps, loss {facts['first_loss']:.3f} -> "
@@ -60,27 +67,27 @@ def train(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
 
 
 def facts_table(trained: list[dict]) -> pd.DataFrame:
-    """What training did, one row a model: samples, tokens, steps, losses (nats/token), tokens/s."""
+    """One line for each training: samples, tokens, fill, steps, losses (nats/token), tokens/s."""
     columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
     return pd.DataFrame(trained)[columns].set_index("model").round(3)
 
 
 def masked_example(tokenizer: PreTrainedTokenizerBase, job: plan.Job) -> str:
-    """A job's first row as the network sees it: prompt without loss, then what it learns to write, EOS included."""
+    """A job's first row as the network sees it: the prompt without loss, then the text that it learns to write."""
     sample = job.tokens()[0].row(0)
     prompt, target = (tokenizer.decode(ids) for ids in (sample.ids[: sample.n_prompt], sample.ids[sample.n_prompt :]))
     return f"--- no loss ---\n{prompt}\n--- loss ---\n{target}"
 
 
 def final_tokens(planned: list[plan.Job]) -> set[int]:
-    """The token ids with which the rows of some jobs end; a model whose end token is not among them never stops."""
+    """The ids of the tokens that end the rows of some jobs; a model that never sees its end token there never stops."""
     return {int(i) for job in planned for part in job.tokens() for i in np.unique(part.last_ids)}
 
 
-def progress(log: Path) -> tuple[int, int, str] | None:
-    """(step, of, text) from the training log."""
+def training_progress(log: Path) -> tuple[int, int, str] | None:
+    """(step, all steps, text for the bar) from the log of a training; None before its first step."""
     text = log.read_text(encoding="utf-8") if log.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may be on its way
+    lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may not be written to its end
     if not lines:
         return None
     last = json.loads(lines[-1])
@@ -88,7 +95,7 @@ def progress(log: Path) -> tuple[int, int, str] | None:
 
 
 def log_table(cfg: Config, names: list[str]) -> pd.DataFrame:
-    """Every optimizer step of the named models: model, step, loss (nats/token), learning_rate, tokens, seconds."""
+    """One line for each optimizer step of the named models, with the columns of train.StepLog and `model`."""
     frames = [
         pd.DataFrame(jsonl.read(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
     ]

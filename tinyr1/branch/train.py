@@ -1,11 +1,14 @@
-"""Supervised fine-tuning of one model: the process that DeepSpeed starts.
+"""Supervised fine-tuning of one model: the process that DeepSpeed starts, once for each rank.
 
     deepspeed --module tinyr1.branch.train plan.json
 
-The plan (written by `tinyr1.branch.plan`) names the model, the rows and how they are packed, the output folder and all
-settings.
-Hugging Face `Trainer` with DeepSpeed: bf16 weights with fp32 master copies, loss on the responses only, every
-optimizer step logged to `log.jsonl`. With `save_steps` set, a killed run continues from its last checkpoint.
+    plan.json (written by tinyr1.branch.stage) --> settings, start checkpoint
+    layout + tokens --PackedSequences--> one packed sequence --PackedCausalLM--> summed loss of its target tokens
+                 --PackedTrainer--> mean over the target tokens of the step --DeepSpeed--> weights
+    every optimizer step --StepLog--> log.jsonl                    at the end --> checkpoint, then the file `finished`
+
+Hugging Face's Trainer drives DeepSpeed: bf16 weights with fp32 master copies, loss on the responses only. With
+`save_steps`, a killed training goes on from its last checkpoint. Sources of the settings: docs/fidelity.md §2.
 """
 
 import argparse
@@ -14,27 +17,37 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any, cast
 
 from tinyr1.core import jsonl, launch
 
+# These imports take seconds, and searching them for garbage a third of that time.
 with launch.lasting_imports():
     import deepspeed.ops
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
     from torch.utils.checkpoint import checkpoint
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
     from tinyr1.branch.attention import ATTENTION
     from tinyr1.branch.packing import PackedSequences, shifted_targets
     from tinyr1.data.tokens import read_tokens
 
-LOSS_CHUNK = 4096  # target tokens whose logits exist at one time
-CHECKPOINT_DONE = "tinyr1_complete"
+LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
+CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to its end
 
 
 def deepspeed_config(zero_stage: int) -> dict:
-    """The released ZeRO configuration (docs/fidelity.md §2.2) for any stage; `auto` values come from the Trainer."""
+    """DeepSpeed's configuration, the released one for stage 3 (docs/fidelity.md §2.2); the Trainer fills in `auto`."""
     zero: dict[str, object] = {"stage": zero_stage}
     if zero_stage:
         zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
@@ -59,28 +72,33 @@ def deepspeed_config(zero_stage: int) -> dict:
     }
 
 
-def target_loss(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Summed cross-entropy of `targets` (n,) under the output head applied to `hidden` (n, width), in nats.
+def target_loss(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in nats, summed over `targets` (n,) int64, of the output head on `hidden` (n, width)."""
 
-    Only supervised positions reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time:
-    a 16,384-token sequence over 152,064 entries would need 10 GB for its fp32 logits alone.
-    """
-
+    # Only positions with loss reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time: a
+    # sequence of 16,384 tokens over 152,064 entries would need 10 GB for its fp32 logits alone. The chunks compute
+    # their logits again in the backward pass.
     def chunk_loss(h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(model.get_output_embeddings()(h).float(), y, reduction="sum")
+        return F.cross_entropy(head(h).float(), y, reduction="sum")
 
+    head = model.get_output_embeddings()
     if len(targets) <= LOSS_CHUNK:
         return chunk_loss(hidden, targets)
     pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
-    return sum(checkpoint(chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
+    losses = (checkpoint(chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
+    return sum(losses, torch.zeros((), device=hidden.device))
 
 
 class PackedCausalLM(torch.nn.Module):
-    """A causal LM whose forward pass takes one packed sequence and returns the summed target loss."""
+    """A causal LM whose forward pass takes one packed sequence and returns its summed target loss, in nats.
 
-    accepts_loss_kwargs = True  # tells the Trainer to count the target tokens of the whole step
+    The arguments of the forward pass are those that `tinyr1.branch.packing.PackedSequences` gives.
+    """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    # The Trainer then counts the target tokens of the whole step, over all ranks and accumulated sequences.
+    accepts_loss_kwargs = True
+
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
         self.config = model.config
@@ -93,6 +111,8 @@ class PackedCausalLM(torch.nn.Module):
         cu_seq_lens: torch.Tensor,
     ) -> torch.Tensor:
         longest = int(cu_seq_lens.diff().max())
+        # The decoder without its head: target_loss applies the head, where there is loss. What transformers does not
+        # know itself it hands on to the attention function.
         hidden = self.model.get_decoder()(
             input_ids=input_ids, position_ids=position_ids, use_cache=False,
             cu_seq_lens_q=cu_seq_lens, cu_seq_lens_k=cu_seq_lens,
@@ -101,38 +121,47 @@ class PackedCausalLM(torch.nn.Module):
         positions, targets = shifted_targets(labels)
         return target_loss(self.model, hidden[0, positions], targets)
 
-    def gradient_checkpointing_enable(self, **kwargs: object) -> None:
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """The Trainer calls it on the model that it was given."""
         self.model.gradient_checkpointing_enable(**kwargs)
 
 
 class PackedTrainer(Trainer):
-    """Trainer over packed sequences: the loss is the mean over all target tokens of the optimizer step."""
+    """Trainer whose loss is the mean over all target tokens of an optimizer step.
+
+    A mean for each sequence would give tokens in sequences with few targets a larger weight (docs/fidelity.md §2.4).
+    """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Loss of one packed sequence, as its share of the step's mean."""
         total = model(**inputs)
-        # Counted over all ranks, whose gradients are then averaged: hence the factor.
+        # The number is that of all ranks, while DeepSpeed averages their gradients: hence the factor.
         return total / num_items_in_batch * self.accelerator.num_processes
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save the inner model under its own tensor names, so that the folder loads anywhere."""
-        inner = self.accelerator.unwrap_model(self.model).model
+        """Saves the inner model under its own tensor names, so that any tool loads the folder."""
+        folder = str(output_dir or self.args.output_dir)
+        inner: PreTrainedModel = self.accelerator.unwrap_model(self.model).model
         if state_dict is not None:
-            tied = inner.all_tied_weights_keys if self.model.config.tie_word_embeddings else {}
+            # PackedCausalLM puts "model." before every name. A tied output head is the embedding, stored once.
+            tied = inner.all_tied_weights_keys if inner.config.tie_word_embeddings else {}
             named = {k.removeprefix("model."): v for k, v in state_dict.items()}
             state_dict = {k: v for k, v in named.items() if k not in tied}
-        inner.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
-        self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+        inner.save_pretrained(folder, state_dict=state_dict)
+        cast(PreTrainedTokenizerBase, self.processing_class).save_pretrained(folder)
 
 
 class StepLog(TrainerCallback):
-    """Appends one line for each optimizer step: step, of, loss (nats/token), lr, tokens, seconds."""
+    """Writes one line for each optimizer step: step, of (all steps), loss (nats/token), learning_rate, grad_norm, and
+    tokens and seconds since this process began to train."""
 
     def __init__(self, path: Path, tokens_per_step: float) -> None:
         self.path, self.tokens_per_step = path, tokens_per_step
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.started, self.first = time.perf_counter(), state.global_step
-        if state.is_world_process_zero:  # a resumed run repeats no step in the log
+        # Steps after the last checkpoint are made, and logged, a second time.
+        if state.is_world_process_zero:
             jsonl.write(self.path, [r for r in jsonl.read(self.path) if r["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -154,10 +183,9 @@ class StepLog(TrainerCallback):
 
 
 def keep_only(folder: Path, name: str) -> None:
-    """Mark a checkpoint as complete, then delete the older ones, their marks first.
-
-    The Trainer's own rotation may be killed half-way through a folder, which would then still be marked as complete.
-    """
+    """Marks the checkpoint `name` as complete, then deletes the older ones."""
+    # The Trainer's own rotation, killed half-way through a folder, would leave it marked as complete. Here a folder
+    # loses its mark first.
     (folder / name / CHECKPOINT_DONE).touch()
     for other in folder.glob("checkpoint-*"):
         if other.name != name:
@@ -166,23 +194,23 @@ def keep_only(folder: Path, name: str) -> None:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end."""
+    """Path of the newest checkpoint that was written to its end; None where there is none."""
     done = folder.glob(f"checkpoint-*/{CHECKPOINT_DONE}")
     newest = max(done, key=lambda p: int(p.parent.name.rpartition("-")[2]), default=None)
     return str(newest.parent) if newest else None
 
 
 def training_arguments(plan: dict, out: Path) -> TrainingArguments:
-    """The plan in the Trainer's words; one packed sequence on each rank, accumulated to the batch size."""
+    """The plan in the Trainer's words; each rank takes one packed sequence at a time and accumulates its share."""
     sft, trainer = plan["sft"], plan["trainer"]
     return TrainingArguments(
         output_dir=str(out),
         num_train_epochs=sft["epochs"],
-        per_device_train_batch_size=1,
+        per_device_train_batch_size=1,  # a packed sequence is full: two would be padded to each other
         gradient_accumulation_steps=plan["gradient_accumulation"],
         learning_rate=sft["learning_rate"],
         lr_scheduler_type=sft["schedule"],
-        warmup_steps=sft["warmup_ratio"],  # below 1 it is a share of all steps
+        warmup_steps=sft["warmup_ratio"],  # a number below 1 is a share of all steps
         adam_beta1=trainer["adam_beta1"],
         adam_beta2=trainer["adam_beta2"],
         adam_epsilon=trainer["adam_epsilon"],
@@ -198,32 +226,31 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         logging_steps=1,
         report_to="none",
         disable_tqdm=True,
-        remove_unused_columns=False,
+        remove_unused_columns=False,  # cu_seq_lens is not a name that the Trainer knows
         seed=plan["seed"],
         dataloader_pin_memory=torch.cuda.is_available(),
     )
 
 
 def without_compiled_communication() -> None:
-    """Keep DeepSpeed from compiling its shared-memory collectives on a CPU; gloo does the same work.
-
-    The build takes 40 s and a compiler, and one killed half-way leaves a lock in the user's cache on which every
-    later run would wait forever.
-    """
+    """Keeps DeepSpeed from compiling its shared-memory collectives on a CPU; gloo does the same work."""
+    # The build takes 40 s and a compiler. A build killed half-way leaves a lock in the user's cache, on which every
+    # later training would wait forever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def train(plan: dict) -> None:
-    """Fine-tune as planned, leave a checkpoint in the plan's output folder, and then the file `finished` names."""
+def fine_tune(plan: dict) -> None:
+    """Trains as planned and saves the checkpoint in plan["out"]; then, as the last thing, makes plan["finished"]."""
     out = Path(plan["out"])
     without_compiled_communication()
-    args = training_arguments(plan, out)  # first: under ZeRO-3 the model is sharded while it loads
+    args = training_arguments(plan, out)  # first, as under ZeRO-3 the model is sharded while it loads
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
     )
     tokenizer = AutoTokenizer.from_pretrained(plan["model"])
     parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
-    data = PackedSequences(plan["layout"], parts)
+    data = PackedSequences(Path(plan["layout"]), parts)
+    # On average: to count the tokens of each step would need another exchange between the ranks.
     per_step = data.tokens / len(data) * plan["sft"]["batch_size"]
     trainer = PackedTrainer(
         model=PackedCausalLM(model), args=args, train_dataset=data, processing_class=tokenizer,
@@ -236,14 +263,14 @@ def train(plan: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.branch.plan")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("plan", type=Path, help="JSON file written by tinyr1.branch.stage")
     parser.add_argument("--local_rank", type=int, default=-1, help="set by the DeepSpeed launcher")
     launch.die_with_parent()
     plan = json.loads(parser.parse_args().plan.read_text(encoding="utf-8"))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    train(plan)
-    if dist.is_initialized():  # gloo aborts at exit otherwise
+    fine_tune(plan)
+    if dist.is_initialized():  # otherwise gloo aborts the process while it ends
         dist.destroy_process_group()
 
 
