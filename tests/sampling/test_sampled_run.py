@@ -18,7 +18,7 @@ def test_the_plan_of_a_run_asks_each_question_as_it_is_asked_in_training(home, t
     asked = {"mini-math": [{"id": "q", "question": "1 + 1?"}]}
     plan = json.loads(json.dumps(stage.generation_plan(cfg, ["math"], asked)))
     (j,) = plan["models"][0]["jobs"]
-    in_training = prompts.encode_prompt(tokenizer, prompts.user_turn("math", "1 + 1?"))
+    in_training = prompts.encode_prompt(tokenizer, prompts.row_turn(cfg.params.domains["math"], asked["mini-math"][0]))
     assert requests.encode_request(tokenizer, j["requests"][0]) == in_training
     assert [(r["question"], r["sample"]) for r in j["requests"]] == [("q", 0)]
     assert j["sampling"]["max_tokens"] == 120
@@ -50,14 +50,14 @@ def test_a_params_file_may_name_an_endpoint(home):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SERVED.replace("kind: endpoint, ", ""), "evaluate.engine: .*kind: vllm or endpoint"),
-        (SERVED.replace("kind: endpoint", "kind: tgi"), "evaluate.engine: .*'tgi'"),
+        (SERVED.replace("kind: endpoint, ", ""), "evaluate.engine.kind: is missing; one of vllm, endpoint"),
+        (SERVED.replace("kind: endpoint", "kind: tgi"), 'evaluate.engine.kind: "tgi" is not one of vllm, endpoint'),
         (SERVED.replace("http://", "http://me:secret@"), "evaluate.engine.base_url"),
         (SERVED.replace("concurrency: 8", "concurrency: 0"), "evaluate.engine.concurrency: 0"),
         (SERVED.replace("retries: 5", "max_model_len: 5"), "evaluate.engine.max_model_len: unknown parameter"),
         (json.dumps(VLLM | {"data_parallel_size": 2, "distributed_executor_backend": "ray"}),
          "evaluate.engine.data_parallel_size: 2 engines share one machine"),
-        (json.dumps(VLLM | {"max_model_len": 100}), "evaluate.benchmarks.mini-math.max_tokens: 120 leaves no room"),
+        (json.dumps(VLLM | {"max_model_len": 100}), "benchmarks.mini-math.max_tokens: 120 leaves no room"),
     ],
 )  # fmt: skip
 def test_engine_blocks_that_cannot_work_are_refused_by_path(home, text, message):

@@ -78,6 +78,7 @@ def _replace(path: Path, facts: dict) -> None:
 
 def share_of_rank(requests: list[dict], rank: int, ranks: int) -> list[dict]:
     """The requests of one data-parallel rank: whole questions, dealt out in turn."""
+    # Whole questions, because the samples of a question share its prompt in the cache of one engine.
     number: dict[str, int] = {}
     for request in requests:
         number.setdefault(request["question"], len(number))
@@ -157,8 +158,10 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
         sample_model(server, models[0], ready[models[0]["name"]], progress, rank)
         server.close()
         return False
+    # A signature needs only the headers of the weights, so it costs little to know which models one engine can serve.
     signatures = [preflight.signature(Path(m["path"])) for m in models]
     same = [m for m, s in zip(models, signatures, strict=True) if s == signatures[0]]
+    # Ranks with equal seeds would draw alike where requests have no seed of their own.
     engine, others_left = Vllm(settings, same[0]["path"], plan["seed"] + rank), len(same) < len(models)
     for i, model in enumerate(same):
         if i:
@@ -181,6 +184,7 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
 def visible_gpus(settings: dict) -> list[str]:
     """CUDA_VISIBLE_DEVICES of each data-parallel rank. UserError when there are too few GPUs."""
     ranks, size = settings["data_parallel_size"], settings["tensor_parallel_size"] * settings["pipeline_parallel_size"]
+    # A variable that is empty hides every GPU, one that is missing hides none.
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(i) for i in range(len(machine()["gpus"]))] if listed is None else [g for g in listed.split(",") if g]
     if ranks * size > len(gpus):
@@ -243,6 +247,7 @@ def main() -> int:
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # set for data-parallel processes
     parser.add_argument("--continued", action="store_true", help=argparse.SUPPRESS)  # set for the next engine
     arguments = parser.parse_args()
+    # First of all, because loading an engine takes minutes, in which the parent may be killed.
     launch.die_with_parent()
     return guarded(lambda: sample_file(arguments.plan, arguments.rank, arguments.continued))
 
@@ -250,7 +255,7 @@ def main() -> int:
 def sample_file(path: Path, rank: int | None, continued: bool) -> int:
     """Sample what the plan in a file asks for, as one rank or as the supervisor of several; the exit status."""
     plan = json.loads(path.read_text(encoding="utf-8"))
-    ranks = plan["engine"].get("data_parallel_size", 1)
+    ranks = plan["engine"].get("data_parallel_size", 1)  # an endpoint has none: the server shares the work out itself
     if ranks > 1 and rank is None:
         return supervise(path, plan["engine"])
     progress = rank_progress(path, rank or 0) if ranks > 1 else path.with_suffix(".progress")

@@ -71,6 +71,7 @@ class LineWriter:
         # Without a buffer, a line that was appended is with the system and survives a kill of this process.
         self.file = path.open("a+b", buffering=0)
         self.synced, self.dirty = time.monotonic(), False
+        # Two writers would put the pieces of their lines between one another.
         try:
             # The lock lies on the file itself: the kernel drops it with the process, however that ends, and no lock
             # file is left beside the data. The package filelock would leave one, or open the data a second time.
