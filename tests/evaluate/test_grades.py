@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes import descendants
 from test_grade import params_of
 
 from tinyr1.core import config, record
@@ -84,7 +85,7 @@ def cfg(tmp_path, monkeypatch):
 
 @pytest.fixture
 def graded_now(monkeypatch):
-    """(question, sample) of every response that the grader was asked about, as it is asked."""
+    """(question, sample) of every response that the grader gets, in this order."""
     seen, outcome = [], grade.outcome
 
     def spy(response, question, *more):
@@ -101,7 +102,7 @@ def test_each_answer_is_graded_once_and_a_second_call_grades_none(cfg, graded_no
     assert [line["outcome"] for line in first] == ["correct", "wrong"] * 4
     assert grade_quiz(cfg) == first
     assert len(graded_now) == len(TEXTS)
-    assert "8 of 8 grades kept" in capsys.readouterr().out
+    assert "8 of 8 grades are stored already" in capsys.readouterr().out
 
 
 def change_rules(cfg, patch):
@@ -280,7 +281,7 @@ def test_every_module_that_judging_modules_import_is_in_the_key_or_cannot_change
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
-    """A copy of the package that a test may change, of which keys are made."""
+    """A copy of the package that a test may change; keys are computed from it."""
     shutil.copytree(ROOT / "tinyr1", tmp_path / "copy" / "tinyr1", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(record, "ROOT", tmp_path / "copy")
     return tmp_path / "copy"
@@ -349,25 +350,11 @@ def big_quiz(folder):
 
 
 def grade_big_quiz():
-    """In a process of its own: grade, and write the grades to a file once all are made."""
+    """Grade in a process of its own, and write all grades to a file at the end."""
     cfg = config.load("quiz")
     texts = {tuple(name): text for name, text in json.loads((cfg.home / "texts.json").read_text())}
-    (cfg.home / "graded.json").write_text(json.dumps(grade_quiz(cfg, texts), indent=1))
-
-
-def descendants(pid):
-    """Every process below `pid`, zombies included."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, fresh = set(), {pid}
-    while fresh:
-        fresh = {child for child, parent in parents.items() if parent in fresh} - found
-        found |= fresh
-    return found
+    lines = [{name: line[name] for name in line if name != "key"} for line in grade_quiz(cfg, texts)]
+    (cfg.home / "graded.json").write_text(json.dumps(lines, indent=1))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from processes import descendants
 
 from tinyr1.core.errors import UserError
 from tinyr1.core.params import LiveCodeBenchmark, Sandbox
@@ -54,22 +55,6 @@ def folder():
             Path(name, file).write_text(SECRET)
             os.chmod(Path(name, file), 0o666)
         yield name
-
-
-def descendants(pid):
-    """Processes below `pid`."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, fresh = set(), {pid}
-    while fresh:
-        fresh = {child for child, parent in parents.items() if parent in fresh}
-        found |= fresh
-    return found
 
 
 def traces(runner, folder):

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from processes import children, ended
 
 from tinyr1.core.params import Sandbox
 from tinyr1.evaluate.grading.programs import judge_program
@@ -326,8 +327,8 @@ def test_a_program_that_is_killed_from_outside_once_is_run_again():
 
         def kill():
             while not victims:
-                victims.extend(_children(running.server.process.pid))
-            os.kill(int(victims[0]), signal.SIGKILL)
+                victims.extend(children(running.server.process.pid))
+            os.kill(victims[0], signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -344,33 +345,17 @@ def test_nothing_runs_on_when_the_judge_is_killed():
     root = Path(sandbox.__file__).parents[2]
     judge = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root)
     zygote, folder = judge.stdout.readline().split()
+    zygote = int(zygote)
     time.sleep(0.5)
     judge.kill()
     judge.wait()
     judge.stdout.close()
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and (_state(zygote) not in "ZX" or _children(zygote)):
+    while time.monotonic() < deadline and (not ended(zygote) or children(zygote)):
         time.sleep(0.05)
-    assert _state(zygote) in "ZX"
-    assert not _children(zygote)
+    assert ended(zygote)
+    assert not children(zygote)
     assert not Path(folder).exists()
-
-
-def _stat(pid):
-    """State and parent of a process; X, 0 where there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "X", 0
-    return fields[0], int(fields[1])
-
-
-def _state(pid):
-    return _stat(pid)[0]
-
-
-def _children(pid):
-    return [p.name for p in Path("/proc").glob("[0-9]*") if _stat(p.name)[1] == int(pid)]
 
 
 def test_runners_in_threads_have_slots_of_their_own():

@@ -1,8 +1,8 @@
 """What a process gives up before it runs a generated program: identity, limits, files, system calls.
 
-A generated program is taken to be hostile, so right and wrong are decided where it can never be. Three parties are kept
-apart (docs/evaluation.md §3.1): the judge knows the expected outputs and runs no generated code; the fork-server is a
-fresh interpreter that forks quickly and knows nothing; a fork runs one program and gives up everything else first.
+A generated program may be hostile, so another process decides whether it is right. There are three parties
+(docs/evaluation.md §3.1). The judge knows the expected outputs and runs no generated code. The fork-server is a fresh
+interpreter that forks quickly and knows nothing. A fork runs one program, after it has given up everything else.
 
       judge  (runner, forkserver)          fork-server  (zygote)             fork  (programs)
       holds expected outputs, data,        holds the imported prelude;       holds one program and its
@@ -78,6 +78,7 @@ def _ruleset(abi: int, readable: list[str]) -> int:
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     attributes = struct.pack("QQQ", handled, network, scoped)
     ruleset = _checked(_LIBC.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0), "landlock_create_ruleset")
+    # A rule holds for the file or folder that was opened, whatever becomes of its path later.
     for path in (*readable, WRITABLE):
         rights = _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
         if path == WRITABLE:
@@ -97,6 +98,7 @@ def _set_capabilities(mask: int) -> None:
 
 def _become_private(capabilities: int, uid: int) -> None:
     """Become a user that owns nothing, with these capabilities (a bit mask) and no others."""
+    # The groups go first: once the user has changed, they can no longer be given up.
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     # Without this the kernel drops all capabilities with the change of user, and capset could not keep one.
@@ -155,6 +157,7 @@ class Confinement:
     def __init__(self, layers: list[str], readable: list[str], uid: int | None) -> None:
         self.layers, self.uid = [layer for layer in LAYERS if layer in layers], uid or 0
         self.abi = landlock_abi() if "landlock" in self.layers else 0
+        # The judge compares this list with what it asked for, and refuses to run programs if a layer is missing.
         if not self.abi and "landlock" in self.layers:
             self.layers.remove("landlock")
         self.ruleset = _ruleset(self.abi, readable) if self.abi else None

@@ -209,6 +209,7 @@ class Runner:
         """Start and test a fork-server with the strongest isolation that works here and that the limits allow."""
         if self.limits.isolation == "none":
             _confirm_no_isolation()
+            # There is nothing to probe: every attempt would succeed.
             self.server = ForkServer(self.slot, "none", ("rlimits",))
             self.facts = {"isolation": "none", **self.server.hello, "probes": {}}
             return self.server

@@ -19,7 +19,7 @@ import errno
 import struct
 
 # name: (x86_64, aarch64); None where the architecture lacks the call. The tests compare them with the kernel's headers.
-# A list of what is denied, and not of what is allowed: programs may use any library, and a library any harmless call.
+# It lists the denied calls and not the allowed ones: programs may use any library, and a library any harmless call.
 DENIED: dict[str, tuple[int | None, int | None]] = {
     # New processes and programs: they would escape the limits of the fork and outlast it.
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),

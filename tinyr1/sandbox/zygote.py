@@ -43,6 +43,7 @@ RESULT, RULESET, FIRST_FREE = 3, 4, 5  # descriptors of a fork, beside the three
 HIGH = 100  # descriptors from here on cannot be in the way of those of a fork
 THREAD_STACK_BYTES = 8 << 20
 MESSAGE_BYTES = 1 << 16
+JUDGE_ENDED = "the judge ended"
 
 
 def _with_deep_stack() -> None:
@@ -122,9 +123,9 @@ def _wait(pid: int, control: socket.socket, request: dict[str, Any]) -> dict[str
         if handle in ready:
             break
         if ready:
-            stopped = "asked" if control.recv(MESSAGE_BYTES) else "gone"
+            stopped = "by the judge" if control.recv(MESSAGE_BYTES) else JUDGE_ENDED
         elif wall_left <= 0 or cpu_left <= 0:
-            stopped = "wall" if wall_left <= 0 else "cpu"
+            stopped = "at its wall-clock limit" if wall_left <= 0 else "at its CPU limit"
         if stopped:
             poll.unregister(control)
             os.kill(pid, signal.SIGKILL)
@@ -142,6 +143,7 @@ def main() -> None:
     """Prepare everything that forks share, then serve requests until the judge closes its socket."""
     _with_deep_stack()
     plan = json.loads(sys.argv[1])
+    # The judge passes the socket as standard input, so it needs no name that a program could look for.
     control = socket.socket(fileno=0)
     null = os.open(os.devnull, os.O_WRONLY)
     readable = [path for path in plan["readable"] if os.path.exists(path)]
@@ -157,6 +159,7 @@ def main() -> None:
         "python": sys.version.split()[0], "numpy": version,
     }  # fmt: skip
     control.send(json.dumps(hello).encode())
+    # One program at a time, so that each has a core to itself; a judge with more cores starts more fork-servers.
     while True:
         message, handles, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 4)
         if not message:
@@ -170,7 +173,7 @@ def main() -> None:
         for handle in handles:
             os.close(handle)
         answer = _wait(pid, control, request)
-        if answer["stopped"] == "gone":
+        if answer["stopped"] == JUDGE_ENDED:
             return
         control.send(json.dumps(answer).encode())
 

@@ -1,4 +1,4 @@
-"""Grades stored responses: one (`outcome`), or all of a run (`grade_samples`), each grade kept as soon as it is made.
+"""Grades stored responses: one (`outcome`), or all of a run (`grade_samples`), which stores each grade at once.
 
     outcome(response, question, protocol, runner, verifier) -> ("correct", "204")
 
@@ -102,6 +102,9 @@ def _verdict(
     raise ValueError(f"grader {protocol.grader!r}: expected integer, option, program or math_equal")
 
 
+Name = tuple[str, str, str, int]  # model, benchmark, question, number of the sample
+
+
 @dataclass(frozen=True)
 class Sample:
     """One stored response, with everything else that its grade depends on."""
@@ -113,19 +116,15 @@ class Sample:
     rules: Protocol
 
     @property
-    def name(self) -> tuple[str, str, str, int]:
-        """(model, benchmark, question, sample), which no other sample of a run has."""
+    def name(self) -> Name:
+        """The name of this sample, which no other one of a run has."""
         return self.model, self.benchmark, self.response["question"], self.response["sample"]
-
-
-Name = tuple[str, str, str, int]
-Grades = dict[Name, dict[str, Any]]
 
 
 def grade_samples(path: Path, samples: list[Sample], sandbox: Sandbox) -> list[dict[str, Any]]:
     """The grade of each sample, in their order: a line of FORM with `outcome` and `extracted` (see `outcome`).
 
-    path: the store, a file of JSON lines; only grades that it lacks are made. UserError while another process grades
+    path: the store, a file of JSON lines; a grade in it is not computed again. UserError while another process grades
     into it, and where programs cannot be isolated.
     """
     keys = grade_keys(samples, sandbox)
@@ -133,7 +132,7 @@ def grade_samples(path: Path, samples: list[Sample], sandbox: Sandbox) -> list[d
         grades = _stored(path, keys)
         todo = [sample for sample in samples if sample.name not in grades]
         if grades:
-            say(f"  {len(grades)} of {len(samples)} grades kept")
+            say(f"  {len(grades)} of {len(samples)} grades are stored already")
         bar, lock = Bar("grading", "answer"), threading.Lock()
 
         def add(sample: Sample, outcome: str, extracted: str | None) -> None:
@@ -170,9 +169,9 @@ def grade_keys(samples: list[Sample], sandbox: Sandbox) -> dict[Name, str]:
     }  # fmt: skip
 
 
-def _stored(path: Path, keys: dict[Name, str]) -> Grades:
-    """The grades in the store that were made under these keys; malformed and outdated lines are ignored."""
-    grades: Grades = {}
+def _stored(path: Path, keys: dict[Name, str]) -> dict[Name, dict[str, Any]]:
+    """The grades in the store that have these keys; malformed and outdated lines are ignored."""
+    grades: dict[Name, dict[str, Any]] = {}
     for _, line in FORM.lines(path):
         if line is not None:
             name = (line["model"], line["benchmark"], line["question"], line["sample"])

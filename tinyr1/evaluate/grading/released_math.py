@@ -21,8 +21,8 @@ def released_answer(text: str) -> str | None:
 
     released_answer("<think>\\boxed{7}</think> The answer: 12") -> "7"
     """
-    found = _anchored(text)
-    return None if found is None else _clean(found)
+    answer = _anchored(text)
+    return None if answer is None else _clean(answer)
 
 
 def _anchored(text: str) -> str | None:
@@ -61,20 +61,20 @@ def _clean(text: str) -> str:
     return re.sub(r"\.0+$", "", _WORDS.get(text.lower(), text))
 
 
-def quick_equal(found: str, truth: str) -> bool | None:
+def quick_equal(answer: str, truth: str) -> bool | None:
     """Whether two answers are equal as texts or as numbers; None where only a symbolic comparison can tell.
 
     A number is right within RELATIVE of the truth, of its hundredth or of its hundredfold.
     """
-    if found.strip().lower() == truth.strip().lower():
+    if answer.strip().lower() == truth.strip().lower():
         return True
-    a, b = _number(found), _number(truth)
+    a, b = _number(answer), _number(truth)
     if a is not None and b is not None:
         return any(math.isclose(a, target, rel_tol=RELATIVE) for target in (b / 100, b, b * 100))
-    bare = re.sub(r"[{}()\[\]]", "", found).strip().lower()
+    bare = re.sub(r"[{}()\[\]]", "", answer).strip().lower()
     if bare == truth.strip().lower():
         return True
-    return None if re.search(r"\d", found) and "=" not in found else False
+    return None if re.search(r"\d", answer) and "=" not in answer else False
 
 
 def _number(text: str) -> float | None:
