@@ -102,7 +102,7 @@ def test_a_finished_run_is_published_without_paths_of_the_machine(smoke):
     result = subprocess.run(command, env=smoke[0], cwd=ROOT, capture_output=True, text=True)
     folder = config.reports_folder() / "smoke"
     assert (result.returncode, result.stdout) == (0, f"written: {folder}\n"), result.stderr
-    report = {p.name for p in cfg.reports.iterdir() if p.suffix in index.SUFFIXES}
+    report = {p.name for p in cfg.reports.iterdir() if p.suffix in index.REPORT_SUFFIXES}
     assert {p.name for p in folder.iterdir()} == report
     for path in folder.iterdir():
         for place in (cfg.home.parent, ROOT):

@@ -177,7 +177,7 @@ def test_the_readme_names_every_commit_that_made_its_table(ready, readme):
     )
     publish.publish(ready)
     made = readme.read_text(encoding="utf-8")
-    table = "| model | mini-math, 96 questions × 1 | mini-code, 40 questions × 4 |\n|---|---|---|\n"
+    table = "| model | mini-math, 96 questions × 1 | mini-code, 40 questions × 4 |\n| --- | --- | --- |\n"
     assert made.startswith(f"before\n<!-- results of smol: written by hand -->\n{table}")
     assert "| math | 50.0 [40.0, 60.0] | 10.0 [5.0, 15.0] |" in made
     assert "|\n\nThe merged model is no better.\n\npass@1 in percent" in made

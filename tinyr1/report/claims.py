@@ -1,7 +1,7 @@
 """The paper's claims, each as a paired comparison that a run decides for its own models.
 
 The verdict of a claim holds for this run only: `higher here` when the 95 % interval of the paired difference lies
-above zero, `lower here` when it lies below zero, `undecided here` otherwise.
+above zero, `lower here` when it lies below zero, `undecided here` otherwise (docs/evaluation.md §6.2).
 """
 
 from collections.abc import Iterator, Mapping

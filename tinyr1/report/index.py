@@ -10,6 +10,7 @@ import csv
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ from tinyr1.core.config import SCORE_COLUMNS, STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.report.pages import ANCHOR, first_line, template, without_paths
 
-SUFFIXES = (".html", ".json", ".csv", ".png")  # of the files that make up a report
+REPORT_SUFFIXES = (".html", ".json", ".csv", ".png")  # of the files that make up a report
 SCORING = "04_evaluation"  # the stage that writes scores.csv
 RUNNING = r'data-stage="(\w+)" data-status="running"'  # finds the row of the stage that the page shows as running
 # The columns of scores.csv without which there is no table.
@@ -66,8 +67,8 @@ def write_index(
         codes=distinct(records, commit_text),
         machines=distinct(records, _machine_text),
         problem=problem,
-        ours=_score_table(rows, _our_cell, _size),
-        paper=_score_table(published, _paper_cell, lambda row: ""),
+        ours=score_grid(rows, _our_cell, _size),
+        paper=score_grid(published, _paper_cell, lambda row: ""),
         figures=_figures(cfg.reports),
         params=without_paths(_yaml(cfg)),
         files=[(p.name, f"{max(1, round(p.stat().st_size / 1000)):,} kB") for p in report_files(cfg.reports)],
@@ -181,10 +182,11 @@ def stored_scores(cfg: Config) -> tuple[list[dict], str | None]:
     return ([] if set(missing) & set(SHOWN_COLUMNS) else rows), problem
 
 
-def _score_table(rows: list[dict], cell: Callable[[dict], dict | None], note: Callable[[dict], str]) -> dict | None:
-    """Models down and benchmarks across, in the order of the file; a note stands under the name of each benchmark."""
-    if not rows:
-        return None
+def score_grid(rows: list[dict], cell: Callable[[dict], Any], note: Callable[[dict], str]) -> dict[str, list]:
+    """Rows of scores.csv with models down and benchmarks across, in the order of the file.
+
+    columns: (benchmark, note) pairs; rows: (model, cells) pairs, where a score that the file does not have is None.
+    """
     cells = {(row["model"], row["benchmark"]): cell(row) for row in rows}
     models, benchmarks = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
     notes = {b: dict.fromkeys(note(row) for row in rows if row["benchmark"] == b) for b in benchmarks}
@@ -227,5 +229,5 @@ def _yaml(cfg: Config) -> str:
 
 def report_files(folder: Path) -> list[Path]:
     """The files of a report beside its index.html, by name; notebooks do not belong to it, their pages do."""
-    files = (p for p in folder.glob("*") if p.suffix in SUFFIXES and p.name != "index.html")
+    files = (p for p in folder.glob("*") if p.suffix in REPORT_SUFFIXES and p.name != "index.html")
     return sorted(p for p in files if p.is_file() and not p.name.startswith("."))

@@ -21,7 +21,7 @@ BACKBONE, MIXTURE = GREY, "#8172b3"
 EXPERTS = ("#4c72b0", "#55a868", RED, "#64b5cd", "#ccb974")
 MERGES = ("#dd8452", "#e6b04d", "#937860", "#da8bc3")
 NOT_ONE_EXPERT = {"shared": "#d9d9d9", "none": "#937860"}  # of `winners`, beside the experts
-OUTCOMES = ("#55a868", RED, GREY, "#dd8452", "#8172b3", "#937860")
+OUTCOME_COLOURS = ("#55a868", RED, GREY, "#dd8452", "#8172b3", "#937860")
 plt.rcParams |= {"figure.dpi": 110, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -178,7 +178,7 @@ def gains(differences: pd.DataFrame, experts: Sequence[str]) -> Figure:
 
 def outcomes(graded: pd.DataFrame, order: tuple[str, ...], models: list[str], benchmarks: list[str]) -> Figure:
     """Share of each outcome, models down and benchmarks across as listed. graded: model, benchmark, outcome."""
-    shades = dict(zip(order, OUTCOMES, strict=False))
+    shades = dict(zip(order, OUTCOME_COLOURS, strict=False))
     fig, panels = _panels(benchmarks, 3, 2.8)
     for ax, benchmark in panels:
         part = graded[graded.benchmark == benchmark]

@@ -80,17 +80,16 @@ def with_results(readme: str, cfg: Config) -> str:
 
 def _score_lines(cfg: Config) -> str:
     """scores.csv as a Markdown table: models down, benchmarks across, percent with 95 % intervals."""
-    rows = {(row["model"], row["benchmark"]): row for row in index.stored_scores(cfg)[0]}
-    models, benchmarks = (list(dict.fromkeys(key[i] for key in rows)) for i in (0, 1))
-    heads = [rows[models[0], b] for b in benchmarks]
-    lines = [["model", *(f"{r['benchmark']}, {r['n_problems']} questions × {r['n_samples']}" for r in heads)]]
-    for model in models:
-        cells = [
-            [100 * float(rows[model, b][column]) for column in ("pass_at_1", "ci_low", "ci_high")] for b in benchmarks
-        ]
-        lines.append([model, *(f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells)])
-    head, *body = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([head, "|---" * len(lines[0]) + "|", *body])
+    rows, _ = index.stored_scores(cfg)
+    table = index.score_grid(rows, _score_text, lambda row: f"{row['n_problems']} questions × {row['n_samples']}")
+    heads = ["model", *(", ".join(column) for column in table["columns"])]
+    lines = [heads, ["---"] * len(heads), *([model, *cells] for model, cells in table["rows"])]
+    return "\n".join(f"| {' | '.join(text or '–' for text in line)} |" for line in lines)
+
+
+def _score_text(row: dict) -> str:
+    value, low, high = (100 * float(row[column]) for column in ("pass_at_1", "ci_low", "ci_high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _made_by(records: dict[str, dict]) -> str:
