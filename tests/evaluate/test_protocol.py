@@ -1,13 +1,17 @@
 import collections
+import datetime
 import json
+import re
 from dataclasses import replace
 
 import pytest
-from test_grade import rules
+from test_grade import params_of, rules
 
 from tinyr1.core import config, prompts
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import Params
 from tinyr1.evaluate import protocol as protocols
+from tinyr1.evaluate.released import RELEASED
 
 AIME = {"id": "60", "kind": "integer", "question": "What is $1+1$ in {braces}?", "answer": "2"}
 GPQA = [
@@ -20,16 +24,16 @@ CALL = STDIN | {"id": "b", "starter_code": "class Solution:\n    def f(self):\n 
 
 def test_the_paper_run_samples_as_the_paper_says(monkeypatch):
     monkeypatch.delenv("TINYR1_PARAMS", raising=False)
-    evaluate = config.load("paper").params.evaluate
-    assert evaluate.protocol == "released"
-    found = {name: protocols.of(evaluate, name) for name in evaluate.benchmarks}
+    params = config.load("paper").params
+    assert params.evaluate.protocol == "released"
+    found = {name: protocols.of(params, name) for name in params.benchmarks}
     assert {name: p.samples for name, p in found.items()} == {"aime24": 16, "gpqa": 4, "livecodebench": 4}
     for protocol in found.values():
         assert (protocol.temperature, protocol.top_p, protocol.max_tokens) == (0.6, 0.95, 32768)
         assert protocol.differs() == ()
         assert protocol.known_faults
-    assert evaluate.benchmarks["livecodebench"].window == ("2024-08-01", "2025-02-01")
-    assert evaluate.benchmarks["livecodebench"].release == "release_v5"
+    assert params.benchmarks["livecodebench"].window == (datetime.date(2024, 8, 1), datetime.date(2025, 2, 1))
+    assert params.benchmarks["livecodebench"].release == "release_v5"
 
 
 def test_other_sampling_than_the_papers_is_named():
@@ -75,12 +79,17 @@ def test_the_released_code_prompts_differ_by_starter_code():
     assert first["seed"] == 10008
 
 
+def instruction_of(domain):
+    """What run `smoke`, on which `rules` builds, appends to the questions of its benchmark."""
+    return config.load("smoke").params.domains[domain].instruction_for(domain == "science")
+
+
 @pytest.mark.parametrize(("name", "question"), [("mini-math", AIME), ("mini-science", GPQA[0]), ("mini-code", CALL)])
 def test_the_sound_prompt_is_the_one_that_training_uses(name, question):
     question = {k: v for k, v in question.items() if k != "options"}
     (request,) = protocols.requests(rules("sound", "miniature", name), [question], 1)
-    domain = name.removeprefix("mini-")
-    text = prompts.user_turn(domain, question["question"], question.get("starter_code", ""))
+    instruction = instruction_of(name.removeprefix("mini-"))
+    text = prompts.user_turn(instruction, question["question"], question.get("starter_code", ""))
     assert request["messages"] == [{"role": "user", "content": text}]
     assert (request["open_think"], request["seed"], request["order"]) == (True, None, None)
 
@@ -88,8 +97,34 @@ def test_the_sound_prompt_is_the_one_that_training_uses(name, question):
 def test_the_sound_gpqa_prompt_has_its_options_on_lines():
     (request,) = protocols.requests(rules("sound", "gpqa"), GPQA[:1], 1)
     lines = [f"{letter}) o{i}" for letter, i in zip("ABCD", request["order"], strict=True)]
-    text = prompts.user_turn("science", "\n".join(["Which of 0?", *lines]))
+    text = prompts.user_turn(instruction_of("science"), "\n".join(["Which of 0?", *lines]))
     assert request["messages"] == [{"role": "user", "content": text}]
+    assert protocols.shown_text(rules("sound", "gpqa"), GPQA[0]) == text
+
+
+def test_a_raw_prompt_is_what_shows_a_question_where_there_is_no_message():
+    protocol = rules("released", "aime")
+    assert protocols.shown_text(protocol, AIME) == protocols.requests(protocol, [AIME], 1)[0]["prompt"]
+
+
+def test_the_kind_of_a_benchmark_decides_how_it_is_answered_whatever_its_domain_is_called():
+    data = params_of({})
+    law = data["domains"].pop("math") | {"instruction": "Cite $5.", "instruction_with_options": "Give the letter."}
+    common = {"kind": "miniature", "levels": [1], "questions": 2, "samples": 1, "max_tokens": 9}
+    law["benchmarks"] = {f"law-{tasks}": common | {"tasks": tasks} for tasks in ("math", "science", "code")}
+    data["domains"] = {"law": law}
+    data["backbone"]["distill"]["rows"] = {"law": 8}
+    data["merge"]["models"] = [{"recipe": {"method": "linear", "models": [{"model": "law"}, {"model": "mixture"}]}}]
+    params = Params.model_validate(data)
+    found = {name: protocols.of(params, name) for name in params.benchmarks}
+    assert {name: (p.extraction, p.grader) for name, p in found.items()} == {
+        "law-math": ("boxed_integer", "integer"), "law-science": ("anchored_option", "option"),
+        "law-code": ("last_fence", "program"),
+    }  # fmt: skip
+    texts = {name: protocols.shown_text(p, CALL) for name, p in found.items()}
+    assert texts["law-math"] == "Add $x$.\nCite $5."
+    assert texts["law-science"].endswith("\nGive the letter.")
+    assert "class Solution" in texts["law-code"]
 
 
 def test_over_four_samples_every_option_stands_at_every_letter_once():
@@ -156,6 +191,19 @@ def test_responses_outlive_a_change_of_grading_or_k_but_not_of_prompt_or_samplin
     assert key not in {protocols.response_key(replace(one, **changed), GPQA) for changed in changes}
     assert protocols.response_key(one, GPQA[1:]) != key
     assert replace(one, known_faults=("z",)).key == one.key != replace(one, grader="x").key
+
+
+def test_the_remarks_of_the_released_rules_name_three_sets_of_versions_and_documents_that_exist():
+    remarks = {kind: " ".join([*r["known_faults"], *r["not_reproduced"]]) for kind, r in RELEASED.items()}
+    version = re.compile(r"\b[0-9]\.[0-9]\.[0-9]\S*|\b4\.[0-9]+\.[0-9]")
+    versions = {kind: version.findall(text) for kind, text in remarks.items()}
+    first, second = ["0.6.3.post1", "4.45.2"], ["0.6.6.post1", "4.49.0"]
+    assert versions == {"aime": ["0.5.1", "4.42.3"], "gpqa": first + second, "livecodebench": first}
+    for kind, text in remarks.items():
+        cited = re.findall(r"docs/\w+\.md", text)
+        assert cited, kind
+        assert all((config.ROOT / path).is_file() for path in cited)
+        assert RELEASED[kind].keys() <= set(protocols.Protocol.__dataclass_fields__)
 
 
 def test_the_released_protocol_does_not_know_the_miniature(params_text):
