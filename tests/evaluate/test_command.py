@@ -8,8 +8,9 @@ from served import MODEL, Served
 
 from tinyr1.core import config, prompts
 from tinyr1.core.errors import UserError
-from tinyr1.evaluate import __main__ as standalone
-from tinyr1.evaluate import stage
+from tinyr1.data import benchmarks
+from tinyr1.evaluate import __main__ as command
+from tinyr1.evaluate import examples, single
 
 AIME = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 9)]
 
@@ -21,9 +22,13 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def command(home, *words):
+def options(*words):
+    return command.command_parser().parse_args(words)
+
+
+def evaluate(home, *words):
     fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
-    return standalone.run(standalone._arguments().parse_args([*fixed, *words]))
+    command.evaluate_model(options(*fixed, *words))
 
 
 def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsys):
@@ -31,14 +36,9 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     rows = [{"id": r["id"], "response": f"<think>x</think>\\boxed{{{r['answer']}}}"} for r in AIME[:6]]
     rows += [{"id": "q7", "response": "<think>x</think>\\boxed{1}"}, {"id": "q8", "response": "<think>still thinking"}]
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command(home, "--model", "other/tool", "--responses", str(answers), "--samples", "1")
+    evaluate(home, "--model", "other/tool", "--responses", str(answers), "--samples", "1")
     shown = capsys.readouterr().out
     assert "75.0" in shown
-    # 6 of 8 right, s = 46.3 points: t(0.975, 14) · 46.3 · sqrt(2 / 8) = 49.6; the paper has 72.6 and 78.1
-    for model, text in (("DeepSeek-R1-Distill-Qwen-32B", "72.6; ours less it +2.4 [-47.2, +52.0]"),
-                        ("TinyR1-32B-Preview", "78.1; ours less it -3.1 [-52.7, +46.5]")):  # fmt: skip
-        (line,) = [line for line in shown.splitlines() if line.startswith(model)]
-        assert line.endswith(text)
     assert shown.index("template_hash") < shown.index("pass@1"), "the protocol comes before any number"
     facts = json.loads((home / "out" / "evaluation.json").read_text())
     outcomes = {o["outcome"]: o["samples"] for o in facts["outcomes"]}
@@ -50,13 +50,28 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     assert facts["isolation"]["comparator"] == "lcb-official"
 
 
+@pytest.mark.parametrize("model", ["qihoo360/TinyR1-32B-Preview", "DeepSeek-R1-Distill-Qwen-32B", "the/tool"])
+def test_the_papers_numbers_stand_beside_its_own_two_models_only(home, capsys, model):
+    words = answers(home, "answers", 6)
+    evaluate(home, *words, "--model", model)
+    shown = capsys.readouterr().out
+    assert "75.0" in shown
+    assert ("the paper's own numbers" in shown) == (model != "the/tool")
+    # 6 of 8 right, s = 46.3 points: t(0.975, 14) · 46.3 · sqrt(2 / 8) = 49.6; the paper has 72.6 and 78.1
+    for title, text in (("DeepSeek-R1-Distill-Qwen-32B", "72.6; ours less it +2.4 [-47.2, +52.0]"),
+                        ("TinyR1-32B-Preview", "78.1; ours less it -3.1 [-52.7, +46.5]")):  # fmt: skip
+        lines = [line for line in shown.splitlines() if line.startswith(title) and "ours less it" in line]
+        assert [line.endswith(text) for line in lines] == ([] if model == "the/tool" else [True])
+    assert "paper" not in (home / "answers" / "scores.csv").read_text().partition("\n")[2]
+
+
 def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_nothing(home, capsys):
     with Served() as server:
         words = ("--model", MODEL, "--endpoint", server.url, "--samples", "2", "--max-tokens", "64")
-        command(home, *words)
+        evaluate(home, *words)
         asked = server.attempts
         assert asked == 2 * len(AIME)
-        command(home, *words)
+        evaluate(home, *words)
         assert server.attempts == asked
     said = capsys.readouterr().out
     assert "responses kept" in said
@@ -76,30 +91,30 @@ def answers(home, out, right, tokens=None, rows=AIME):
 
 
 def test_lengths_and_examples_of_each_outcome_are_shown(home, capsys):
-    command(home, *answers(home, "tool", 6, tokens=100))
+    evaluate(home, *answers(home, "tool", 6, tokens=100))
     shown = capsys.readouterr().out
     (line,) = [line.split() for line in shown.partition("tokens in an answer:")[2].splitlines() if "aime24" in line][:1]
     assert line == ["aime24", "100", "102", "104", "105", "107", "107"]
     text = (home / "tool" / "examples.txt").read_text()
     assert "[aime24: correct, by tool] What is 1 + 1?" in text
     assert "[aime24: wrong, by tool] What is 7 + 7?\n\n</think>\\boxed{999}\n\nright: 14" in text
-    command(home, *answers(home, "tool", 6))
+    evaluate(home, *answers(home, "tool", 6))
     assert "tokens in an answer" not in capsys.readouterr().out
 
 
 def test_a_finished_evaluation_is_compared_question_by_question(home, capsys):
-    command(home, *answers(home, "first", 3))
-    command(home, *answers(home, "second", 6), "--against", str(home / "first"))
+    evaluate(home, *answers(home, "first", 3))
+    evaluate(home, *answers(home, "second", 6), "--against", str(home / "first"))
     shown = capsys.readouterr().out.partition("second less first, in points with 95 % intervals")[2]
     # 3 of 8 questions differ: s = 51.75 points, t(0.975, 7) · s / sqrt(8) = 43.3; of 8 ways to flip signs 2 are as far
     (line,) = [line.split() for line in shown.splitlines() if line.startswith("aime24")]
     assert line[:5] == ["aime24", "+37.5", "[-5.8,", "+80.8]", "0.25"]
-    command(home, *answers(home, "second", 6), "--against", str(home / "second"))
+    evaluate(home, *answers(home, "second", 6), "--against", str(home / "second"))
     assert f"second less second in {home / 'second'}, in points with" in capsys.readouterr().out
 
 
 def test_another_evaluation_that_differs_is_refused_by_what_differs(home):
-    command(home, *answers(home, "first", 3))
+    evaluate(home, *answers(home, "first", 3))
     words = [*answers(home, "second", 3), "--against", str(home / "first")]
     for more, message in (
         (["--samples", "2", "--top-p", "0.5"], "aime24: top_p 0.95; here 0.5\naime24: samples 1; here 2"),
@@ -107,19 +122,19 @@ def test_another_evaluation_that_differs_is_refused_by_what_differs(home):
          "benchmarks: aime24; here aime24, aime25"),
     ):  # fmt: skip
         with pytest.raises(UserError) as error:
-            command(home, *words, *more)
+            evaluate(home, *words, *more)
         assert str(error.value).endswith(f"benchmarks, questions and protocol:\n{message}")
     (home / "aime.jsonl").write_text("".join(json.dumps(r | {"question": "Else?"}) + "\n" for r in AIME))
     with pytest.raises(UserError, match="aime24: its questions are not those asked here"):
-        command(home, *words)
+        evaluate(home, *words)
     with pytest.raises(UserError, match=r"nowhere/evaluation\.json cannot be read: FileNotFoundError"):
-        command(home, *words, "--against", str(home / "nowhere"))
+        evaluate(home, *words, "--against", str(home / "nowhere"))
 
 
 def test_questions_that_one_evaluation_lacks_are_named(home):
-    command(home, *answers(home, "first", 3))
+    evaluate(home, *answers(home, "first", 3))
     with pytest.raises(UserError, match="2 questions have answers in one evaluation only: aime24/q7, aime24/q8;"):
-        command(home, *answers(home, "second", 3, rows=AIME[:6]), "--against", str(home / "first"))
+        evaluate(home, *answers(home, "second", 3, rows=AIME[:6]), "--against", str(home / "first"))
     assert (home / "second" / "scores.csv").is_file(), "its own scores are there"
 
 
@@ -127,9 +142,9 @@ GPQA = {"Record ID": "rec", "Question": "SECRET", "Correct Answer": "SECRET righ
         **{f"Incorrect Answer {n}": f"SECRET {n}" for n in (1, 2, 3)}}  # fmt: skip
 
 
-def shown(cfg, capsys, imported=False):
-    standalone.show_prompts(cfg, stage.questions(cfg), imported)
-    return capsys.readouterr().out
+def shown(cfg, imported=False):
+    asked = {name: one.questions for name, one in benchmarks.load_all(cfg).items()}
+    return examples.example_prompts(cfg, asked, imported)
 
 
 @pytest.fixture
@@ -141,32 +156,32 @@ def vllm_run(home, tokenizer):
     (home / "gpqa.jsonl").write_text(json.dumps(GPQA) + "\n")
     words = ["--model", str(folder), "--benchmarks", "aime24,gpqa", "--path", f"aime24={home / 'aime.jsonl'}",
              "--path", f"gpqa={home / 'gpqa.jsonl'}"]  # fmt: skip
-    return words, standalone.load(standalone._arguments().parse_args(words))
+    return words, command.model_of(options(*words))
 
 
-def test_the_prompt_is_shown_as_the_model_sees_it(vllm_run, tokenizer, capsys):
+def test_the_prompt_is_shown_as_the_model_sees_it(vllm_run, tokenizer):
     _, cfg = vllm_run
-    text = shown(cfg, capsys)
-    turn = prompts.user_turn("math", AIME[0]["question"])
+    text = shown(cfg)
+    turn = prompts.user_turn(cfg.params.domains["math"].instruction, AIME[0]["question"])
     assert prompts.render_messages(tokenizer, [{"role": "user", "content": turn}], open_think=True) in text
     assert "[gpqa] a prompt, as the model sees it" in text
     assert "A) (option " in text
     assert "SECRET" not in text
 
 
-def test_a_raw_prompt_is_shown_as_tokenized_and_of_other_peoples_answers_only_what_we_would_ask(vllm_run, capsys):
+def test_a_raw_prompt_is_shown_as_tokenized_and_of_other_peoples_answers_only_what_we_would_ask(vllm_run):
     words, cfg = vllm_run
-    released = standalone.load(standalone._arguments().parse_args([*words, "--protocol", "released"]))
-    assert "<｜User｜>What is 1 + 1?<｜Assistant｜>" in shown(released, capsys)
-    assert "as this protocol would ask" in shown(cfg, capsys, imported=True)
+    released = command.model_of(options(*words, "--protocol", "released"))
+    assert "<｜User｜>What is 1 + 1?<｜Assistant｜>" in shown(released)
+    assert "as this protocol would ask" in shown(cfg, imported=True)
 
 
-def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run, capsys):
+def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run):
     _, cfg = vllm_run
     for path in cfg.checkpoint.iterdir():
         path.unlink()
     with pytest.raises(UserError, match="checkpoint: its tokenizer cannot be loaded"):
-        shown(cfg, capsys)
+        shown(cfg)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +208,14 @@ def test_what_it_refuses(home, words, message, monkeypatch, capsys):
     (home / "damaged" / "config.json").write_text('{"model_type": ')
     fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
     monkeypatch.setattr("sys.argv", ["evaluate", *fixed, *words])
-    assert standalone.main() == 2
+    assert command.main() == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_value_that_fits_no_benchmark_is_said_once(home):
     words = ["--model", "a/b", "--benchmarks", "aime24,gpqa,lcb", "--samples", "-1"]
     with pytest.raises(UserError) as error:
-        standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+        command.overridden(config.load("r1-1.5b").params, options(*words))
     assert str(error.value) == "--samples: -1 should be greater than or equal to 1"
 
 
@@ -212,24 +227,24 @@ def test_it_samples_on_the_gpu_that_torch_can_use(home, monkeypatch, has_gpu):
         told.append(has_gpu)
         raise UserError("not here")
 
-    monkeypatch.setattr(standalone.machine, "has_gpu", lambda: has_gpu)
-    monkeypatch.setattr(standalone.evaluate, "generate", generate)
+    monkeypatch.setattr(command.machine, "has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(command.stage, "generate", generate)
     with pytest.raises(UserError, match="not here"):
-        command(home, "--model", MODEL, "--endpoint", "http://127.0.0.1:9/v1")
+        evaluate(home, "--model", MODEL, "--endpoint", "http://127.0.0.1:9/v1")
     assert told == [has_gpu]
 
 
 def test_a_folder_without_a_checkpoint_is_an_error(home, monkeypatch, capsys):
     (home / "empty").mkdir()
     monkeypatch.setattr("sys.argv", ["evaluate", "--model", str(home / "empty"), "--benchmarks", "aime24"])
-    assert standalone.main() == 2
+    assert command.main() == 2
     assert "holds no checkpoint" in capsys.readouterr().err
 
 
 def test_aime_2025_comes_from_the_hub_with_the_settings_of_aime_2024(home):
     words = ["--model", "a/b", "--benchmarks", "aime2024,aime2025"]
-    found = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
-    old, new = (found.evaluate.benchmarks[name] for name in ("aime24", "aime25"))
+    found = command.overridden(config.load("r1-1.5b").params, options(*words))
+    old, new = (found.benchmarks[name] for name in ("aime24", "aime25"))
     differ = {key for key, value in new.model_dump().items() if value != getattr(old, key)}
     assert differ == {"path", "revision", "sha256"}
     assert new.path == "hf://math-ai/aime25/test.jsonl"
@@ -237,24 +252,54 @@ def test_aime_2025_comes_from_the_hub_with_the_settings_of_aime_2024(home):
     assert new.sha256
 
 
+def test_the_twin_of_a_benchmark_may_be_in_another_domain(home):
+    data = config.load("r1-1.5b").params.model_dump(mode="json")
+    own = data["domains"]["math"]["benchmarks"]["aime24"] | {"path": "own.jsonl", "revision": None, "sha256": None}
+    data["domains"]["science"]["benchmarks"]["aime25"] = own
+    params = command.overridden(config.validate(data, "x"), options("--model", "a/b", "--benchmarks", "aime25"))
+    assert [(name, b.path) for name, b in params.benchmarks.items()] == [("aime25", "own.jsonl")]
+
+
+def test_it_evaluates_a_model_on_a_domain_that_is_not_the_papers(home, monkeypatch, capsys):
+    data = yaml.safe_load((config.ROOT / "params" / "smoke.yaml").read_text())
+    data["domains"] = {"law": data["domains"]["science"] | {"instruction_with_options": "Give the letter in a box."}}
+    data["domains"]["law"]["benchmarks"] = {
+        "bar-exam": {"kind": "miniature", "tasks": "science", "levels": [1], "questions": 4, "samples": 1,
+                     "max_tokens": 24}
+    }  # fmt: skip
+    data["backbone"]["distill"]["rows"] = {"law": 8}
+    data["merge"]["models"] = [{"recipe": {"method": "linear", "models": [{"model": "law"}, {"model": "mixture"}]}}]
+    (home / "params").mkdir()
+    (home / "params" / "law.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.setenv("TINYR1_PARAMS", str(home / "params"))
+    with Served() as server:
+        command.evaluate_model(options("--run", "law", "--benchmarks", "bar-exam", "--model", MODEL, "--endpoint",
+                                       server.url, "--out", str(home / "out")))  # fmt: skip
+        assert server.attempts == 4
+        assert all(prompt.endswith("Give the letter in a box.") for prompt in server.asked)
+    assert "[bar-exam] a prompt (messages" in capsys.readouterr().out
+    assert (home / "out" / "scores.csv").read_text().splitlines()[1].startswith("law,parrot,bar-exam,4,1,")
+
+
 def test_a_file_takes_the_place_of_the_hubs_aime_2025(home):
     words = ["--model", "a/b", "--benchmarks", "aime25", "--path", f"aime25={home / 'aime.jsonl'}"]
-    found = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
-    new = found.evaluate.benchmarks["aime25"]
+    found = command.overridden(config.load("r1-1.5b").params, options(*words))
+    new = found.benchmarks["aime25"]
     assert (new.path, new.revision, new.sha256) == (str(home / "aime.jsonl"), None, None)
 
 
 def test_options_override_the_params_file(home):
     words = ["--model", "a/b", "--benchmarks", "aime25,lcb", "--path", f"aime25={home / 'aime.jsonl'}",
              "--temperature", "0.1", "--top-p", "0.5", "--protocol", "released", "--samples", "3"]  # fmt: skip
-    params = standalone.settings(standalone._arguments().parse_args(words), config.load("r1-1.5b").params)
+    params = command.overridden(config.load("r1-1.5b").params, options(*words))
     e = params.evaluate
     assert (e.temperature, e.top_p, e.protocol) == (0.1, 0.5, "released")
-    assert list(e.benchmarks) == ["aime25", "livecodebench"]
-    assert e.benchmarks["aime25"].kind == "aime"
-    assert e.benchmarks["livecodebench"].samples == 3
+    assert list(params.benchmarks) == ["aime25", "livecodebench"]
+    assert params.benchmarks["aime25"].kind == "aime"
+    assert params.benchmarks["livecodebench"].samples == 3
     whole = yaml.safe_load((config.ROOT / "params" / "r1-1.5b.yaml").read_text())
-    assert e.benchmarks["livecodebench"].revision == whole["evaluate"]["benchmarks"]["livecodebench"]["revision"]
+    block = whole["domains"]["code"]["benchmarks"]["livecodebench"]
+    assert params.benchmarks["livecodebench"].revision == block["revision"]
 
 
 @pytest.mark.parametrize(("limit", "length"), [(8192, 8192), (100, 36864), (131072, 36864), (None, 36864)])
@@ -263,6 +308,6 @@ def test_the_engine_asks_for_no_more_context_than_a_small_model_has(home, limit,
     (home / "model").mkdir()
     (home / "model" / "config.json").write_text(json.dumps({"max_position_embeddings": limit}))
     words = ["--model", "m", "--benchmarks", "aime24", "--max-tokens", "200"]
-    params = standalone.settings(standalone._arguments().parse_args(words), config.load("paper").params)
-    assert standalone.fitted(params, home / "model").evaluate.engine.max_model_len == length
-    assert standalone.fitted(params, home / "nowhere") == params
+    params = command.overridden(config.load("paper").params, options(*words))
+    assert single.fitted_to_context(params, home / "model").evaluate.engine.max_model_len == length
+    assert single.fitted_to_context(params, home / "nowhere") == params

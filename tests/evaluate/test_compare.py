@@ -6,8 +6,10 @@ import pytest
 
 from tinyr1.core import config
 from tinyr1.core.recipe import Recipe
-from tinyr1.evaluate import compare, stage
+from tinyr1.evaluate import compare, scores
 from tinyr1.report import claims, plots
+
+EXPERTS = ("math", "science", "code")
 
 
 def graded(shares: dict[str, list[float]], samples: int = 4) -> pd.DataFrame:
@@ -51,7 +53,7 @@ def test_the_headline_says_what_the_intervals_of_the_averages_show():
     })
     # by benchmark: m - mixture has mean -0.4, s 0.5905; m - backbone 0.5, 0.5064; m - math 0.0, 1.0127; the standard
     # error of the average of two is s / sqrt(80), and t(0.975, 78) = 1.9908
-    assert compare.headline(rows, "m") == (
+    assert compare.headline(rows, "m", EXPERTS) == (
         "Averaged over 2 benchmarks, with 95 % intervals paired by question, m is 40.0 points [26.9, 53.1] below the "
         "data mixture; it is 50.0 points [38.7, 61.3] above the backbone; no difference shown between it and the best "
         "expert, math (+0.0 points [-22.5, +22.5])."
@@ -59,7 +61,7 @@ def test_the_headline_says_what_the_intervals_of_the_averages_show():
 
 
 def test_the_headline_of_one_benchmark_without_a_mixture():
-    said = compare.headline(run_of({"a": {"m": [0.0] * 40, "science": [1.0] * 40}}), "m")
+    said = compare.headline(run_of({"a": {"m": [0.0] * 40, "science": [1.0] * 40}}), "m", EXPERTS)
     assert said == (
         "On a, with 95 % intervals paired by question, no difference shown between m and the backbone (+0.0 points "
         "[+0.0, +0.0]); it is 100.0 points [100.0, 100.0] below the best expert, science."
@@ -72,13 +74,14 @@ def test_the_headline_agrees_with_the_claims():
     models = ("backbone", "mixture", "math", "science", "code", merged)
     rows = run_of({b: {m: list(rng.integers(0, 2, 40) / 1) for m in models} for b in ("x", "y", "z")})
     merges = {merged: Recipe(method="fusion", base="code", other="math")}
-    table = claims.audit(stage.per_question(rows), {"x": "math", "y": "science", "z": "code"}, merges, {})
+    table = claims.audit(scores.per_question(rows), {"x": "math", "y": "science", "z": "code"}, merges, {})
     points = table.loc["merged model over data mixture, average", "ours, points"].replace(" [", " points [")
-    assert f"no difference shown between {merged} and the data mixture ({points})" in compare.headline(rows, merged)
+    said = compare.headline(rows, merged, EXPERTS)
+    assert f"no difference shown between {merged} and the data mixture ({points})" in said
 
 
 def test_both_intervals_and_pass_at_k():
-    table = compare.intervals(graded({"a": [0.25] * 20 + [0.0] * 20}), {"b": []}, {("a", "b"): 0.5})
+    table = scores.interval_table(graded({"a": [0.25] * 20 + [0.0] * 20}), {"b": []}, {("a", "b"): 0.5})
     row = table.loc["a", "b"]
     assert row["pass@1"] == "12.5"
     assert row["pass@k"].startswith("50.0 [")
@@ -94,14 +97,14 @@ def test_both_intervals_and_pass_at_k():
 
 
 def test_one_sample_of_each_question_has_no_second_interval():
-    table = compare.intervals(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {})
+    table = scores.interval_table(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {})
     assert table.loc["a", "b"]["samples"] == "one sample each"
     assert list(table) == ["pass@1", "questions", "samples"], "pass@1 is not told twice, and no column is empty"
 
 
 def test_majority_and_errata():
     asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7", "erratum": "wrong tests"}]}
-    row = compare.intervals(graded({"a": [0.5, 0.0]}), asked, {}).loc["a", "b"]
+    row = scores.interval_table(graded({"a": [0.5, 0.0]}), asked, {}).loc["a", "b"]
     assert row["cons@k"].startswith("50.0 ["), "two of four votes against two single ones; none in the other question"
     assert row["without errata"] == "50.0 (1 problems)"
 
@@ -110,14 +113,14 @@ def test_a_right_answer_votes_for_the_truth_however_it_was_written():
     rows = graded({"a": [0.75, 0.75]})
     rows.loc[rows.outcome == "correct", "extracted"] = "007"
     asked = {"b": [{"id": "q0", "answer": "7"}, {"id": "q1", "answer": "7"}]}
-    text = compare.intervals(rows, asked, {}).loc[("a", "b"), "cons@k"]
+    text = scores.interval_table(rows, asked, {}).loc[("a", "b"), "cons@k"]
     assert text == "100.0 [34.2, 100.0] (k = 4)", "without spread: Wilson's interval for two questions"
 
 
 def test_samples_are_counted_by_question():
     rows = graded({"a": [0.75, 0.0], "b": [0.25, 1.0]})
     rows = rows[~((rows.model == "b") & (rows.question == "q1") & (rows["sample"] > 1))]
-    table = compare.by_question(rows.sample(frac=1, random_state=0))
+    table = scores.by_question(rows.sample(frac=1, random_state=0))
     assert list(table.index.names) == ["model", "benchmark", "question"]
     assert table.loc[("a", "b", "q0")].to_list() == [3, 4, 0.75]
     assert table.loc[("b", "b", "q1")].to_list() == [2, 2, 1.0]
@@ -128,10 +131,10 @@ def test_scores_and_gains_of_a_run_are_means_over_its_questions(home):
     cfg = config.load("smol")
     rng = np.random.default_rng(1)
     wanted = {m: rng.integers(0, 5, 12) / 4 for m in cfg.models}
-    parts = [graded(wanted).assign(benchmark=b) for b in cfg.params.evaluate.benchmarks]
+    parts = [graded(wanted).assign(benchmark=b) for b in cfg.params.benchmarks]
     rows = pd.concat(parts).sample(frac=1, random_state=0)
-    table = stage.scores(cfg, rows, {("math", "mini-code"): 0.5}).set_index(["model", "benchmark"])
-    gains = stage.gains(cfg, rows).set_index(["model", "benchmark"])
+    table = scores.score_rows(cfg, rows, {("math", "mini-code"): 0.5}).set_index(["model", "benchmark"])
+    gains = scores.gains_over_backbone(cfg, rows).set_index(["model", "benchmark"])
     assert tuple(table.reset_index().columns[:2]) == ("model", "benchmark")
     for (model, benchmark), row in table.iterrows():
         assert row.pass_at_1 == pytest.approx(wanted[model].mean())
@@ -140,8 +143,8 @@ def test_scores_and_gains_of_a_run_are_means_over_its_questions(home):
         if model != "backbone":
             gained = wanted[model].mean() - wanted["backbone"].mean()
             assert gains.loc[(model, benchmark), "mean"] == pytest.approx(gained)
-    assert len(gains) == len(table) - len(cfg.params.evaluate.benchmarks)
+    assert len(gains) == len(table) - len(cfg.params.benchmarks)
     assert table.paper.dropna().to_dict() == {("math", "mini-code"): 0.5}
-    long = stage.per_question(rows)
+    long = scores.per_question(rows)
     assert list(long.columns) == ["model", "benchmark", "question", "score"]
     assert long.groupby("model").score.mean().to_dict() == pytest.approx({m: v.mean() for m, v in wanted.items()})

@@ -1,4 +1,4 @@
-"""What a reader sees of graded samples, and the cells of notebook 04 that show it."""
+"""What a stored response belongs to, and what a reader sees of graded samples in the cells of notebook 04."""
 
 import json
 from types import SimpleNamespace
@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from tinyr1.core import config
-from tinyr1.evaluate import stage
+from tinyr1.core import artifact, config, machine
+from tinyr1.core.params import Params
+from tinyr1.data import benchmarks
+from tinyr1.evaluate import examples, scores, stage
 
 ASKED = {
     "mini-math": [{"id": "m", "question": "How many?", "answer": "7", "private": False}],
@@ -37,8 +39,8 @@ def cell(words):
 
 
 def test_each_outcome_of_each_benchmark_has_an_example_by_the_first_model_that_has_it(home, capsys):
-    exec(cell("evaluate.examples"), {"evaluate": stage, "cfg": config.load("smol"), "graded": GRADED,
-                                     "questions": ASKED})  # fmt: skip
+    exec(cell("example_answers("), {"examples": examples, "cfg": config.load("smol"), "graded": GRADED,
+                                    "questions": ASKED})  # fmt: skip
     shown = capsys.readouterr().out.split(f"\n{'-' * 60}\n")
     assert shown == [
         "[gpqa: wrong, by code] its questions must not be published",
@@ -50,9 +52,9 @@ def test_each_outcome_of_each_benchmark_has_an_example_by_the_first_model_that_h
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_the_notebook_samples_on_the_gpu_that_torch_can_use(has_gpu):
     told = []
-    exec(cell("evaluate.generate("), {
-        "record": SimpleNamespace(has_gpu=lambda: has_gpu), "watch": SimpleNamespace(lap=print), "cfg": None,
-        "evaluate": SimpleNamespace(generate=lambda *a, has_gpu: told.append(has_gpu)), "questions": {},
+    exec(cell("stage.generate("), {
+        "machine": SimpleNamespace(has_gpu=lambda: has_gpu), "watch": SimpleNamespace(lap=print), "cfg": None,
+        "stage": SimpleNamespace(generate=lambda *a, has_gpu: told.append(has_gpu)), "questions": {},
     })  # fmt: skip
     assert told == [has_gpu]
 
@@ -60,8 +62,78 @@ def test_the_notebook_samples_on_the_gpu_that_torch_can_use(has_gpu):
 def test_the_lengths_of_answers_are_quantiles_of_those_that_were_counted():
     rows = pd.DataFrame([row("m", "counted", "wrong", "", n) for n in [*range(101), None]]
                         + [row("m", "not", "wrong", "", None)])  # fmt: skip
-    table = stage.token_quantiles(rows)
+    table = scores.token_quantiles(rows)
     assert table.to_dict("index") == {
         "counted": {"min": 0, "25 %": 25, "median": 50, "75 %": 75, "95 %": 95, "max": 100}
     }
-    assert stage.token_quantiles(rows[rows.benchmark == "not"]).empty
+    assert scores.token_quantiles(rows[rows.benchmark == "not"]).empty
+
+
+# --- identity -------------------------------------------------------------------------------------------------
+
+
+def changed(cfg, **paths):
+    """A run whose parameters differ: a__b__c=value sets a.b.c of the params file."""
+    data = cfg.params.model_dump(mode="json")
+    for path, value in paths.items():
+        *blocks, name = path.split("__")
+        inner = data
+        for block in blocks:
+            inner = inner[block.replace("_", "-") if block.startswith("mini_") else block]
+        inner[name] = value
+    return cfg.model_copy(update={"params": Params.model_validate(data)})
+
+
+def keys(cfg):
+    """The protocol key of each benchmark of a run."""
+    return {name: stage.protocol_key(cfg, name, one.questions) for name, one in benchmarks.load_all(cfg).items()}
+
+
+ENDPOINT = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_variable": None,
+            "concurrency": 1, "timeout_seconds": 1.0, "retries": 0}  # fmt: skip
+
+
+def test_a_protocol_key_depends_on_what_shapes_responses_and_on_nothing_else(home, monkeypatch):
+    cfg = config.load("smol")
+    before = keys(cfg)
+    assert len(set(before.values())) == 3
+    for same in (
+        {"evaluate__sandbox__cpu_seconds": 9}, {"evaluate__engine__max_num_seqs": 3}, {"description": "x"},
+        {"evaluate__engine__enforce_eager": False}, {"evaluate__engine__cpu_kv_cache_gb": 9},
+        {"domains__math__benchmarks__mini_math__samples": 4}, {"trainer__weight_decay": 0.5},
+    ):  # fmt: skip
+        assert keys(changed(cfg, **same)) == before, same
+    for other in (
+        {"evaluate__temperature": 0.0}, {"evaluate__top_p": 0.5}, {"seed": 1}, {"evaluate__split": "validation"},
+        {"evaluate__engine__max_model_len": 400}, {"evaluate__engine": ENDPOINT},
+    ):  # fmt: skip
+        assert not set(keys(changed(cfg, **other)).values()) & set(before.values()), other
+    one = keys(changed(cfg, domains__math__instruction="Else."))
+    assert {name for name in one if one[name] != before[name]} == {"mini-math"}
+    monkeypatch.setattr(machine, "describe", lambda: {"packages": {"torch": "9.9"}, "cores": 1})
+    assert keys(cfg) == before, "versions are described, and do not decide"
+    assert stage.describe_protocol(cfg, "mini-math", [])["versions"] == {"torch": "9.9"}
+
+
+def test_where_a_server_samples_neither_seed_nor_address_shape_the_protocol_key(home):
+    cfg = changed(config.load("smol"), evaluate__engine=ENDPOINT)
+    questions = [{"id": "m", "question": "How many?"}]
+    key = stage.protocol_key(cfg, "mini-math", questions)
+    for same in ({"seed": 1}, {"evaluate__engine": ENDPOINT | {"base_url": "http://127.0.0.1:8/v1", "retries": 3}}):
+        assert stage.protocol_key(changed(cfg, **same), "mini-math", questions) == key
+    assert stage.protocol_key(cfg, "mini-math", [{"id": "m", "question": "How few?"}]) != key
+
+
+def test_a_model_key_is_the_content_of_its_checkpoint_or_the_address_of_its_server(home):
+    cfg = config.load("smol")
+
+    def build(folder):
+        (folder / "config.json").write_text("{}")
+        return {"seconds": 3}
+
+    made, _ = artifact.make(cfg.model("math"), {"any": 1}, build, "")
+    assert stage.model_key(cfg, "math") == made["content"]
+    served = changed(cfg, evaluate__engine=ENDPOINT)
+    other = changed(cfg, evaluate__engine=ENDPOINT | {"model": "n"})
+    patient = changed(cfg, evaluate__engine=ENDPOINT | {"timeout_seconds": 9.0})
+    assert stage.model_key(served, "math") == stage.model_key(patient, "math") != stage.model_key(other, "math")

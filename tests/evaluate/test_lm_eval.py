@@ -6,16 +6,17 @@ import pandas as pd
 import pytest
 
 from tinyr1.core.errors import UserError
-from tinyr1.evaluate import lm_eval
+from tinyr1.evaluate import adopt, lm_eval
 from tinyr1.sampling import responses
 
 MATH = [
     {"id": f"m{i}", "kind": "integer", "question": f"{i} + 1?", "user": f"{i} + 1?\nThink.", "answer": str(i + 1),
-     "family": "sum"}
+     "family": "sum", "private": False}
     for i in range(3)
 ]  # fmt: skip
-SCIENCE = [{"id": "s0", "kind": "option", "question": "Which?\nA) x\nB) y", "user": "Which?…", "answer": "B"}]
-CODE = [{"id": "c0", "kind": "program", "question": "Add.", "user": "Add.", "tests": []}]
+SCIENCE = [{"id": "s0", "kind": "option", "question": "Which?\nA) x\nB) y", "user": "Which?…", "answer": "B",
+            "private": True}]  # fmt: skip
+CODE = [{"id": "c0", "kind": "program", "question": "Add.", "user": "Add.", "tests": [], "private": False}]
 ASKED = {"math": MATH, "science": SCIENCE, "code": CODE}
 PROTOCOLS = {name: {"benchmark": name, "temperature": 0.6, "top_p": 0.95, "max_tokens": 9} for name in ASKED}
 
@@ -36,7 +37,7 @@ def graded(model="ours"):
 
 @pytest.fixture
 def written(tmp_path):
-    lm_eval.write(tmp_path, graded(), ASKED, PROTOCOLS, gated={"science"})
+    lm_eval.write_files(tmp_path, graded(), ASKED, PROTOCOLS)
     return tmp_path / "ours"
 
 
@@ -86,7 +87,7 @@ def test_a_gated_benchmark_gets_scores_and_no_sample(written):
 
 
 def test_what_is_written_can_be_read_back(written):
-    found = lm_eval.load(written / "samples_math.jsonl", MATH, "p")
+    found = adopt.read_answers(written / "samples_math.jsonl", MATH, "p")
     assert (found.form, found.notes) == ("lm-eval", [])
     texts = {(line["question"], line["sample"]): line["text"] for line in found.lines}
     assert texts == {(f"m{i}", s): f"m{i}/{s}</think>" for i in range(3) for s in range(2)}
@@ -109,7 +110,7 @@ def test_what_is_written_can_be_read_back(written):
     ],
 )
 def test_rows_of_other_tools_are_read(tmp_path, rows):
-    found = lm_eval.load(file_of(tmp_path, *rows), MATH, "p")
+    found = adopt.read_answers(file_of(tmp_path, *rows), MATH, "p")
     assert [(x["question"], x["sample"], x["text"]) for x in found.lines] == [("m0", 0, "a"), ("m0", 1, "b")]
     assert not [line for line in found.lines if responses.RESPONSE.problem(line)]
     assert found.notes == ["2 of 3 questions have no response: m1, m2"]
@@ -117,13 +118,13 @@ def test_rows_of_other_tools_are_read(tmp_path, rows):
 
 def test_what_a_row_tells_of_the_end_is_kept(tmp_path):
     rows = [{"id": "m0", "text": "a", "finish_reason": "length", "n_tokens": 7}, {"id": "m1", "text": "a"}]
-    found = lm_eval.load(file_of(tmp_path, *rows), MATH, "p").lines
+    found = adopt.read_answers(file_of(tmp_path, *rows), MATH, "p").lines
     assert [(x["finish"], x["n_tokens"]) for x in found] == [("length", 7), ("unknown", None)]
 
 
 def test_an_uneven_number_of_samples_is_noted(tmp_path):
     rows = [{"id": q, "text": "a"} for q in ("m0", "m0", "m1", "m2")]
-    assert lm_eval.load(file_of(tmp_path, *rows), MATH, "p").notes == [
+    assert adopt.read_answers(file_of(tmp_path, *rows), MATH, "p").notes == [
         "2 of 3 questions have fewer than 2 responses: m1, m2"
     ]
 
@@ -145,37 +146,37 @@ def test_an_uneven_number_of_samples_is_noted(tmp_path):
 )
 def test_rows_that_fit_no_question_or_no_column_are_refused_by_line(tmp_path, row, message):
     with pytest.raises(UserError, match=message):
-        lm_eval.load(file_of(tmp_path, {"id": "m0", "text": "a"}, row), MATH, "p")
+        adopt.read_answers(file_of(tmp_path, {"id": "m0", "text": "a"}, row), MATH, "p")
 
 
 def test_repeated_documents_broken_lines_and_empty_files_are_refused(tmp_path):
     doc = {"doc_id": 0, "doc": {"id": "m0"}, "resps": [["a"]], "filter": "none"}
     with pytest.raises(UserError, match="line 2: sample 0 of m0 is on line 1 already"):
-        lm_eval.load(file_of(tmp_path, doc, doc), MATH, "p")
+        adopt.read_answers(file_of(tmp_path, doc, doc), MATH, "p")
     path = file_of(tmp_path, doc)
     path.write_text(path.read_text() + '{"doc_id": 1, "doc"\n')
-    with pytest.raises(UserError, match="1 malformed lines:\nline 2: not JSON"):
-        lm_eval.load(path, MATH, "p")
+    with pytest.raises(UserError, match="1 malformed lines:\nline 2: not valid JSON"):
+        adopt.read_answers(path, MATH, "p")
     path.write_text("\n")
     with pytest.raises(UserError, match="holds no line"):
-        lm_eval.load(path, MATH, "p")
+        adopt.read_answers(path, MATH, "p")
     with pytest.raises(UserError, match="no such file"):
-        lm_eval.load(tmp_path / "none.jsonl", MATH, "p")
+        adopt.read_answers(tmp_path / "none.jsonl", MATH, "p")
 
 
 def test_two_questions_of_the_same_text_are_not_told_apart_by_it(tmp_path):
     twins = [MATH[0], MATH[0] | {"id": "twin"}]
     with pytest.raises(UserError, match="unknown question"):
-        lm_eval.load(file_of(tmp_path, {"question": "0 + 1?", "text": "a"}), twins, "p")
+        adopt.read_answers(file_of(tmp_path, {"question": "0 + 1?", "text": "a"}), twins, "p")
 
 
 def test_a_letter_counts_only_where_the_file_shows_the_options_in_our_order(tmp_path):
     with pytest.raises(UserError, match="s0: the row does not show the question with its options"):
-        lm_eval.load(file_of(tmp_path, {"id": "s0", "text": "B"}), SCIENCE, "p")
+        adopt.read_answers(file_of(tmp_path, {"id": "s0", "text": "B"}), SCIENCE, "p")
     with pytest.raises(UserError, match="does not show"):
-        lm_eval.load(file_of(tmp_path, {"id": "s0", "text": "B", "prompt": "Which?\nA) y\nB) x"}), SCIENCE, "p")
+        adopt.read_answers(file_of(tmp_path, {"id": "s0", "text": "B", "prompt": "Which?\nA) y\nB) x"}), SCIENCE, "p")
     shown = {"id": "s0", "text": "B", "prompt": f"Answer this.\n{SCIENCE[0]['question']}\n"}
-    assert len(lm_eval.load(file_of(tmp_path, shown), SCIENCE, "p").lines) == 1
+    assert len(adopt.read_answers(file_of(tmp_path, shown), SCIENCE, "p").lines) == 1
 
 
 def own(question="m0", sample=0, **changes):
@@ -186,7 +187,7 @@ def own(question="m0", sample=0, **changes):
 def test_own_lines_keep_their_model_and_every_field(tmp_path):
     rows = [own(), own(sample=1, order=[1, 0])]
     for key in ("p", None):
-        found = lm_eval.load(file_of(tmp_path, *rows), MATH, key)
+        found = adopt.read_answers(file_of(tmp_path, *rows), MATH, key)
         assert (found.form, found.lines) == ("tinyr1", rows)
 
 
@@ -204,4 +205,4 @@ def test_own_lines_keep_their_model_and_every_field(tmp_path):
 )
 def test_own_lines_of_another_model_or_protocol_are_refused(tmp_path, rows, key, message):
     with pytest.raises(UserError, match=message):
-        lm_eval.load(file_of(tmp_path, *rows), MATH, key)
+        adopt.read_answers(file_of(tmp_path, *rows), MATH, key)

@@ -150,6 +150,7 @@ def test_one_sample_says_nothing_of_sampling_noise():
         ([1, 1, 1], [0, 0, 0], 2 / 8), ([1] * 10, [0] * 10, 2 / 1024), ([1, 0], [0, 1], 1.0), ([1, 0], [1, 0], 1.0),
         ([1, 1, 1, 0.5], [0, 0, 0, 0.5], 2 / 8),  # a question without a difference changes nothing
         ([3, 1], [0, 0], 2 / 4), ([3, -1], [0, 0], 4 / 4),
+        ([1, 0], [0, 0], 1.0),  # one question alone shows nothing
     ],
 )  # fmt: skip
 def test_the_sign_flip_test_is_exact_for_few_questions(a, b, p):

@@ -13,23 +13,19 @@ users of lm-evaluation-harness know. The same command continues after an interru
 import argparse
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
-from tinyr1.core import artifact, config, hub, jsonl, machine, record
-from tinyr1.core.checkpoints import CHECKPOINT, read_config
-from tinyr1.core.config import Config
+from tinyr1.core import artifact, config, machine, record
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params import Params
 from tinyr1.data import benchmarks
-from tinyr1.evaluate import against, compare, lm_eval, stage
-from tinyr1.evaluate import protocol as protocols
-from tinyr1.sampling import preflight, requests
+from tinyr1.evaluate import adopt, against, examples, lm_eval, scores, stage
+from tinyr1.evaluate.single import SingleModel, checkpoint_folder, content_key, fitted_to_context
 
-# Benchmarks that a params file need not have: whose settings they take, and their own questions. The paper has no AIME
-# 2025. lm-evaluation-harness reads the same dataset: columns problem, answer, id; 30 rows, both exams.
+# Benchmarks that a params file need not have: the one whose settings they take, and their own questions. The paper has
+# no AIME 2025. lm-evaluation-harness reads the same dataset: columns problem, answer, id; 30 rows, both exams.
 TWINS = {
     "aime25": ("aime24", {
         "path": "hf://math-ai/aime25/test.jsonl", "revision": "563bb8404243c5f09de6ec262f2db674fe5bce9b",
@@ -42,34 +38,8 @@ FLAGS = {"samples": "--samples", "questions": "--questions", "max_tokens": "--ma
 ALIASES = {"lcb": "livecodebench", "gpqa-diamond": "gpqa", "aime2024": "aime24", "aime2025": "aime25"}
 
 
-class Single(Config):
-    """A run of one model: its checkpoint is anywhere, its artifacts are in one folder."""
-
-    name: str
-    checkpoint: Path
-    out: Path
-    key: str
-
-    @property
-    def home(self) -> Path:
-        return self.out
-
-    @property
-    def reports(self) -> Path:
-        return self.out
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    def model(self, name: str) -> Path:
-        return self.checkpoint
-
-    def known_key(self, model: str) -> str:
-        return self.key
-
-
-def _arguments() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m tinyr1.evaluate", description=__doc__.splitlines()[0],
         epilog="Model code runs confined; see evaluate.sandbox in the params file.",
@@ -92,241 +62,162 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def settings(a: argparse.Namespace, params: Params) -> Params:
-    """The params file with the command line's options; UserError lists what does not fit."""
+def overridden(params: Params, options: argparse.Namespace) -> Params:
+    """The params with the options of the command in place; UserError lists the options that do not fit."""
     data = params.model_dump(mode="json")
-    benchmarks = _benchmarks(a, data)
+    wanted = _benchmark_blocks(data, options)
     for domain in data["domains"].values():
-        domain["benchmarks"] = {name: b for name, b in domain["benchmarks"].items() if name in benchmarks}
-    for pair in a.path:
+        domain["benchmarks"] = {name: block for name, block in domain["benchmarks"].items() if name in wanted}
+    for pair in options.path:
         name, _, path = pair.partition("=")
         name = ALIASES.get(name, name)
-        if name not in benchmarks or not path:
+        if name not in wanted or not path:
             raise UserError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
-        benchmarks[name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
-    for key, value in (("samples", a.samples), ("max_tokens", a.max_tokens), ("questions", a.questions)):
-        if value is not None:
-            for benchmark in benchmarks.values():
-                benchmark[key] = value
-    e = data["evaluate"]
-    e |= {k: v for k in ("protocol", "temperature", "top_p") if (v := getattr(a, k)) is not None}
-    e["engine"] = _endpoint(a) or e["engine"]
+        wanted[name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
+    for block in wanted.values():
+        block |= _given(options, "samples", "max_tokens", "questions")
+    data["evaluate"] |= _given(options, "protocol", "temperature", "top_p")
+    if engine := _endpoint_block(options):
+        data["evaluate"]["engine"] = engine
     try:
         return config.validate(data, "")
     except UserError as error:
-        lines = [_as_option(line.removeprefix(": ")) for line in str(error).splitlines()]
+        lines = [_as_option(line.removeprefix(": "), options) for line in str(error).splitlines()]
         raise UserError("\n".join(dict.fromkeys(lines))) from error
 
 
-def _benchmarks(a: argparse.Namespace, data: dict) -> dict[str, dict]:
-    """The blocks of the benchmarks that the command names, by name; twins are put into `data` beside their model."""
+def _given(options: argparse.Namespace, *names: str) -> dict:
+    """Those of the options that the command line has."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _benchmark_blocks(data: dict, options: argparse.Namespace) -> dict[str, dict]:
+    """The blocks of the benchmarks that the command names, by name; TWINS are put into `data` beside their models."""
+    blocks = [domain["benchmarks"] for domain in data["domains"].values()]
+    known = {name: block for in_domain in blocks for name, block in in_domain.items()}
     for twin, (model, own) in TWINS.items():
-        for domain in data["domains"].values():
-            if model in domain["benchmarks"] and twin not in domain["benchmarks"]:
-                domain["benchmarks"][twin] = domain["benchmarks"][model] | own
-    known = {name: block for domain in data["domains"].values() for name, block in domain["benchmarks"].items()}
-    wanted = [ALIASES.get(name.strip(), name.strip()) for name in a.benchmarks.split(",")]
+        for in_domain in blocks:
+            if model in in_domain and twin not in known:
+                known[twin] = in_domain[twin] = in_domain[model] | own
+    wanted = [ALIASES.get(name.strip(), name.strip()) for name in options.benchmarks.split(",")]
     if unknown := sorted(set(wanted) - set(known)):
         raise UserError(
-            f"--benchmarks: {', '.join(unknown)}: not in params/{a.run}.yaml, which gives {', '.join(sorted(known))}"
+            f"--benchmarks: {', '.join(unknown)}: not in params/{options.run}.yaml, which gives "
+            f"{', '.join(sorted(known))}"
         )
     return {name: known[name] for name in wanted}
 
 
-def _endpoint(a: argparse.Namespace) -> dict | None:
-    """The engine block of a served model, None where none is asked for."""
-    if a.endpoint is None:
-        if a.api_key_variable:
-            raise UserError(f"--api-key-variable: {a.api_key_variable} goes with --endpoint only; give the URL too")
+def _endpoint_block(options: argparse.Namespace) -> dict | None:
+    """The engine block of a served model, None where the command names no server."""
+    if options.endpoint is None:
+        if options.api_key_variable:
+            name = options.api_key_variable
+            raise UserError(f"--api-key-variable: {name} goes with --endpoint only; give the URL too")
         return None
     return {
-        "kind": "endpoint", "base_url": a.endpoint, "model": a.model, "api_key_variable": a.api_key_variable,
-        "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
+        "kind": "endpoint", "base_url": options.endpoint, "model": options.model,
+        "api_key_variable": options.api_key_variable, "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
     }  # fmt: skip
 
 
-def _as_option(line: str) -> str:
+def _as_option(line: str, options: argparse.Namespace) -> str:
     """A problem `path: value rule` with the option in place of the path in the params file, where one sets it."""
     path, _, rest = line.partition(": ")
     if path.endswith(".base_url"):
-        value = rest.partition(" ")[0]
-        return f"--endpoint: {value} should begin with http:// or https://, without user name or password"
+        return f"--endpoint: {options.endpoint!r} should begin with http:// or https://, without user name or password"
     return f"{FLAGS.get(path.rpartition('.')[2], path)}: {rest}"
 
 
-def checkpoint(a: argparse.Namespace) -> Path:
-    """The folder of the model, fetched from the hub where it is no folder here; not needed for an endpoint."""
-    folder = Path(a.model)
-    if a.endpoint or a.responses or folder.is_dir():
-        return folder
-    if a.model.count("/") != 1:
-        raise UserError(f"--model: {a.model} is no folder and no hub id (owner/name)")
-    return hub.model_folder("--model", a.model, None)
+def model_of(options: argparse.Namespace) -> SingleModel:
+    """The model that the command names, fetched where it is on the hub, with its params and its output folder."""
+    base = config.load(options.run)
+    params = overridden(base.params, options)  # before anything is fetched
+    anywhere = options.responses or options.endpoint  # then no checkpoint is needed
+    folder = Path(options.model) if anywhere else checkpoint_folder(options.model)
+    params = fitted_to_context(params, folder)
+    if options.responses:
+        key = _file_key(options.responses)
+    else:
+        key = artifact.digest([options.endpoint, options.model]) if options.endpoint else content_key(folder)
+    fetched = not folder.is_dir() or "/snapshots/" in str(folder)
+    name = Path(options.model).name if fetched else folder.resolve().name
+    out = options.out or base.home.parent / "evaluations" / f"{name}-{key[:8]}"
+    return SingleModel(run=options.run, params=params, name=name, checkpoint=folder, out=out, key=key)
 
 
-def identity(a: argparse.Namespace, folder: Path) -> str:
-    """What ties responses to a model: the content of its files, as in the manifest of a checkpoint this kit made."""
-    if a.responses:
-        if not a.responses.is_file():
-            raise UserError(f"{a.responses}: no such file; give a JSONL file of responses")
-        return artifact.file_hash(a.responses)
-    if a.endpoint:
-        return artifact.digest([a.endpoint, a.model])
-    if artifact.manifest_path(folder).is_file():
-        return artifact.check(folder, "make it again")["content"]
-    files = sorted({f for pattern in CHECKPOINT for f in folder.glob(pattern)})
-    if not any(f.suffix == ".safetensors" for f in files):
-        raise UserError(f"--model: {folder} holds no checkpoint (no .safetensors)")
-    with ThreadPoolExecutor() as pool:
-        return artifact.digest(dict(zip([f.name for f in files], pool.map(artifact.file_hash, files), strict=True)))
+def _file_key(path: Path) -> str:
+    """The hash of a file of responses."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a JSONL file of responses")
+    return artifact.file_hash(path)
 
 
-def fitted(params: Params, folder: Path) -> Params:
-    """The engine asks for no more context than the model has, unless a max_tokens needs it: then sampling refuses."""
-    e = params.evaluate
-    if e.engine.kind != "vllm" or not (folder / "config.json").is_file():
-        return params
-    try:
-        limit = preflight.context_limit(read_config(folder))
-    except UserError as error:
-        raise UserError(f"--model: {error}") from error
-    longest = max(benchmark.max_tokens for benchmark in params.benchmarks.values())
-    if limit is None or not longest < limit < e.engine.max_model_len:
-        return params
-    engine = e.engine.model_copy(update={"max_model_len": limit})
-    return params.model_copy(update={"evaluate": e.model_copy(update={"engine": engine})})
-
-
-def load(a: argparse.Namespace) -> Single:
-    base = config.load(a.run)
-    params = settings(a, base.params)  # before anything is fetched
-    folder = checkpoint(a)
-    params = fitted(params, folder)
-    name = folder.resolve().name if folder.is_dir() and "/snapshots/" not in str(folder) else Path(a.model).name
-    key = identity(a, folder)
-    out = a.out or base.home.parent / "evaluations" / f"{name}-{key[:8]}"
-    return Single(run=a.run, params=params, name=name, checkpoint=folder, out=out, key=key)
-
-
-def adopt(cfg: Single, path: Path, asked: dict[str, list[dict]]) -> None:
-    """Store the answers of a file as if they had been sampled under this protocol; a note for what is incomplete."""
-    if len(asked) != 1:
-        raise UserError("--responses: holds the answers of one benchmark; name one in --benchmarks")
-    ((name, questions),) = asked.items()
-    rules = protocols.of(cfg.params, name)
-    shown = [q | {"question": _shown(rules, q)} for q in questions]
-    keys = {"model_key": cfg.key, "protocol_key": stage.protocol_key(cfg, name, questions)}
-    found = lm_eval.load(path, shown, keys["protocol_key"])
-    first = {q["id"]: protocols.order(rules, q, 0) for q in questions}  # the order that another tool's prompt showed
-    order = {} if found.form == "tinyr1" else first
-    lines = [line | keys | ({"order": order[line["question"]]} if order else {}) for line in found.lines]
-    jsonl.write(cfg.responses(cfg.name, name), lines)
-    print(f"{path}: {len(found.lines)} answers ({found.form})")
-    beyond = sum(line["sample"] >= rules.samples for line in lines)
-    if beyond:
-        print(f"  {beyond} are samples beyond the {rules.samples} of each question that are graded; raise --samples")
-    for note in found.notes:
-        print(f"  {note}")
-
-
-def _shown(rules: protocols.Protocol, question: dict) -> str:
-    """A question as other tools know it."""
-    return question["question"] if "options" not in question else protocols.requests(rules, [question], 1)[0][
-        "messages"][-1]["content"]  # fmt: skip
-
-
-def show_prompts(cfg: Single, asked: dict[str, list[dict]], imported: bool) -> None:
-    """One prompt of each benchmark: as the model sees it, or what is sent where somebody else renders it."""
-    prompts, served = requests.Prompts(), cfg.params.evaluate.engine.kind == "endpoint"
-    for name, questions in asked.items():
-        request = protocols.requests(protocols.of(cfg.params, name), [_public(questions[0])], 1)[0]
-        if not (imported or served):
-            print(f"[{name}] a prompt, as the model sees it:\n{prompts.text(cfg.checkpoint, request)}\n")
-            continue
-        if imported:
-            what = "as this protocol would ask; what the answers of the file were given to is not known"
-        else:
-            what = "messages; the server renders them" if "messages" in request else "sent as it is"
-        print(f"[{name}] a prompt ({what}):\n{_sent(request)}\n")
-
-
-def _public(question: dict) -> dict:
-    """The question, or one of its shape in place of one that must not be published."""
-    if not question["private"]:
-        return question
-    options = [f"(option {n})" for n in range(4)]
-    return question | {"question": "(a question that must not be published)", "options": options}
-
-
-def _sent(request: dict) -> str:
-    if "messages" not in request:
-        return requests.raw_prompt(request)
-    return "\n".join(f"{message['role']}: {message['content']}" for message in request["messages"])
-
-
-def run(a: argparse.Namespace) -> None:
-    cfg = load(a)
+def evaluate_model(options: argparse.Namespace) -> None:
+    """The whole command: print the protocol, sample or adopt, grade, store and print the results."""
+    cfg = model_of(options)
     loaded = benchmarks.load_all(cfg)
     asked = {name: one.questions for name, one in loaded.items()}
     if few := [name for name, questions in asked.items() if len(questions) < 2]:
         raise UserError(f"--questions: {', '.join(few)}: an interval needs at least 2 questions")
-    described = [stage.protocol(cfg, name, questions) for name, questions in asked.items()]
-    other = against.load(a.against, described, cfg.name) if a.against else None  # before hours of sampling
+    described = [stage.describe_protocol(cfg, name, questions) for name, questions in asked.items()]
+    # An evaluation that cannot be compared is refused now, and not after hours of sampling.
+    earlier = against.earlier_evaluation(options.against, described, cfg.name) if options.against else None
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
-    show_prompts(cfg, asked, bool(a.responses))
+    print(examples.example_prompts(cfg, asked, imported=options.responses is not None))
     tested = stage.self_test(cfg, asked)
-    print(f"{tested.samples.sum()} answers known to be right or wrong were graded so\n")
-    if a.responses:
-        adopt(cfg, a.responses, asked)
-        sampled = {"imported": str(a.responses)}
+    print(f"{tested['samples'].sum()} answers known to be right or wrong were graded so\n")
+    if options.responses:
+        adopt.adopt_answers(cfg, options.responses, asked)
+        sampled = {"imported": str(options.responses)}
     else:
         sampled = stage.generate(cfg, asked, has_gpu=machine.has_gpu())
     graded = stage.grade_all(cfg, asked)
     if graded.empty:
         raise UserError("no answer to grade")
-    store(cfg, loaded, described, graded, tested, sampled)
-    show_results(graded, asked)
-    if other is not None:
-        print(f"\n{against.question_by_question(graded, other)}")
+    facts = {
+        "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
+        "sources": [one.record() for one in loaded.values()], "isolation": stage.isolation(cfg),
+        "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
+    }  # fmt: skip
+    store_results(cfg, facts, graded, asked)
+    print_results(cfg.name, graded, asked)
+    if earlier is not None:
+        print(f"\n{against.question_by_question(graded, earlier)}")
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
 
 
-def show_results(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
-    """Outcomes, lengths of answers, scores, and the paper's numbers where it has any."""
-    counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
-    print(f"\n{counts.to_string()}")
-    tokens = stage.token_quantiles(graded)
-    if not tokens.empty:
-        print(f"\ntokens in an answer:\n{tokens.to_string()}")
-    print(f"\n{compare.intervals(graded, asked, {}).to_string()}")
-    theirs = against.published(graded, list(asked))
-    if not theirs.empty:
-        print(f"\nthe paper's own numbers, on its own runs; differences with the width for two independent runs:\n"
-              f"{theirs.to_string()}")  # fmt: skip
-
-
-def store(
-    cfg: Single, loaded: dict, described: list[dict], graded: pd.DataFrame, tested: pd.DataFrame, sampled: dict
-) -> None:
-    """scores.csv, graded.jsonl, examples.txt, evaluation.json, and the harness's results.json and samples_*.jsonl."""
-    asked = {name: one.questions for name, one in loaded.items()}
-    stage.scores(cfg, graded, {}).to_csv(cfg.out / "scores.csv", index=False, float_format="%.6f")
+def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
+    """Write scores.csv, graded.jsonl, examples.txt, evaluation.json, and the files of lm-evaluation-harness."""
+    scores.save_scores(cfg.out, scores.score_rows(cfg, graded, {}))
     stage.save_graded(cfg, graded)
-    artifact.write_atomic(cfg.out / "examples.txt", stage.examples(cfg, graded, asked) + "\n")
-    stage.export(cfg, cfg.out, graded, asked, described)
-    facts = {
-        "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
-        "sources": [one.record() for one in loaded.values()],
-        "isolation": stage.isolation(cfg), "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
-        "outcomes": stage.outcome_counts(graded), "machine": machine.describe(), "code": record.code_version(),
+    artifact.write_atomic(cfg.out / "examples.txt", examples.example_answers(cfg, graded, asked) + "\n")
+    lm_eval.export(cfg, cfg.out, graded, asked, facts["protocols"])
+    facts |= {
+        "outcomes": scores.outcome_counts(graded), "machine": machine.describe(), "code": record.code_version(),
         "second_opinion": stage.second_opinions(graded, asked).to_dict("records"),
     }  # fmt: skip
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
     artifact.write_atomic(cfg.out / "evaluation.json", text)
 
 
+def print_results(model: str, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
+    """Print outcomes, lengths of answers and scores; the paper's numbers only beside one of the paper's two models."""
+    counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
+    print(f"\n{counts.to_string()}")
+    tokens = scores.token_quantiles(graded)
+    if not tokens.empty:
+        print(f"\ntokens in an answer:\n{tokens.to_string()}")
+    print(f"\n{scores.interval_table(graded, asked, {}).to_string()}")
+    theirs = against.beside_the_paper(model, graded)
+    if not theirs.empty:
+        print(f"\nthe paper's own numbers, on its own runs; differences with the width for two independent runs:\n"
+              f"{theirs.to_string()}")  # fmt: skip
+
+
 def main() -> int:
-    return guarded(lambda: run(_arguments().parse_args()), "interrupted; the same command goes on from here")
+    again = "interrupted; the same command goes on from here"
+    return guarded(lambda: evaluate_model(command_parser().parse_args()), again)
 
 
 if __name__ == "__main__":

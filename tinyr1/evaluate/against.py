@@ -1,4 +1,4 @@
-"""An evaluation against others: another finished one, question by question, and the paper's numbers."""
+"""An evaluation of one model beside others: an earlier one, question by question, and the paper's numbers."""
 
 import json
 from dataclasses import fields
@@ -8,16 +8,17 @@ import pandas as pd
 
 from tinyr1.core import artifact, jsonl, paper
 from tinyr1.core.errors import UserError
-from tinyr1.evaluate import compare
-from tinyr1.evaluate.protocol import Protocol
+from tinyr1.evaluate import compare, stats
+from tinyr1.evaluate.protocol import REMARKS, Protocol
+from tinyr1.evaluate.scores import by_question
 
 SHOWN = 5  # differences in one message
 # What must be equal, beside the questions. Engine, versions and seed may differ: few models are served by the same.
-REMARKS = ("known_faults", "not_reproduced")
 RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS), "n_problems")
+PAPER_MODELS = ("DeepSeek-R1-Distill-Qwen-32B", "TinyR1-32B-Preview")  # the paper's backbone and the paper's model
 
 
-def load(folder: Path, described: list[dict], taken: str) -> pd.DataFrame:
+def earlier_evaluation(folder: Path, described: list[dict], taken: str) -> pd.DataFrame:
     """Graded samples of a finished evaluation, whose model is renamed where its name is `taken`.
 
     described: the protocols of this evaluation. UserError names what differs of benchmarks, protocol or questions.
@@ -46,11 +47,11 @@ def _differences(theirs: dict[str, dict], ours: dict[str, dict]) -> list[str]:
         return [f"benchmarks: {', '.join(theirs)}; here {', '.join(ours)}"]
     problems = []
     for name, mine in ours.items():
-        found = [f"{name}: {key} {theirs[name].get(key)!r}; here {mine[key]!r}"
-                 for key in RULES if theirs[name].get(key) != mine[key]]  # fmt: skip
-        if not found and theirs[name]["responses"] != mine["responses"]:  # a hash of all that a model is asked
-            found = [f"{name}: its questions are not those asked here"]
-        problems += found
+        differing = [f"{name}: {key} {theirs[name].get(key)!r}; here {mine[key]!r}"
+                     for key in RULES if theirs[name].get(key) != mine[key]]  # fmt: skip
+        if not differing and theirs[name]["responses"] != mine["responses"]:  # a hash of all that a model is asked
+            differing = [f"{name}: its questions are not those asked here"]
+        problems += differing
     return problems
 
 
@@ -59,32 +60,32 @@ def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
 
     UserError names questions that only one of the evaluations has answers to.
     """
-    asked = [set(zip(graded.benchmark, graded.question, strict=True)) for graded in (ours, theirs)]
+    asked = [set(zip(graded["benchmark"], graded["question"], strict=True)) for graded in (ours, theirs)]
     if alone := sorted(f"{benchmark}/{question}" for benchmark, question in asked[0] ^ asked[1]):
         more = ", …" if len(alone) > SHOWN else ""
         raise UserError(
             f"--against: {len(alone)} questions have answers in one evaluation only: {', '.join(alone[:SHOWN])}{more}; "
             "complete it first"
         )
-    theirs_is, ours_is = theirs.model.iloc[0], ours.model.iloc[0]
-    pairs = compare.pairs(pd.concat([theirs, ours]), [theirs_is, ours_is])
+    their_model, our_model = theirs["model"].iloc[0], ours["model"].iloc[0]
+    pairs = compare.pairs(pd.concat([theirs, ours]), [their_model, our_model])
     table = compare.in_points(pairs).set_index("benchmark")
-    shown = table[["points", "p", "holm"]].assign(detectable=(100 * table.detectable).round(1)).round(4)
-    title = (f"{ours_is} less {theirs_is}, in points with 95 % intervals paired by question; detectable: the smallest "
-             "true difference that four of five repetitions would show")  # fmt: skip
-    return f"{title}\n{shown.to_string()}"
+    rounded = table[["points", "p", "holm"]].assign(detectable=(100 * table["detectable"]).round(1)).round(4)
+    title = (f"{our_model} less {their_model}, in points with 95 % intervals paired by question; detectable: the "
+             "smallest true difference that four of five repetitions would show")  # fmt: skip
+    return f"{title}\n{rounded.to_string()}"
 
 
-def published(graded: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """The paper's scores on these benchmarks, for its backbone and its model, with the difference of ours to each."""
-    shares = compare.by_question(graded).share
-    scores, ours = paper.scores(), {name: shares.xs(name, level="benchmark").to_numpy() for name in names}
-    called = {"backbone": "DeepSeek-R1-Distill-Qwen-32B", "math-science-code": "TinyR1-32B-Preview"}
-    rows = {
-        title: {
-            b: f"{100 * scores[model, b]:.1f}; ours less it {compare.less(ours[b], scores[model, b])}"
-            for b in names if (model, b) in scores
-        }
-        for model, title in called.items()
-    }  # fmt: skip
-    return pd.DataFrame(rows).T.dropna(how="all")
+def beside_the_paper(model: str, graded: pd.DataFrame) -> pd.DataFrame:
+    """The paper's scores of its backbone and its model on the benchmarks of `graded`, and ours less them, as text.
+
+    The table is empty unless `model`, the evaluated model, is one of these two, or where the paper has no score on any
+    of the benchmarks. The differences have the width for two independent runs (docs/evaluation.md §6.3).
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for title in PAPER_MODELS if model in PAPER_MODELS else ():
+        for benchmark, shares in by_question(graded)["share"].groupby("benchmark", sort=False):
+            if score := paper.TABLE_1[title].get(str(benchmark)):
+                less = stats.against_published(shares.to_numpy(), score[0] / 100).points()
+                rows.setdefault(title, {})[str(benchmark)] = f"{score[0]:.1f}; ours less it {less}"
+    return pd.DataFrame.from_dict(rows, orient="index")

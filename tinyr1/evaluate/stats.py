@@ -1,18 +1,22 @@
-"""Intervals and comparisons. The unit is the question: samples of one question are not independent (evaluation.md §6).
+"""Intervals and tests (docs/evaluation.md §6). The unit is the question: its samples are not independent.
 
-Two intervals answer two questions. Over questions (`clustered`, `proportion`, `bootstrap`): what the score would be on
-other questions of this kind. Over samples only (`resampled`): what it would be if this benchmark were sampled again.
+Two intervals answer two questions. The one over questions (`clustered`, `proportion`, `bootstrap`) says what the score
+would be on other questions of this kind; the one over samples (`resampled`) says what it would be if the same questions
+were sampled again. All values are numbers by question, and all intervals are 95 %. Functions that need an interval
+raise ValueError where there are fewer than 2 questions.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import special, stats
 
-EXACT = 1 << 14  # sign flips; more are drawn at random, as many
+EXACT = 1 << 14  # sign flips that are enumerated; where there are more, as many are drawn at random
 RESAMPLES = 2000
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,20 @@ class Estimate:
     low: float
     high: float
 
+    def points(self) -> str:
+        """A difference in points with its interval, for reading: "+4.9 [-0.4, +10.2]"."""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+    def interval(self) -> str:
+        """The interval of a score in percent, for reading: "[11.9, 27.0]"."""
+        return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
 
 def clustered(values: np.ndarray) -> Estimate:
     """Mean of per-question values (n,) with the t interval over questions.
 
-    For pass@1 a value is the mean over the k samples of a question; the interval is the question-clustered one,
-    which holds sampling noise too (evaluation.md §6).
+    For pass@1 a value is the mean over the k samples of a question; this is the question-clustered interval, which
+    contains the sampling noise too (docs/evaluation.md §6.1).
     """
     values = _questions(values)
     n = len(values)
@@ -38,7 +50,7 @@ def clustered(values: np.ndarray) -> Estimate:
 
 
 def proportion(values: np.ndarray) -> Estimate:
-    """`clustered`, cut to [0, 1]; with no spread at all, Wilson's interval for n questions instead of width 0."""
+    """`clustered` for values in [0, 1], cut to [0, 1]; Wilson's interval for n questions where all are equal."""
     values = np.asarray(values, dtype=float)
     if np.ptp(values) == 0 and len(values) > 1:
         return _wilson(float(values[0]), len(values))
@@ -47,14 +59,15 @@ def proportion(values: np.ndarray) -> Estimate:
 
 
 def _wilson(share: float, questions: int) -> Estimate:
+    """A share of so many questions with Wilson's interval."""
     interval = stats.binomtest(round(share * questions), questions).proportion_ci(method="wilson")
     return Estimate(share, float(interval.low), float(interval.high))
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
-    """Mean of per-question values (n,) with the BCa interval over resampled questions; for small n.
+    """Mean of per-question values (n,) with the BCa interval over resampled questions (docs/evaluation.md §6.4).
 
-    Without any spread it is `proportion`'s, as there is nothing to resample.
+    Where all values are equal it is the interval of `proportion`, since there is nothing to resample.
     """
     values = _questions(values)
     if np.ptp(values) == 0:
@@ -68,7 +81,8 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
 def resampled(values: np.ndarray, k: int) -> Estimate:
     """Mean of per-question shares (n,), each of k samples, with the interval for sampling the same questions again.
 
-    Standard error: sqrt(sum of x (1 - x) / (k - 1)) / n, unbiased for the variance of each share of k samples.
+    The standard error is sqrt(sum of x (1 - x) / (k - 1)) / n, unbiased for the variance of each share of k samples
+    (docs/evaluation.md §6.1). ValueError for k below 2.
     """
     values = _questions(values)
     if k < 2:
@@ -79,15 +93,15 @@ def resampled(values: np.ndarray, k: int) -> Estimate:
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Mean of a - b over the same questions (n,), with its t interval."""
+    """Mean of a - b over the same questions (n,), with its t interval (docs/evaluation.md §6.2)."""
     return clustered(_differences(a, b))
 
 
 def averaged(groups: Sequence[np.ndarray]) -> Estimate:
     """Mean over groups (benchmarks) of each group's mean over its questions (n_i,), with its 95 % interval.
 
-    Every group counts the same, however many questions it has. One group: its t interval; several: standard errors
-    added in squares, t with the degrees of freedom of Welch and Satterthwaite.
+    Every group counts the same, however many questions it has. One group has its t interval; of several the standard
+    errors add in squares, and t has the degrees of freedom of Welch and Satterthwaite (docs/evaluation.md §6.2).
     """
     groups = [_questions(values) for values in groups]
     mean = float(np.mean([values.mean() for values in groups]))
@@ -99,19 +113,23 @@ def averaged(groups: Sequence[np.ndarray]) -> Estimate:
 
 
 def sign_flip(a: np.ndarray, b: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p of no difference between a and b (n,), by flipping the signs of a - b; exact up to 14 that differ."""
+    """Two-sided p of no difference between a and b (n,), by flipping the signs of a - b.
+
+    It is exact where at most 14 questions differ (docs/evaluation.md §6.2).
+    """
     d = _differences(a, b)
     d = d[d != 0]  # a sign on zero changes nothing
-    if not len(d):
+    if len(d) < 2:  # one difference is as far from zero with either sign
         return 1.0
     return float(stats.permutation_test(
         (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=EXACT, rng=np.random.default_rng(seed)
     ).pvalue)  # fmt: skip
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def holm(p: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjusted p for a family of tests, by the same names: the family-wise error stays at the level."""
-    adjusted, running = {}, 0.0
+    adjusted: dict[Name, float] = {}
+    running = 0.0
     for rank, name in enumerate(sorted(p, key=p.__getitem__)):
         running = max(running, min(1.0, (len(p) - rank) * p[name]))
         adjusted[name] = running
@@ -119,9 +137,9 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def detectable(values: np.ndarray, power: float = 0.8) -> float:
-    """Smallest true mean that a two-sided 5 % test on values like these (n,) finds with this probability.
+    """Smallest true mean that a two-sided 5 % test on values like these (n,) finds with the probability `power`.
 
-    values: paired differences by question, or scores; (t + z of the power) standard errors.
+    values: paired differences by question, or scores. It is t + z standard errors (docs/evaluation.md §6.3).
     """
     values = _questions(values)
     n = len(values)
@@ -129,10 +147,11 @@ def detectable(values: np.ndarray, power: float = 0.8) -> float:
 
 
 def against_published(values: np.ndarray, published: float) -> Estimate:
-    """Our mean less a published score of which no values by question are known, with the unpaired interval.
+    """Our mean of values in [0, 1] less a published score in [0, 1], with the unpaired interval.
 
-    The other score is taken to rest on as many questions with the same spread, so its error is as large as ours.
-    Without any spread it is Newcombe's interval, from the Wilson intervals of both scores.
+    Nothing is known of the single questions behind the published score. It is taken to rest on as many questions with
+    the same spread, so its error is as large as ours. Where all our values are equal, this is Newcombe's interval, from
+    the Wilson intervals of both scores (docs/evaluation.md §6.3).
     """
     values = _questions(values)
     n = len(values)
@@ -151,7 +170,8 @@ def against_published(values: np.ndarray, published: float) -> Estimate:
 def pass_at_k(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
     """Unbiased chance (n,) that at least one of k samples is right: 1 - C(samples - c, k) / C(samples, k).
 
-    correct: right samples of each question (n,), of `samples`. Intervals: `bootstrap` or `proportion` of the result.
+    correct: the number c of right samples of each question (n,), out of `samples`. `bootstrap` of the result gives the
+    interval (docs/evaluation.md §6.4). ValueError for a k or a c that is impossible.
     """
     correct = np.asarray(correct)
     if not 1 <= k <= samples:
@@ -162,16 +182,18 @@ def pass_at_k(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
 
 
 def cons_at_k(answers: Sequence[Sequence[str | None]], truth: Sequence[str], k: int, seed: int = 0) -> np.ndarray:
-    """Chance (n,) that the most frequent of k answers is right; ties are broken at random, by their expectation.
+    """Chance (n,) that the most frequent of k answers is right; ties count by their expectation.
 
-    answers: of each question, the extracted answers in canonical form (integers, option ids), None for none, which
-    do not vote. With k below the number of samples: the mean over RESAMPLES random subsets of k.
+    answers: the extracted answers of each question in canonical form (integers, option ids); None stands for a sample
+    without an answer, which does not vote. truth: the right answer of each question. Where k is below the number of
+    samples, it is the mean over RESAMPLES random subsets of k (docs/evaluation.md §6.4).
     """
     rng = np.random.default_rng(seed)
     return np.array([_consensus(a, t, k, rng) for a, t in zip(answers, truth, strict=True)])
 
 
 def _consensus(answers: Sequence[str | None], truth: str, k: int, rng: np.random.Generator) -> float:
+    """`cons_at_k` of one question."""
     if not 1 <= k <= len(answers):
         raise ValueError(f"cons@{k} needs k of at least 1, and k samples of each question; found {len(answers)}")
     names = sorted({a for a in answers if a is not None})
@@ -186,6 +208,7 @@ def _consensus(answers: Sequence[str | None], truth: str, k: int, rng: np.random
 
 
 def _questions(values: np.ndarray) -> np.ndarray:
+    """The values as floats. ValueError for fewer than 2."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 questions, found {len(values)}")
@@ -193,6 +216,7 @@ def _questions(values: np.ndarray) -> np.ndarray:
 
 
 def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a - b (n,). ValueError where they are not as many."""
     if len(a) != len(b):
         raise ValueError(f"paired values need the same questions, found {len(a)} and {len(b)}")
     return np.asarray(a, dtype=float) - np.asarray(b, dtype=float)

@@ -1,0 +1,74 @@
+"""What a reader sees of an evaluation: one prompt of each benchmark, and one answer of each outcome.
+
+Questions that must not be published (`private`) are shown nowhere: another text stands in for them.
+"""
+
+import pandas as pd
+
+from tinyr1.core.config import Config
+from tinyr1.evaluate import protocol as protocols
+from tinyr1.sampling import requests
+
+SHOWN_CHARACTERS = 1500  # of each end of an answer
+
+
+def example_prompts(cfg: Config, asked: dict[str, list[dict]], imported: bool = False) -> str:
+    """One prompt of each benchmark: as the first model sees it, or as it is sent where somebody else renders it.
+
+    imported: the answers come from a file, and nobody knows what they were given to.
+    """
+    prompts, parts = requests.Prompts(), []
+    served = cfg.params.evaluate.engine.kind == "endpoint"
+    for name, questions in asked.items():
+        (request,) = protocols.requests(protocols.of(cfg.params, name), [_publishable(questions[0])], 1)
+        if imported:
+            how = " (as this protocol would ask; the prompts behind the answers of the file are not known)"
+        elif served:
+            how = " (messages; the server renders them)" if "messages" in request else " (sent as it is)"
+        else:
+            how = ", as the model sees it"
+        text = _sent(request) if imported or served else prompts.text(cfg.model(cfg.models[0]), request)
+        parts.append(f"[{name}] a prompt{how}:\n{text}\n")
+    return "\n".join(parts)
+
+
+def _publishable(question: dict) -> dict:
+    """The question, or one of its shape in place of one that must not be published."""
+    if not question["private"]:
+        return question
+    options = [f"(option {n})" for n in range(4)]
+    return question | {"question": "(a question that must not be published)", "options": options}
+
+
+def _sent(request: dict) -> str:
+    if "messages" not in request:
+        return requests.raw_prompt(request)
+    return "\n".join(f"{message['role']}: {message['content']}" for message in request["messages"])
+
+
+def example_answers(cfg: Config, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> str:
+    """One answer for each benchmark and outcome that occurs, by the first model that has it."""
+    parts = []
+    for names, rows in graded.groupby(["benchmark", "outcome"]):
+        benchmark, outcome = map(str, names)
+        model = next(m for m in cfg.models if rows["model"].eq(m).any())
+        answer = rows[rows["model"] == model].iloc[0]
+        parts.append(f"[{benchmark}: {outcome}, by {model}] {_example(answer, asked[benchmark])}")
+    return f"\n{'-' * 60}\n".join(parts)
+
+
+def _example(answer: pd.Series, asked: list[dict]) -> str:
+    """Question, answer and right answer of one graded sample."""
+    question = next(q for q in asked if q["id"] == answer["question"])
+    if question["private"]:
+        return "its questions must not be published"
+    truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
+    return f"{question['question']}\n\n{_shortened(answer['text'])}{truth}"
+
+
+def _shortened(text: str) -> str:
+    """The two ends of a long answer."""
+    left_out = len(text) - 2 * SHOWN_CHARACTERS
+    if left_out <= 0:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}\n[… {left_out:,} characters …]\n{text[-SHOWN_CHARACTERS:]}"

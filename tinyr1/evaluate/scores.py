@@ -1,0 +1,171 @@
+r"""Graded samples -> counts by question -> scores, gains over the backbone, and tables for reading.
+
+    graded: a row for each sample, with model, benchmark, question, sample, outcome, extracted, n_tokens, …
+      \-- by_question: right and samples of each question --> score_rows --> reports/<run>/scores.csv
+                                                          \-> gains_over_backbone, interval_table
+
+The unit of every interval is the question (docs/evaluation.md §6.1).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tinyr1.core import artifact
+from tinyr1.core.config import SCORE_COLUMNS, Config
+from tinyr1.evaluate import stats
+from tinyr1.evaluate.grading import grade
+
+Published = Mapping[tuple[str, str], float]  # (model, benchmark) -> pass@1 in [0, 1] that somebody else published
+QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
+
+
+def by_question(graded: pd.DataFrame) -> pd.DataFrame:
+    """How each model did on each question: right and samples (counts), and share, the mean of which is the score.
+
+    graded: one row for each sample, with model, benchmark, question and outcome; the first three index the result.
+    """
+    right = graded["outcome"].eq("correct").groupby([graded["model"], graded["benchmark"], graded["question"]])
+    counts = pd.DataFrame({"right": right.sum(), "samples": right.size()})
+    return counts.assign(share=counts["right"] / counts["samples"])
+
+
+def per_question(graded: pd.DataFrame) -> pd.DataFrame:
+    """Columns model, benchmark, question, and score: the share of right samples, in [0, 1]."""
+    return by_question(graded)["share"].rename("score").reset_index()
+
+
+def score_rows(cfg: Config, graded: pd.DataFrame, published: Published) -> pd.DataFrame:
+    """SCORE_COLUMNS for every model and benchmark of a run; scores and shares are fractions in [0, 1].
+
+    published: the scores for the column `paper`, which stays empty elsewhere; {} unless backbone and benchmarks are
+    the paper's. KeyError when a model has no answer to a benchmark.
+    """
+    rows, counts = [], by_question(graded)
+    for model in cfg.models:
+        for benchmark in cfg.params.benchmarks:
+            part = graded[(graded["model"] == model) & (graded["benchmark"] == benchmark)]
+            questions = counts.loc[(model, benchmark), :]
+            estimate = stats.proportion(questions["share"].to_numpy())
+            values = (
+                cfg.run, model, benchmark, len(questions), questions["samples"].max(),
+                estimate.mean, estimate.low, estimate.high, part["n_tokens"].mean(),
+                *(part["outcome"].eq(name).mean() for name in ("truncated", "no_answer", *grade.UNDECIDED)),
+                published.get((model, benchmark), np.nan),
+            )  # fmt: skip
+            rows.append(dict(zip(SCORE_COLUMNS, values, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def save_scores(folder: Path, rows: pd.DataFrame) -> None:
+    """Write the rows as `scores.csv` into a folder."""
+    artifact.write_atomic(folder / "scores.csv", rows.to_csv(index=False, float_format="%.6f"))
+
+
+def gains_over_backbone(cfg: Config, graded: pd.DataFrame) -> pd.DataFrame:
+    """Columns model, benchmark, mean, low, high: the paired differences of every other model, as fractions."""
+    shares = by_question(graded)["share"].unstack("model")
+    rows = []
+    for model in [m for m in cfg.models if m != "backbone"]:
+        for benchmark in cfg.params.benchmarks:
+            wide = shares.xs(benchmark, level="benchmark")
+            estimate = stats.paired(wide[model].to_numpy(), wide["backbone"].to_numpy())
+            rows.append({"model": model, "benchmark": benchmark, **asdict(estimate)})
+    return pd.DataFrame(rows)
+
+
+def score_table(rows: pd.DataFrame, tokens: bool = False) -> pd.DataFrame:
+    """The rows of scores.csv for reading: percent [95 % interval], with the mean answer length when `tokens` is set."""
+    percent = (100 * rows[["pass_at_1", "ci_low", "ci_high"]]).to_numpy()
+    text = [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in percent]
+    lengths = [f" ({n:.0f} tokens)" if tokens else "" for n in rows["mean_tokens"]]
+    return _wide(rows.assign(text=[score + length for score, length in zip(text, lengths, strict=True)]))
+
+
+def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `gains_over_backbone` for reading: points [95 % interval]."""
+    return _wide(gains.assign(text=points_texts(gains)))
+
+
+def points_texts(differences: pd.DataFrame) -> list[str]:
+    """The columns mean, low and high (fractions) of each row as text: points [95 % interval]."""
+    return [stats.Estimate(*row).points() for row in differences[["mean", "low", "high"]].to_numpy()]
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """The column `text` with models down and benchmarks across, in the order of the rows."""
+    wide = table.pivot(index="model", columns="benchmark", values="text")
+    return wide.reindex(index=table["model"].unique(), columns=table["benchmark"].unique())
+
+
+def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published: Published) -> pd.DataFrame:
+    """The score of every model and benchmark with both intervals of docs/evaluation.md §6.1, in percent, as text.
+
+    questions: the interval over questions; samples: the one for sampling the same questions again, which needs two
+    samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the majority is right
+    (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems. paper and less paper:
+    a published score, and ours less it with the width for two independent runs (docs/evaluation.md §6.3). Columns that
+    have no entry are left out.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for benchmark_of_model, part in graded.groupby(["model", "benchmark"], sort=False):
+        model, benchmark = map(str, benchmark_of_model)
+        counts = by_question(part).loc[(model, benchmark), :]
+        k, values = int(counts["samples"].min()), counts["share"].to_numpy()
+        over, theirs = stats.proportion(values), published.get((model, benchmark))
+        same_k = k > 1 and bool((counts["samples"] == k).all())
+        rows[model, benchmark] = {
+            "pass@1": f"{100 * over.mean:.1f}",
+            "questions": over.interval(),
+            "samples": stats.resampled(values, k).interval() if k > 1 else "one sample each",
+            "pass@k": _at_k(stats.pass_at_k(counts["right"].to_numpy(), k, k), k) if same_k else "",
+            "cons@k": _majority(part, asked[benchmark], k) if k > 1 else "",
+            "without errata": _without_errata(counts["share"], asked[benchmark]),
+            "paper": f"{100 * theirs:.1f}" if theirs is not None else "",
+            "less paper": stats.against_published(values, theirs).points() if theirs is not None else "",
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["model", "benchmark"])
+    return table.loc[:, (table != "").any()]
+
+
+def _at_k(values: np.ndarray, k: int) -> str:
+    """A mean of per-question values (n,) with its bootstrap interval, in percent."""
+    estimate = stats.bootstrap(values)
+    return f"{100 * estimate.mean:.1f} {estimate.interval()} (k = {k})"
+
+
+def _majority(part: pd.DataFrame, questions: list[dict], k: int) -> str:
+    """cons@k of the questions that have an answer to vote on; "" where there are none."""
+    truth = {q["id"]: q["answer"] for q in questions if "answer" in q}
+    if not truth:
+        return ""
+    votes: dict[str, list[str | None]] = {}
+    for question, outcome, extracted in part.sort_values("sample")[["question", "outcome", "extracted"]].to_numpy():
+        # An answer that was graded as right is the truth, however it was written.
+        vote = truth[question] if outcome == "correct" else None if pd.isna(extracted) else str(extracted)
+        votes.setdefault(question, []).append(vote)
+    names = sorted(votes)
+    return _at_k(stats.cons_at_k([votes[name] for name in names], [truth[name] for name in names], k), k)
+
+
+def _without_errata(shares: pd.Series, questions: list[dict]) -> str:
+    """The score without the problems that have an erratum; "" where none of the questions has one."""
+    faulty = [q["id"] for q in questions if q.get("erratum")]
+    sound = shares[~shares.index.isin(faulty)]
+    return f"{100 * sound.mean():.1f} ({len(sound)} problems)" if len(sound) < len(shares) else ""
+
+
+def token_quantiles(graded: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of the number of tokens in an answer, one row for each benchmark whose answers were counted."""
+    counted = graded.dropna(subset=["n_tokens"])  # an endpoint need not count them
+    tokens = counted["n_tokens"].astype(float).groupby(counted["benchmark"])
+    return pd.DataFrame({name: tokens.quantile(q) for name, q in QUANTILES.items()}).round().astype(int)
+
+
+def outcome_counts(graded: pd.DataFrame) -> list[dict]:
+    """The number of samples by model, benchmark and outcome, as rows."""
+    return graded.groupby(["model", "benchmark", "outcome"]).size().rename("samples").reset_index().to_dict("records")
