@@ -18,10 +18,16 @@ R1_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
 
-# Lettered options: lines that begin with A and B, or (A), (B) and (C), or A), B) and C), inside the text. A formula
-# such as (x cos A)(y cos B) has none.
-_OPTION_LINES = re.compile(r"^\s*[(\[]?A[)\].:]\s.*?^\s*[(\[]?B[)\].:]\s", re.MULTILINE | re.DOTALL)
-_OPTIONS_INSIDE = re.compile(r"\(A\).*?\(B\).*?\(C\)|\sA\)\s.*?\sB\)\s.*?\sC\)\s", re.DOTALL)
+# Lettered options: lines that begin with B and C, after an A; or (A), (B) and (C), or A), B) and C), inside the text. A
+# formula such as (x cos A)(y cos B) shows none, nor does a list such as "the circles (A), (B) and (C)". Drawings and
+# programs name points and cases by the same letters and are not read.
+_OPTION_LINES = re.compile(
+    r"\bA[)\].:]\s.*?^\s*[(\[]?B[)\].:]\s.*?^\s*[(\[]?C[)\].:]\s", re.MULTILINE | re.DOTALL
+)
+_OPTIONS_INSIDE = re.compile(
+    r"\(A\)(?!\s*(?:[,;]|and\b|or\b)).*?\(B\).*?\(C\)|\sA\)\s.*?\sB\)\s.*?\sC\)\s", re.DOTALL
+)
+_UNREAD = re.compile(r"```.*?```|\\begin\{(tikzpicture|asy)\}.*?\\end\{\1\}|\[asy\].*?\[/asy\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Encoded:
 
 def shows_options(question: str) -> bool:
     """Whether a question shows lettered options, so that its answer is a letter."""
-    return bool(_OPTION_LINES.search(question) or _OPTIONS_INSIDE.search(question))
+    text = _UNREAD.sub(" ", question)
+    return bool(_OPTION_LINES.search(text) or _OPTIONS_INSIDE.search(text))
 
 
 def user_turn(instruction: str, question: str, starter_code: str = "") -> str:
