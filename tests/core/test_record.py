@@ -1,29 +1,34 @@
+import functools
 import json
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import yaml
 
-from tinyr1.core import artifact, config, jsonl, machine, record, show
+from tinyr1.core import artifact, config, jsonl, machine, record
 from tinyr1.core.errors import UserError
 
 REMEDY = "run `make something`"
 STAGE = "01_data_curation"
 
 
-@pytest.fixture
-def stage(home):
-    """A run whose first stage made one table and wrote its record."""
-    cfg = config.load("smol")
-    path = cfg.rows("math")
+def rows(row):
+    """Builds a folder with one row."""
 
-    def build(file):
-        jsonl.write(file, [{"id": "math-1"}])
+    def build(folder):
+        jsonl.write(folder / "rows.jsonl", [row])
         return {}
 
-    artifact.make(path, {"seed": 1}, build, REMEDY)
+    return build
+
+
+@pytest.fixture
+def stage(home):
+    """A run whose first stage made the rows of one domain and wrote its record."""
+    cfg = config.load("smol")
+    path = cfg.rows("math")
+    artifact.make(path, {"seed": 1}, rows({"id": "math-1"}), REMEDY)
     record.write(cfg, STAGE, {"math": path}, {"rows": 1}, {"curate": 0.12})
     return cfg
 
@@ -31,7 +36,7 @@ def stage(home):
 def test_a_stage_record_holds_what_was_made_and_from_what(stage):
     entry = record.require(stage, STAGE)
     assert entry == json.loads((stage.reports / f"{STAGE}.json").read_text())
-    assert entry["artifacts"]["math"]["path"] == "rows/math.jsonl"
+    assert entry["artifacts"]["math"]["path"] == "rows/math"
     assert entry["params"] == stage.params.model_dump(mode="json")
     assert entry["seconds"] == {"curate": 0.1}
     assert entry["facts"] == {"rows": 1}
@@ -73,16 +78,18 @@ def test_a_record_cannot_list_an_artifact_that_is_not_finished(stage):
         record.write(stage, STAGE, {"code": stage.rows("code")}, {}, {})
 
 
-def change_params(home, section, name, value):
-    path = home / "params" / "smol.yaml"
-    data = yaml.safe_load(path.read_text())
-    data[section][name] = value
-    path.write_text(yaml.safe_dump(data))
+def change_params(home, path, value):
+    """The run after the parameter at `path` (keys joined by dots) got another value."""
+    file = home / "params" / "smol.yaml"
+    data = yaml.safe_load(file.read_text())
+    *above, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    functools.reduce(lambda block, key: block[key], above, data)[last] = value
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
     return config.load("smol")
 
 
 def test_a_record_made_from_other_parameters_is_refused(stage, home):
-    cfg = change_params(home, "curate", "generations_per_question", 7)
+    cfg = change_params(home, "curate.generations_per_question", 7)
     with pytest.raises(
         UserError, match="other parameters or inputs; run `make 01_data_curation RUN=smol`"
     ):
@@ -90,7 +97,7 @@ def test_a_record_made_from_other_parameters_is_refused(stage, home):
 
 
 def test_parameters_of_a_later_stage_leave_a_record_valid(stage, home):
-    cfg = change_params(home, "merge", "iqr_multiplier", 7.0)
+    cfg = change_params(home, "merge.iqr_multiplier", 7.0)
     assert record.require(cfg, STAGE)["facts"] == {"rows": 1}
 
 
@@ -98,8 +105,8 @@ def test_a_record_is_refused_when_the_stage_before_it_made_something_else(stage)
     record.write(stage, "02_branch_sft", {}, {}, {})
     assert record.require(stage, "02_branch_sft")
     path = stage.rows("math")
-    artifact.make(path, {"seed": 2}, lambda f: jsonl.write(f, [{"id": "other"}]) or {}, REMEDY)
-    with pytest.raises(UserError, match=r"math\.jsonl: not what 01_data_curation\.json lists"):
+    artifact.make(path, {"seed": 2}, rows({"id": "other"}), REMEDY)
+    with pytest.raises(UserError, match=r"rows/math: not what 01_data_curation\.json lists"):
         record.require(stage, STAGE)
     record.write(stage, STAGE, {"math": path}, {}, {})
     with pytest.raises(UserError, match="other parameters or inputs"):
@@ -107,11 +114,90 @@ def test_a_record_is_refused_when_the_stage_before_it_made_something_else(stage)
 
 
 def test_a_deleted_artifact_is_found_before_the_next_stage_starts(stage):
-    stage.rows("math").unlink()
+    (stage.rows("math") / "rows.jsonl").unlink()
     with pytest.raises(
-        UserError, match=r"math\.jsonl: deleted after it was made; run `make 01_data_curation"
+        UserError, match=r"rows\.jsonl: deleted after it was made; run `make 01_data_curation"
     ):
         record.require(stage, STAGE)
+
+
+# Each parameter of run smol, changed to another value, and the first stage that it decides; None: no stage.
+DECIDES = [
+    ("description", "Another sentence.", None),
+    ("seed", 43, "01_data_curation"),
+    ("backbone.model", "random-qwen2", "01_data_curation"),
+    ("backbone.chat_template", "own", "01_data_curation"),
+    ("backbone.distill.rows.math", 99, "02_branch_sft"),
+    ("backbone.distill.sft.epochs", 2, "02_branch_sft"),
+    ("domains.science.instruction", "Think.", "01_data_curation"),
+    ("domains.science.instruction_with_options", "Think.", "01_data_curation"),
+    ("domains.math.sources.0.rows", 621, "01_data_curation"),
+    ("domains.math.limit", 341, "01_data_curation"),
+    ("domains.math.sft.schedule", "linear", "02_branch_sft"),
+    ("domains.math.benchmarks.mini-math.questions", 109, "01_data_curation"),  # training rows must not hold them
+    ("domains.math.benchmarks.mini-math.levels", [2], "01_data_curation"),
+    ("domains.math.benchmarks.mini-math.samples", 2, "04_evaluation"),
+    ("domains.math.benchmarks.mini-math.max_tokens", 121, "04_evaluation"),
+    ("curate.max_tokens", 511, "01_data_curation"),
+    ("curate.decontaminate.min_share", 0.8, "01_data_curation"),
+    ("trainer.weight_decay", 0.02, "02_branch_sft"),
+    ("trainer.sequence_length", 513, "02_branch_sft"),
+    ("mixture", None, "02_branch_sft"),
+    ("merge.reading", "paper", "03_fusion_merge"),
+    ("merge.models.0.recipe.iqr_multiplier", 2.0, "03_fusion_merge"),
+    ("merge.models.0.name", "headline", "03_fusion_merge"),
+    ("evaluate.split", "validation", "01_data_curation"),
+    ("evaluate.temperature", 0.7, "04_evaluation"),
+    ("evaluate.engine.max_num_seqs", 8, "04_evaluation"),
+    ("evaluate.sandbox.cpu_seconds", 5, "04_evaluation"),
+]
+
+
+@pytest.fixture
+def finished(stage):
+    """A run with a record of every stage."""
+    for name in config.STAGES[1:]:
+        record.write(stage, name, {}, {}, {})
+    return stage
+
+
+@pytest.mark.parametrize(("path", "value", "first"), DECIDES, ids=[path for path, *_ in DECIDES])
+def test_a_parameter_decides_its_own_stage_and_those_after_it(finished, home, path, value, first):
+    before = {name: record.stage_key(finished, name) for name in config.STAGES}
+    cfg = change_params(home, path, value)
+    changed = []
+    for name in config.STAGES:  # every stage is repeated, as a rerun does
+        if record.stage_key(cfg, name) != before[name]:
+            changed.append(name)
+        artifacts = {"math": cfg.rows("math")} if name == STAGE else {}
+        record.write(cfg, name, artifacts, {}, {})
+    assert changed == list(config.STAGES[config.STAGES.index(first) :] if first else ())
+
+
+@pytest.mark.parametrize(("path", "value", "first"), DECIDES, ids=[path for path, *_ in DECIDES])
+def test_a_stage_names_a_parameter_where_the_params_file_has_it(home, path, value, first):
+    """What a notebook shows at its top are the parameters that decide its stage."""
+    params = change_params(home, path, value).params
+    held = []
+    for name in config.STAGES:
+        block = record.determines(params, name)
+        for key in path.split("."):
+            block = block[int(key)] if isinstance(block, list) else block.get(key) if isinstance(block, dict) else None
+        if block == value and (value is not None or path in record.determines(params, name)):
+            held.append(name)
+    assert held[:1] == ([first] if first else [])
+
+
+def test_every_parameter_but_the_description_decides_a_stage():
+    """For each run of the repository: what the stages name, laid over each other, is the params file."""
+
+    def over(a, b):
+        return {k: over(a[k], b[k]) if isinstance(a.get(k), dict) and k in b else {**b, **a}[k] for k in {**a, **b}}
+
+    for run in ("smoke", "smol", "r1-1.5b", "paper"):
+        params = config.load(run).params
+        named = functools.reduce(over, (record.determines(params, stage) for stage in config.STAGES))
+        assert named | {"description": params.description} == params.model_dump(mode="json", by_alias=True)
 
 
 @pytest.fixture
@@ -156,10 +242,3 @@ def test_asking_for_a_gpu_does_not_import_torch_here(torch_says):
     code += "print(machine.has_gpu(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
-
-
-def test_a_table_of_texts_is_shown_to_the_end_of_each():
-    text = "first line\n" + "word " * 100 + "end"
-    page = show.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
-    assert text in page
-    assert "pre-wrap" in page

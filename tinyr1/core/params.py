@@ -139,7 +139,7 @@ class Trainer(Block):
     hostfile: str | None
     """DeepSpeed hostfile, relative to the repository, one line for each node: `node1 slots=8`; null: this machine
     alone.
-    The paper trains on 32 GPUs (§3.1.1; docs/fidelity.md C7)."""
+    Paper §3.1.1: 32 GPUs (docs/fidelity.md C7)."""
     processes_per_node: Count
     """Ranks on each node, one for each GPU; paper §3.1.1: 32 GPUs in all."""
     zero_stage: Annotated[int, Field(ge=0, le=3), _NO_BOOL]
@@ -175,8 +175,8 @@ class _Source(Block):
     """Whose columns the rows have: those of OpenR1-Math-220k, of OpenThoughts-114k (configuration default or metadata),
     or of s1. It decides how a row is read (tinyr1.data.readers; docs/fidelity.md §1.4)."""
     keep: dict[str, Annotated[list[str], Field(min_length=1)]]
-    """Column -> accepted values. A row with another value is dropped, with the column as its reason. The paper names
-    some columns and no values (§2.1; docs/fidelity.md §1.1)."""
+    """Column -> accepted values. A row with another value is dropped, with the column as its reason. Paper §2.1
+    names some columns and no values (docs/fidelity.md §1.1)."""
     correct: Literal["verified", "any"]
     """`verified`: only the generations that a checker accepted, where the columns say so; `any`: all. Paper §2.1:
     verified for math (docs/fidelity.md §1.1)."""
@@ -419,7 +419,7 @@ class VllmEngine(Block):
     with `ray`, on several."""
 
     kind: Literal["vllm"]
-    """vLLM, started by this kit."""
+    """An engine that this kit starts: vLLM."""
     max_model_len: Count
     """Longest prompt and answer together, in tokens. Choice: longer than every max_tokens."""
     max_num_seqs: Count
@@ -456,7 +456,7 @@ class EndpointEngine(Block):
     """A served model behind an OpenAI-compatible API; one model, so a run of one model."""
 
     kind: Literal["endpoint"]
-    """A server that somebody else started."""
+    """A server that runs already."""
     base_url: Annotated[str, Field(pattern=ADDRESS)]
     """Address up to and with /v1, without user name and password. Choice."""
     model: str

@@ -27,11 +27,9 @@ def parameters(cfg: Config, stage: str) -> "HTML":
 
     own, others = _split(_file(cfg), record.determines(cfg.params, stage))
     file = f"params/{cfg.run}.yaml"
-    some = _table(own) if own else f"<p>No parameter of {file} decides this stage; it works on what is there.</p>"
-    return HTML(
-        f"{some}\n<details><summary>Parameters of {file} that do not decide this stage</summary>\n{_table(others)}\n"
-        "</details>"
-    )
+    none = f"<p>No parameter of {file} decides this stage beside those of the stages before it.</p>"
+    summary = f"<summary>Parameters of {file} that do not decide this stage</summary>"
+    return HTML(f"{_table(own) if own else none}\n<details>{summary}\n{_table(others)}\n</details>")
 
 
 def _file(cfg: Config) -> dict:

@@ -1,0 +1,118 @@
+import copy
+import functools
+
+import pandas as pd
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from tinyr1.core import config, record, show
+
+RUNS = ["smoke", "smol", "r1-1.5b", "paper"]
+
+
+def tables(page):
+    """(rows of the table that is shown, rows of the table that is folded away): path of a block -> its text."""
+    soup = BeautifulSoup(page.data, "html.parser")
+    folded = soup.details.extract()
+
+    def rows(part):
+        cells = [[cell.text for cell in row.find_all(["th", "td"])] for row in part.select("tbody tr")]
+        return dict(cells)
+
+    return rows(soup), rows(folded)
+
+
+def rebuilt(rows):
+    """Rows, read as YAML and put back in their places: path of a parameter -> value."""
+    found = {}
+    for block, text in rows.items():
+        prefix = "" if block == "run" else f"{block}."
+        found |= {f"{prefix}{key}": value for key, value in yaml.safe_load(f"{{{text}}}").items()}
+    return found
+
+
+def leaves(value, path=""):
+    """Path -> value of every parameter that a params file sets; a recipe is one."""
+    if isinstance(value, dict) and value and not path.endswith(".recipe"):
+        parts = [leaves(inner, f"{path}.{key}" if path else key) for key, inner in value.items()]
+        return functools.reduce(dict.__or__, parts)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return functools.reduce(dict.__or__, (leaves(inner, f"{path}.{i}") for i, inner in enumerate(value)))
+    return {path: value}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_every_parameter_of_the_file_is_in_one_of_the_two_tables_whole(run, stage):
+    cfg = config.load(run)
+    own, others = map(rebuilt, tables(show.parameters(cfg, stage)))
+    assert not own.keys() & others.keys()
+    assert own | others == leaves(cfg.params.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("stage", config.STAGES)
+def test_only_what_decides_the_stage_is_shown(run, stage):
+    cfg = config.load(run)
+    own, others = map(rebuilt, tables(show.parameters(cfg, stage)))
+    wanted = leaves(record.determines(cfg.params, stage)) if own else {}
+    assert own.keys() <= wanted.keys()
+    assert not others.keys() & wanted.keys()
+
+
+def test_a_stage_shows_what_it_is_about(home):
+    cfg = config.load("smol")
+    shown = {stage: tables(show.parameters(cfg, stage))[0] for stage in config.STAGES}
+    assert shown["03_fusion_merge"] == {
+        "merge": "reading: exact, iqr_multiplier: 1.5",
+        "merge.models.0":
+            "recipe: {method: fusion, base: code, other: {method: fusion, base: science, other: math}}",
+        "merge.models.1":
+            "recipe: {method: fusion, base: science, other: {method: fusion, base: code, other: math}}",
+    }  # fmt: skip
+    assert shown["05_ablations"] == {}
+    assert "domains.math.sft" in shown["02_branch_sft"]
+    assert "domains.math.sft" not in shown["01_data_curation"]
+    assert shown["04_evaluation"]["domains.math.benchmarks.mini-math"] == "samples: 1, max_tokens: 120"
+
+
+def test_two_runs_that_differ_in_one_parameter_look_different(home):
+    file = home / "params" / "smol.yaml"
+    data = yaml.safe_load(file.read_text())
+    data["domains"]["science"]["instruction"] += " " + "Long " * 500 + "<end>"
+    data["mixture"] = None
+    (home / "params" / "changed.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    for stage in config.STAGES:
+        page = show.parameters(config.load("changed"), stage)
+        shown = functools.reduce(dict.__or__, map(rebuilt, tables(page)))
+        assert shown["domains.science.instruction"] == data["domains"]["science"]["instruction"]
+        assert shown["mixture"] is None
+        assert "&lt;end&gt;" in page.data, "a value is text, not HTML"
+
+
+def test_equal_parameters_look_equal_whatever_their_order_in_the_file(home):
+    data = yaml.safe_load((home / "params" / "smol.yaml").read_text())
+    moved = copy.deepcopy(data) | {"seed": data["seed"]}
+    moved = dict(reversed(moved.items()))
+    (home / "params" / "smol.yaml").write_text(yaml.safe_dump(moved, sort_keys=False))
+    again = show.parameters(config.load("smol"), "03_fusion_merge").data
+    (home / "params" / "smol.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    assert show.parameters(config.load("smol"), "03_fusion_merge").data == again
+
+
+def test_the_tables_need_no_script_and_no_style_sheet(home):
+    page = show.parameters(config.load("smol"), "01_data_curation").data
+    soup = BeautifulSoup(page, "html.parser")
+    assert {tag.name for tag in soup.find_all(True)} == {
+        "table", "thead", "tbody", "tr", "th", "td", "details", "summary"
+    }  # fmt: skip
+    assert not soup.details.has_attr("open")
+    assert not [tag for tag in soup.find_all(True) if set(tag.attrs) - {"style"}]
+
+
+def test_a_table_of_texts_is_shown_to_the_end_of_each():
+    text = "first line\n" + "word " * 100 + "end"
+    page = show.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
+    assert text in page
+    assert "pre-wrap" in page
