@@ -43,8 +43,13 @@ reproduce: setup
 $(STAGES): setup
 	@$(PY) -m tinyr1.run "$(RUN)" --stage $@
 
+# $(call if_installed,package,command): the command, or a message where the package is not installed
+if_installed = if $(PY) -c "import $1" 2>/dev/null; then $2; else echo "lint: $1 is not installed, its check is left out"; fi
+
 lint: setup
 	@$(PY) -m ruff check tinyr1 tests notebooks
+	@$(call if_installed,importlinter,lint-imports --no-logo)
+	@$(call if_installed,mypy,mypy)
 
 test: lint
 	@$(PY) -m pytest -m "not slow"
@@ -65,6 +70,7 @@ evaluate: RUN = r1-1.5b
 evaluate: setup
 	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)" $(ARGS)
 
+bench: export PYTHONPATH = tests
 bench: setup
 	@$(PY) tests/bench/bench_prepare.py
 	@$(PY) tests/bench/bench_train.py
