@@ -13,6 +13,7 @@ import pandas as pd
 from tinyr1.core import paper
 from tinyr1.core.recipe import Recipe, describe
 from tinyr1.evaluate import stats
+from tinyr1.evaluate.scores import Published
 
 AVERAGE = "average"
 PAPER_BACKBONE = "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
@@ -76,7 +77,7 @@ def _settings(recipe: Recipe) -> list[tuple]:
     return [(recipe.reading, recipe.iqr_multiplier), *(step for part in nested for step in _settings(part))]
 
 
-def published_scores(backbone: str) -> dict[tuple[str, str], float]:
+def published_scores(backbone: str) -> Published:
     """(model, benchmark) -> pass@1 in [0, 1] that the paper published; empty for any backbone but the paper's."""
     return paper.scores() if backbone == PAPER_BACKBONE else {}
 
@@ -85,7 +86,7 @@ def audit(
     per_question: pd.DataFrame,
     domains: Mapping[str, str],
     merges: Mapping[str, Recipe],
-    published: Mapping[tuple[str, str], float],
+    published: Published,
 ) -> pd.DataFrame:
     """One row for each claim about models of the run: our difference with its interval, the verdict, the paper's.
 
@@ -103,7 +104,7 @@ def audit(
         ours = stats.averaged([difference.xs(b, level="benchmark").to_numpy() for b in benchmarks])
         rows.append({
             "claim": claim.text, "where": claim.source,
-            "ours, points": f"{100 * ours.mean:+.1f} [{100 * ours.low:+.1f}, {100 * ours.high:+.1f}]",
+            "ours, points": ours.points(),
             "verdict": "higher here" if ours.low > 0 else "lower here" if ours.high < 0 else "undecided here",
             "paper, points": _published_difference(claim, benchmarks, published),
         })  # fmt: skip
@@ -111,7 +112,7 @@ def audit(
     return table.loc[:, (table != "").any()]
 
 
-def _published_difference(claim: Claim, benchmarks: list[str], published: Mapping[tuple[str, str], float]) -> str:
+def _published_difference(claim: Claim, benchmarks: list[str], published: Published) -> str:
     """The paper's own difference, in points; "" unless it published both models on all of these benchmarks."""
     pairs = [(published.get((claim.better, b)), published.get((claim.worse, b))) for b in benchmarks]
     differences = [better - worse for better, worse in pairs if better is not None and worse is not None]
