@@ -11,15 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
-import peers  # beside this file
+import peers
 
-from tinyr1.branch import backbone, packing
-from tinyr1.branch import plan as branch
+from tinyr1.branch import backbone, packing, plan
 from tinyr1.core import artifact, config, jsonl, prompts
 from tinyr1.core.config import Config
+from tinyr1.data import benchmarks, curate, tokens
 from tinyr1.evaluate import stage
+from tinyr1.sampling import process
+from tinyr1.sampling.vllm import cpu_environment
 
 ROWS, BATCH = 120, 64
 
@@ -49,67 +52,71 @@ print("RESULT", tokens * steps / (Clock.times[-1] - Clock.times[0]))
 def training(cfg: Config, repeats: int) -> dict[str, float]:
     """Median tokens/s of `tinyr1.branch.train` and of TRL's SFTTrainer on the same rows, alternating."""
     tokenizer = backbone.tokenizer(cfg)
-    rows = [row for domain in config.DOMAINS for row in jsonl.read(cfg.rows(domain))[: ROWS // 3]]
-    length = cfg.params.trainer.sequence_length
+    first = slice(ROWS // len(cfg.domains))  # of each domain
+    texts = [
+        {"prompt": prompts.render_prompt(tokenizer, prompts.row_turn(block, row)),
+         "completion": prompts.render_target(row["thinking"], row["response"])}
+        for name, block in cfg.params.domains.items() for row in islice(curate.curated_rows(cfg, name), first.stop)
+    ]  # fmt: skip
+    parts = [tokens.read_tokens(cfg.rows(name)).part(first) for name in cfg.domains]
+    length, sft = cfg.params.trainer.sequence_length, next(iter(cfg.params.domains.values())).sft
     rates: dict[str, list[float]] = {"tinyr1.branch.train": [], "TRL SFTTrainer": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)  # the peer's script must not be called trl.py: it would import itself
-        packing.write(folder / "packed.safetensors", [prompts.encode(tokenizer, r) for r in rows], length, 0)
-        plan = {
-            "model": str(cfg.backbone), "packed": str(folder / "packed.safetensors"), "seed": 0,
-            "finished": str(folder / "finished"),
-            "gradient_accumulation": 1, "sft": cfg.params.branch.math.model_dump() | {"batch_size": 1, "epochs": 1},
-            "trainer": cfg.params.trainer.model_dump(),
+        packing.write_layout(folder / "layout.safetensors", parts, length, 0)
+        settings = {
+            "model": str(cfg.backbone), "layout": str(folder / "layout.safetensors"), "seed": 0,
+            "tokens": [{"folder": str(part.folder), "rows": [first.start, first.stop]} for part in parts],
+            "finished": str(folder / "finished"), "gradient_accumulation": 1,
+            "sft": sft.model_dump() | {"batch_size": 1, "epochs": 1}, "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
-        texts = [
-            {"prompt": prompts.render_prompt(tokenizer, prompts.user_turn(r["domain"], r["question"], r["starter_code"])),
-             "completion": prompts.render_target(r["thinking"], r["response"])}
-            for r in rows
-        ]  # fmt: skip
         (folder / "rows.json").write_text(json.dumps(texts), encoding="utf-8")
         (folder / "peer.py").write_text(TRL, encoding="utf-8")
         for i in range(repeats):
             out = folder / f"out{i}"
             out.mkdir()
-            (folder / "plan.json").write_text(json.dumps(plan | {"out": str(out)}), encoding="utf-8")
-            words, environment = branch.command(cfg, folder / "plan.json", has_gpu=False)
+            (folder / "plan.json").write_text(json.dumps(settings | {"out": str(out)}), encoding="utf-8")
+            words, environment = plan.training_command(cfg, folder / "plan.json", has_gpu=False)
             subprocess.run(words, env=os.environ | environment, check=True, capture_output=True)
             log = jsonl.read(out / "log.jsonl")
             took = log[-1]["seconds"] - log[0]["seconds"]
             rates["tinyr1.branch.train"].append((log[-1]["tokens"] - log[0]["tokens"]) / took)
-            words = [folder / "peer.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
-            result = subprocess.run([peers.python(), *words], stdout=subprocess.PIPE, check=True, text=True)
+            peer = [folder / "peer.py", folder / "rows.json", cfg.backbone, str(length), folder / "t"]
+            result = subprocess.run([peers.python(), *peer], stdout=subprocess.PIPE, check=True, text=True)
             rates["TRL SFTTrainer"].append(float(result.stdout.rpartition("RESULT")[2]))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def sampling(cfg: Config, repeats: int) -> dict[str, float]:
-    """Median useful tokens/s of `tinyr1.sampling.process` (engine start not counted) and of transformers.generate at batch 64,
-    alternating."""
-    plan = stage.generation_plan(cfg, ["backbone"], stage.questions(cfg))
+    """Median useful tokens/s of `tinyr1.sampling.process` and of transformers.generate at batch 64, alternating.
+
+    The start of either is not counted.
+    """
+    asked = {name: one.questions for name, one in benchmarks.load_all(cfg).items()}
+    planned = stage.generation_plan(cfg, ["backbone"], asked)
     rates: dict[str, list[float]] = {"tinyr1.sampling.process": [], "transformers.generate": []}
     for _ in range(repeats):
-        rates["tinyr1.sampling.process"].append(ours(cfg, plan))
-        rates["transformers.generate"].append(theirs(cfg, plan))
+        rates["tinyr1.sampling.process"].append(ours(cfg, planned))
+        rates["transformers.generate"].append(theirs(cfg, planned))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def ours(cfg: Config, plan: dict) -> float:
+def ours(cfg: Config, planned: dict) -> float:
     """Tokens/s of all requests of a plan for one model."""
     with tempfile.TemporaryDirectory() as name:
-        for job in plan["models"][0]["jobs"]:
-            job["out"] = str(Path(name) / f"{job['benchmark']}.jsonl")
+        for job in planned["models"][0]["jobs"]:
+            job["out"] = str(Path(name) / f"{job['name']}.jsonl")
         path = Path(name) / "plan.json"
-        path.write_text(json.dumps(plan), encoding="utf-8")
+        path.write_text(json.dumps(planned), encoding="utf-8")
         subprocess.run(
-            [sys.executable, "-m", "tinyr1.sampling.process", path], env=os.environ | stage.cpu_environment(cfg),
-            check=True, capture_output=True,
+            [sys.executable, "-m", "tinyr1.sampling.process", path], check=True, capture_output=True,
+            env=os.environ | cpu_environment(planned["engine"]),
         )  # fmt: skip
-        progress = json.loads(path.with_suffix(".progress").read_text(encoding="utf-8"))
+        progress = process.read_progress(path.with_suffix(".progress"))
     return progress["tokens"] / progress["seconds"]
 
 
-def theirs(cfg: Config, plan: dict) -> float:
+def theirs(cfg: Config, planned: dict) -> float:
     """Tokens/s, without padding, of one batch of the plan's prompts."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -117,11 +124,11 @@ def theirs(cfg: Config, plan: dict) -> float:
     tokenizer = backbone.tokenizer(cfg)
     tokenizer.padding_side = "left"
     model = AutoModelForCausalLM.from_pretrained(cfg.backbone, dtype=torch.bfloat16).eval()
-    asks = [r for job in plan["models"][0]["jobs"] for r in job["requests"] if r["sample"] == 0]
+    asks = [r for job in planned["models"][0]["jobs"] for r in job["requests"] if r["sample"] == 0]
     users = [r["messages"][-1]["content"] for r in asks]
     texts = [prompts.render_prompt(tokenizer, user) for user in users[:: max(1, len(users) // BATCH)][:BATCH]]
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-    most = max(b.max_tokens for b in cfg.params.evaluate.benchmarks.values())
+    most = max(b.max_tokens for b in cfg.params.benchmarks.values())
     started = time.perf_counter()
     with torch.inference_mode():
         out = model.generate(**batch, max_new_tokens=most, do_sample=True, temperature=cfg.params.evaluate.temperature)

@@ -177,7 +177,7 @@ def test_the_notebook_trains_on_a_gpu_only_where_the_installed_torch_can_use_it(
     monkeypatch.setattr(machine, "describe", lambda: {"gpus": ["NVIDIA H100"]})
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
     monkeypatch.setattr(stage, "train_job", lambda cfg, job, has_gpu: seen.append(has_gpu))
-    monkeypatch.setattr(stage, "facts_table", lambda trained: None)
+    monkeypatch.setattr(stage, "training_table", lambda trained: None)
     names = {"cfg": cfg, "plan": plan, "stage": stage, "machine": machine, "watch": record.Stopwatch()}
     exec(cell, names | {"first": all_jobs(cfg)[0]})
     assert seen == [False]
@@ -244,7 +244,7 @@ def test_a_finished_training_leaves_its_model_and_log_and_is_not_repeated(job, m
     assert "kept" in capsys.readouterr().out
     log = stage.log_table(cfg, ["math"])
     assert log[["model", "step", "loss"]].values.tolist() == [["math", 1, 1.0], ["math", 2, 0.75]]
-    assert stage.facts_table([facts]).loc["math", "steps"] == 2
+    assert stage.training_table([facts]).loc["math", "steps"] == 2
 
 
 def test_the_bar_does_not_read_a_line_that_is_being_written(tmp_path):

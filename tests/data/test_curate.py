@@ -227,7 +227,7 @@ def test_a_funnel_has_a_line_for_each_domain_that_sums_to_its_raw_rows():
     _, one = run([math_row(), math_row(), math_row(problem=f"{CLEAN} 2", answer="proof")])
     other = curate.Ledger("history", raw=2, kept=1)
     other.drop("files", "language", "")
-    table = curate.funnel([one, other])
+    table = curate.fates([one, other])
     assert table.columns.tolist() == ["no_answer", "duplicate", "language", "kept"]
     assert table.to_dict("index") == {
         "math": {"no_answer": 1, "duplicate": 1, "language": 0, "kept": 1},

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from tinyr1.data.miniature.code_tasks import FAMILIES
+from tinyr1.data.miniature.code_tasks import CODE_FAMILIES
 
 DRIVER = """
 import contextlib, io, json, sys
@@ -26,12 +26,12 @@ def answer(code, method, text):
 print(json.dumps([[answer(code, method, text) for text in inputs] for code, method, inputs in problems]))
 """
 LEVELS = (1, 2, 3)
-every_family = pytest.mark.parametrize("family", list(FAMILIES))
+every_family = pytest.mark.parametrize("family", list(CODE_FAMILIES))
 
 
 def draws(family, count, seed=0):
     rng = Random(f"{family}{seed}")
-    return [FAMILIES[family](rng, level) for level in LEVELS for _ in range(count)]
+    return [CODE_FAMILIES[family](rng, level) for level in LEVELS for _ in range(count)]
 
 
 def program(task):
@@ -70,7 +70,7 @@ def test_a_task_names_its_domain_family_level_and_starter_code(family):
 
 
 def test_half_of_the_families_read_stdin_and_half_are_methods():
-    kinds = [{bool(task.func_name) for task in draws(family, 5)} for family in FAMILIES]
+    kinds = [{bool(task.func_name) for task in draws(family, 5)} for family in CODE_FAMILIES]
     assert len(kinds) == 12
     assert kinds.count({True}) == kinds.count({False}) == 6
 
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_tasks(family):
 
 def test_there_are_more_than_ten_thousand_questions_and_all_texts_are_short():
     questions = set()
-    for family in FAMILIES:
+    for family in CODE_FAMILIES:
         for task in draws(family, 3000):
             questions.add(task.question)
             assert len(task.question) <= 330

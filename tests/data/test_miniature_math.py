@@ -4,19 +4,19 @@ from random import Random
 
 import pytest
 
-from tinyr1.data.miniature.math_tasks import FAMILIES
+from tinyr1.data.miniature.math_tasks import MATH_FAMILIES
 
 LEVELS = (1, 2, 3)
 SIGNS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__truediv__}
 SIZES = {"minutes": 60, "hours": 60, "days": 24, "weeks": 7, "years": 12}
-CASES = [(f, n) for f in FAMILIES for n in LEVELS]
+CASES = [(f, n) for f in MATH_FAMILIES for n in LEVELS]
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 every_family_and_level = pytest.mark.parametrize(("name", "level"), CASES)
 
 
 def draw(name, level, count, seed=0):
     rng = Random(seed)
-    return [FAMILIES[name](rng, level) for _ in range(count)]
+    return [MATH_FAMILIES[name](rng, level) for _ in range(count)]
 
 
 def solve(name, level, question, v):
@@ -74,13 +74,13 @@ def test_questions_and_thinking_stay_short(name, level):
 
 
 def test_the_same_seed_draws_the_same_tasks_and_another_seed_does_not():
-    for name in FAMILIES:
+    for name in MATH_FAMILIES:
         assert draw(name, 2, 50, seed=7) == draw(name, 2, 50, seed=7)
         assert draw(name, 2, 50, seed=7) != draw(name, 2, 50, seed=8)
 
 
 def test_the_families_give_many_distinct_questions():
-    assert len(FAMILIES) >= 8
+    assert len(MATH_FAMILIES) >= 8
     distinct = {(f, n): {task.question for task in draw(f, n, 3000)} for f, n in CASES}
     assert min(map(len, distinct.values())) >= 300
     assert len(set().union(*distinct.values())) > 20_000

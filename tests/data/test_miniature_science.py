@@ -7,18 +7,18 @@ from random import Random
 import periodictable
 import pytest
 
-from tinyr1.data.miniature.science_tasks import FAMILIES
+from tinyr1.data.miniature.science_tasks import SCIENCE_FAMILIES
 from tinyr1.data.miniature.task import Task
 
 DRAWS = 300
-CASES = [(name, level) for name in FAMILIES for level in (1, 2, 3)]
+CASES = [(name, level) for name in SCIENCE_FAMILIES for level in (1, 2, 3)]
 STATEMENT = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)(?![\d/])")
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__truediv__}
 
 
 def draws(name: str, level: int, count: int = DRAWS) -> list[Task]:
     rng = Random(f"{name} {level}")
-    return [FAMILIES[name](rng, level) for _ in range(count)]
+    return [SCIENCE_FAMILIES[name](rng, level) for _ in range(count)]
 
 
 def options(task: Task) -> dict[str, str]:
@@ -56,7 +56,7 @@ def test_every_arithmetic_statement_of_the_thinking_is_true(name: str, level: in
             assert OPERATIONS[operation](int(a), int(b)) == int(result), task.thinking
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SCIENCE_FAMILIES)
 def test_the_right_letter_is_uniform(name: str) -> None:
     counts = Counter(task.answer for task in draws(name, 2, 2000))
     assert sum((counts[letter] - 500) ** 2 / 500 for letter in "ABCD") < 21.1  # chi-square, 3 df, p = 0.0001
@@ -71,7 +71,7 @@ def test_the_domain_has_three_subjects_and_over_twenty_thousand_stems() -> None:
 
 
 def test_a_seed_fixes_the_tasks_and_another_seed_changes_them() -> None:
-    first, again, other = ([FAMILIES[n](Random(s), v) for n, v in CASES] for s in (1, 1, 2))
+    first, again, other = ([SCIENCE_FAMILIES[n](Random(s), v) for n, v in CASES] for s in (1, 1, 2))
     assert first == again
     assert first != other
 

@@ -66,7 +66,7 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
     return facts | {"model": job.name, "trained_now": built, "planned_samples": sum(map(len, job.tokens()))}
 
 
-def facts_table(trained: list[dict]) -> pd.DataFrame:
+def training_table(trained: list[dict]) -> pd.DataFrame:
     """One line for each training: samples, tokens, fill, steps, losses (nats/token), tokens/s."""
     columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
     return pd.DataFrame(trained)[columns].set_index("model").round(3)

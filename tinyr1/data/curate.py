@@ -86,7 +86,7 @@ def curate(
     candidates passes all checks; otherwise the reason of its first candidate counts. Checks go from cheap to dear.
     """
     seen: set[bytes] = set()
-    written = 0
+    written = 0  # training rows; a raw row may give several
 
     def judge(row: Row) -> Encoded | str:
         """The tokens of a row, or the reason to drop it."""
@@ -118,8 +118,10 @@ def curate(
                 ledger.drop(source, *reasons[0])
                 continue
             ledger.kept += 1
+            # Not before: the traces of one question are no duplicates of each other.
             seen.add(_question_hash(good[0][0]))
             for row, encoded in good[: None if limit is None else limit - written]:
+                # The id depends on the text alone, so that a row keeps it when the rows before it change.
                 digest = hashlib.sha256(f"{row['question']}\0{row['thinking']}".encode()).hexdigest()
                 named = {"id": f"{ledger.domain}-{digest[:16]}", "domain": ledger.domain, "source": source}
                 written += 1
@@ -144,6 +146,7 @@ def curate_domain(
     def build(folder: Path) -> dict:
         ledger = Ledger(domain)
         generations = p.curate.generations_per_question
+        # Nothing is read yet: `map` and the generators behind it take a raw row when curate asks for the next one.
         streams = [
             (s.columns, map(partial(normalise, source=s, generations=generations), read_source(s, domain, p.seed)))
             for s in block.sources
@@ -189,7 +192,7 @@ def repeated(cfg: Config, contamination: Contamination) -> tuple[list[str], list
     return [name for name, n in counts.items() if n > 1], leaks
 
 
-def funnel(ledgers: list[Ledger]) -> pd.DataFrame:
+def fates(ledgers: list[Ledger]) -> pd.DataFrame:
     """Raw rows by domain (lines) and fate (columns: each reason that occurs, then `kept`)."""
     table = {}
     for ledger in ledgers:

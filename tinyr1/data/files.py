@@ -27,7 +27,7 @@ from tinyr1.core.params import HUB, AimeBenchmark, GpqaBenchmark, LiveCodeBenchm
 
 PublishedBenchmark = AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark
 PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
-SUFFIXES = (".jsonl", ".csv", ".parquet")
+QUESTION_SUFFIXES = (".jsonl", ".csv", ".parquet")
 csv.field_size_limit(1 << 24)  # characters; the default of 131,072 is below the longest explanations of GPQA
 
 
@@ -75,7 +75,7 @@ def _local(where: str, benchmark: PublishedBenchmark) -> list[Path]:
         if absent := [file.name for file in files if not file.is_file()]:
             raise UserError(f"{where}: {benchmark.release} needs {', '.join(absent)} in {path}; put them there")
         return files
-    files = sorted(p for p in path.glob("*") if p.suffix in SUFFIXES) if path.is_dir() else [path]
+    files = sorted(p for p in path.glob("*") if p.suffix in QUESTION_SUFFIXES) if path.is_dir() else [path]
     if not files or not all(p.is_file() for p in files):
         kinds = "no .jsonl, .csv or .parquet file"
         raise UserError(f"{where}.path: {path} does not exist or holds {kinds}; put it there, or name another path")

@@ -11,7 +11,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.params import FileSource, Source
 from tinyr1.data import files
 
-SUFFIXES = (".jsonl", ".parquet")
+ROW_SUFFIXES = (".jsonl", ".parquet")
 # Columns that the reader of these rows needs (tinyr1.data.readers); the other columns of a dataset may be cut away.
 REQUIRED = {
     "openr1_math": ("problem", "answer", "question_type", "source", "generations", "correctness_math_verify"),
@@ -54,10 +54,10 @@ def _raw_rows(source: Source, where: str, seed: int) -> Iterator[dict]:
 def _file_rows(source: FileSource, where: str) -> Iterator[dict]:
     """Rows of a JSONL or parquet file, or of all such files in a folder. UserError names the file and row of damage."""
     path = ROOT / source.path
-    data_files = [p for p in (path, *sorted(path.rglob("*"))) if p.suffix in SUFFIXES and p.is_file()]
+    data_files = [p for p in (path, *sorted(path.rglob("*"))) if p.suffix in ROW_SUFFIXES and p.is_file()]
     if not data_files:
         raise UserError(
-            f"{where}: {path}: no such {' or '.join(SUFFIXES)} file, and no folder with any; put it there, or name "
+            f"{where}: {path}: no such {' or '.join(ROW_SUFFIXES)} file, and no folder with any; put it there, or name "
             "another path"
         )
     for file in data_files:

@@ -49,6 +49,8 @@ class RowWriter:
 
     def write(self, row: dict, encoded: Encoded) -> None:
         """Add one row: `row` as a line of JSON, its tokens behind those of the rows before it."""
+        # Text and tokens side by side: people and checks read the one, training the other, and neither makes the other
+        # again with a tokenizer that may have changed meanwhile.
         self.rows.write(jsonl.encode(row))
         self.ids.write(np.asarray(encoded.ids, dtype=np.int32).tobytes())
         self.starts.append(self.starts[-1] + len(encoded.ids))
@@ -100,6 +102,7 @@ class Tokens:
         """The rows of a slice without a step; the ids are shared."""
         first, last, _ = rows.indices(len(self))
         last = max(first, last)  # a slice that begins behind its end holds no rows
+        # The starts stay those of the whole file, so that no id is copied; one more of them says where the part ends.
         return Tokens(self.folder, self.ids, self.starts[first : last + 1], self.prompts[first:last])
 
     @property

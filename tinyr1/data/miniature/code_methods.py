@@ -5,8 +5,8 @@ from random import Random
 
 from tinyr1.data.miniature import code_tables as tables
 from tinyr1.data.miniature.code_problems import (
-    Problem,
-    Step,
+    CodeProblem,
+    CodeStep,
     apply_all,
     family,
     filter_by,
@@ -26,17 +26,17 @@ NUMS = "[Given a list nums of integers:|nums is a list of integers.|You get an i
 
 
 @family
-def count_characters(rng: Random, level: int) -> Problem:
+def count_characters(rng: Random, level: int) -> CodeProblem:
     """Counts of one or two classes of characters, combined."""
     (one, two), cut, combine = pick_two(rng, tables.CHARS), pick(rng, tables.CUTS, 2, 5), pick(rng, tables.COMBINE)
     steps = [
         cut,
-        Step(f"let a count the {one.words}", f"a = sum({one.code} for c in s)"),
-        Step(f"let b count the {two.words}", f"b = sum({two.code} for c in s)"),
+        CodeStep(f"let a count the {one.words}", f"a = sum({one.code} for c in s)"),
+        CodeStep(f"let b count the {two.words}", f"b = sum({two.code} for c in s)"),
         return_step(combine),
     ][level == 2 :]
     if level == 1:
-        steps = [return_step(Step(f"the number of {one.words}", f"sum({one.code} for c in s)"))]
+        steps = [return_step(CodeStep(f"the number of {one.words}", f"sum({one.code} for c in s)"))]
 
     def solve(s: str) -> int:
         s = cut.apply(s) if level == 3 else s
@@ -45,25 +45,25 @@ def count_characters(rng: Random, level: int) -> Problem:
 
     intro = "[Given a string s:|s is a string.|You get a string s.]"
     names = "countCharacters scoreString stringValue"
-    return Problem(intro, steps, partial(string, CHARACTERS), "", names, "s", solve)
+    return CodeProblem(intro, steps, partial(string, CHARACTERS), "", names, "s", solve)
 
 
 @family
-def first_k_sorted(rng: Random, level: int) -> Problem:
+def first_k_sorted(rng: Random, level: int) -> CodeProblem:
     """Sort by a key and take the first k, after a filter or before a reduction."""
     key, down = pick(rng, tables.KEYS), rng.random() < 0.5
     words = f"stably sort nums by {key.words}, {'[largest|highest]' if down else '[smallest|lowest]'} first"
     options = ("" if key.code == "x" else f", key=lambda x: {key.code}") + (", reverse=True" if down else "")
-    before = [Step(words, f"nums = sorted(nums{options})", partial(sorted, key=key.apply, reverse=down))]
-    after = [return_step(Step("the first k numbers", "nums[:k]"))]
+    before = [CodeStep(words, f"nums = sorted(nums{options})", partial(sorted, key=key.apply, reverse=down))]
+    after = [return_step(CodeStep("the first k numbers", "nums[:k]"))]
     if level == 1:
-        after = [return_step(Step("the sorted list", "nums"))]
-        return Problem(NUMS, before + after, integers, "", "sortNumbers orderList firstSorted")
+        after = [return_step(CodeStep("the sorted list", "nums"))]
+        return CodeProblem(NUMS, before + after, integers, "", "sortNumbers orderList firstSorted")
     if level == 3 and rng.random() < 0.5:
-        after = [Step("[take|keep] the first k", "nums = nums[:k]"), return_step(reduce_step(rng))]
+        after = [CodeStep("[take|keep] the first k", "nums = nums[:k]"), return_step(reduce_step(rng))]
     elif level == 3:
         before.insert(0, filter_step(rng))
-    return Problem(
+    return CodeProblem(
         "[Given a list nums of integers and an integer k:|You get an integer list nums and a number k.]",
         before + after,
         lambda rng, n: (*integers(rng, n), rng.randint(1, n)),
@@ -74,73 +74,73 @@ def first_k_sorted(rng: Random, level: int) -> Problem:
 
 
 @family
-def neighbours(rng: Random, level: int) -> Problem:
+def neighbours(rng: Random, level: int) -> CodeProblem:
     """Pairs of neighbours, filtered, valued and reduced."""
     test, value = pick(rng, tables.PAIR_KEEP), pick(rng, tables.PAIR_VALUE)
     code = "pairs = list(zip(nums, nums[1:]))"
     steps = [
-        Step("[form|make] neighbour pairs (a, b)", code, lambda v: list(zip(v, v[1:], strict=False))),
+        CodeStep("[form|make] neighbour pairs (a, b)", code, lambda v: list(zip(v, v[1:], strict=False))),
         filter_by(f"[keep|select] those where {test.words}", "pairs", "(a, b)", test),
         map_over(f"[take|compute] {value.words} for each", "nums", "a, b", "pairs", value),
         return_step(reduce_step(rng)),
     ]
     if level == 1:
-        steps[2:] = [return_step(Step("the number of pairs", "len(pairs)", len))]
+        steps[2:] = [return_step(CodeStep("the number of pairs", "len(pairs)", len))]
     if level == 2:
         del steps[1]
-    return Problem(NUMS, steps, integers, "", "neighbourPairs adjacentValue solvePairs")
+    return CodeProblem(NUMS, steps, integers, "", "neighbourPairs adjacentValue solvePairs")
 
 
 @family
-def matrix_lines(rng: Random, level: int) -> Problem:
+def matrix_lines(rng: Random, level: int) -> CodeProblem:
     """A value of each row or column, filtered and reduced."""
     lines, value = pick(rng, tables.LINES), pick(rng, tables.LINE_VALUE)
     words = f"[compute|find] {value.words} of each {lines.words}"
     code = f"nums = [{value.code} for r in {lines.code}]"
-    steps = [Step(words, code, lambda grid: [value.apply(r) for r in lines.apply(grid)])]
+    steps = [CodeStep(words, code, lambda grid: [value.apply(r) for r in lines.apply(grid)])]
     if level == 3:
         steps.append(filter_step(rng))
-    end = Step("[these values|them] in a list", "nums") if level == 1 else reduce_step(rng, level == 3)
+    end = CodeStep("[these values|them] in a list", "nums") if level == 1 else reduce_step(rng, level == 3)
 
     def draw(rng: Random, size: int) -> tuple:
         width = rng.randint(1, 4)
         return ([rng.choices(range(-5, 13), k=width) for _ in range((size + 1) // 2)],)
 
     intro = "[Given an integer matrix grid:|grid is a matrix of integers.|You get a matrix grid of integers.]"
-    return Problem(intro, [*steps, return_step(end)], draw, "", "gridValue matrixLines solveGrid", "grid")
+    return CodeProblem(intro, [*steps, return_step(end)], draw, "", "gridValue matrixLines solveGrid", "grid")
 
 
 @family
-def frequency(rng: Random, level: int) -> Problem:
+def frequency(rng: Random, level: int) -> CodeProblem:
     """How often numbers occur, with a condition or a tie rule."""
     test, best = pick(rng, tables.OFTEN, 2, 3), pick(rng, tables.COMMON)
     steps = [filter_step(rng)] if level == 3 else []
     code = "count = {x: nums.count(x) for x in nums}"
-    steps.append(Step("count [each number|every number]", code, lambda v: {x: v.count(x) for x in v}))
+    steps.append(CodeStep("count [each number|every number]", code, lambda v: {x: v.count(x) for x in v}))
     if level > 1 and rng.random() < 0.4:
         code = f"min(count, key=lambda x: {best.code}, default=0)"
         words = f"the {best.words} or 0 if none"
-        first = Step(words, code, lambda n: min(n, key=lambda x: best.apply(n[x], x), default=0))
+        first = CodeStep(words, code, lambda n: min(n, key=lambda x: best.apply(n[x], x), default=0))
         steps.append(return_step(first))
     else:
         words = f"[keep|select] the values seen {test.words}"
         code = f"nums = [x for x in count if {test.code}]"
-        steps.append(Step(words, code, lambda count: [x for x in count if test.apply(count[x])]))
+        steps.append(CodeStep(words, code, lambda count: [x for x in count if test.apply(count[x])]))
         steps.append(return_step(pick(rng, tables.REDUCE[-1:]) if level == 1 else reduce_step(rng)))
     names = "countNumbers frequencyValue solveCounts"
-    return Problem(NUMS, steps, repetitive, "", names)
+    return CodeProblem(NUMS, steps, repetitive, "", names)
 
 
 @family
-def digit_values(rng: Random, level: int) -> Problem:
+def digit_values(rng: Random, level: int) -> CodeProblem:
     """Replace numbers by something about their digits, filter and reduce."""
     value, late = pick(rng, tables.DIGITS), rng.random() < 0.5
     steps = [map_over(f"replace [each|every] number by {value.words}", "nums", "x", "nums", value)]
     if level == 3:
         steps.insert(late, filter_step(rng))
-    end = Step("the [new|resulting] list", "nums") if level == 1 else reduce_step(rng, level == 3 and late)
+    end = CodeStep("the [new|resulting] list", "nums") if level == 1 else reduce_step(rng, level == 3 and late)
     intro = "[Given a list nums of integers >= 0:|nums holds integers >= 0.|You get integers nums, all >= 0.]"
-    return Problem(intro, [*steps, return_step(end)], naturals, "", "digitValues solveDigits digitResult")
+    return CodeProblem(intro, [*steps, return_step(end)], naturals, "", "digitValues solveDigits digitResult")
 
 
 def repetitive(rng: Random, size: int) -> tuple:
@@ -153,7 +153,7 @@ def naturals(rng: Random, size: int) -> tuple:
     return ([rng.randrange(10 ** rng.randint(1, 3)) for _ in range(size)],)
 
 
-FAMILIES: dict[str, Family] = {
+METHOD_FAMILIES: dict[str, Family] = {
     build.__name__: build
     for build in (count_characters, first_k_sorted, neighbours, matrix_lines, frequency, digit_values)
 }

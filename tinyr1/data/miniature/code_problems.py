@@ -1,6 +1,6 @@
 """How a code problem becomes a task: its steps as words and as a program, its tests from trusted functions.
 
-    a family --draws--> Problem (intro, steps, inputs) --family--> Task (question, thinking, program, tests)
+    a family --draws--> CodeProblem (intro, steps, inputs) --family--> Task (question, thinking, program, tests)
 
 Expected outputs come from the functions beside the code, never from the code: a slip in either shows in the tests.
 """
@@ -14,7 +14,7 @@ from random import Random
 from textwrap import indent
 from typing import Any
 
-from tinyr1.data.miniature.code_tables import CHANGE, KEEP, LETTERS, REDUCE, Table
+from tinyr1.data.miniature.code_tables import CHANGE, DRAWN_LETTERS, KEEP, REDUCE, Table
 from tinyr1.data.miniature.task import Family, Task, Test
 
 SIZES = (4, 5, 1, 2, 3, 6, 7, 8)  # of the inputs, one test each
@@ -23,7 +23,7 @@ TYPES = {"nums": "List[int]", "k": "int", "s": "str", "grid": "List[List[int]]"}
 
 
 @dataclass(frozen=True)
-class Step:
+class CodeStep:
     """One operation: the words for it, the code that does it, and the trusted function."""
 
     words: str
@@ -32,11 +32,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Problem:
+class CodeProblem:
     """One drawn problem, before its wording is chosen and its inputs are drawn."""
 
     intro: str
-    steps: list[Step]
+    steps: list[CodeStep]
     draw: Callable[[Random, int], tuple]  # (rng, size) -> the arguments, or the lines of the input
     setup: str = ""  # code before the steps
     methods: str = ""  # names to choose the method from; "": the program reads standard input
@@ -44,15 +44,15 @@ class Problem:
     solve: Callable[..., Any] | None = None  # arguments -> expected output; None: apply the steps to the last argument
 
 
-def pick(rng: Random, table: Table, low: int = 2, high: int = 9) -> Step:
+def pick(rng: Random, table: Table, low: int = 2, high: int = 9) -> CodeStep:
     """A row of the table, with a constant drawn from low to high."""
     words, code, function = rng.choice(table)
     k = rng.randint(low, high)
-    fill = {"k": k, "c": LETTERS[k % len(LETTERS)]}
-    return Step(words.format(**fill), code.format(**fill), partial(function, k))
+    fill = {"k": k, "c": DRAWN_LETTERS[k % len(DRAWN_LETTERS)]}
+    return CodeStep(words.format(**fill), code.format(**fill), partial(function, k))
 
 
-def pick_two(rng: Random, table: Table) -> list[Step]:
+def pick_two(rng: Random, table: Table) -> list[CodeStep]:
     """Two different rows of the table."""
     return [pick(rng, [row]) for row in rng.sample(table, 2)]
 
@@ -62,7 +62,7 @@ def phrase(text: str, choose: Callable[[list[str]], str]) -> str:
     return re.sub(r"\[([^]]*)\]", lambda match: choose(match[1].split("|")), text)
 
 
-def in_words(steps: list[Step], choose: Callable[[list[str]], str], join: tuple[str, str]) -> str:
+def in_words(steps: list[CodeStep], choose: Callable[[list[str]], str], join: tuple[str, str]) -> str:
     """The steps as one or more sentences."""
     *first, last = [phrase(step.words, choose) for step in steps]
     text = join[0].join(first) + join[1] + last if first else last
@@ -74,14 +74,14 @@ def as_line(value: Any) -> str:
     return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) + "\n"
 
 
-def apply_all(steps: list[Step], value: Any) -> Any:
+def apply_all(steps: list[CodeStep], value: Any) -> Any:
     """The value after all steps."""
     for step in steps:
         value = step.apply(value)
     return value
 
 
-def family(build: Callable[[Random, int], Problem]) -> Family:
+def family(build: Callable[[Random, int], CodeProblem]) -> Family:
     """The family of a builder. A problem whose tests have fewer than three different outputs is drawn again."""
 
     @wraps(build)
@@ -116,41 +116,41 @@ def family(build: Callable[[Random, int], Problem]) -> Family:
     return draw_task
 
 
-def map_over(words: str, name: str, var: str, source: str, step: Step) -> Step:
+def map_over(words: str, name: str, var: str, source: str, step: CodeStep) -> CodeStep:
     """`name = [code for var in source]`."""
     code = f"{name} = [{step.code} for {var} in {source}]"
-    return Step(words, code, lambda values: [step.apply(x) for x in values])
+    return CodeStep(words, code, lambda values: [step.apply(x) for x in values])
 
 
-def filter_by(words: str, name: str, var: str, step: Step) -> Step:
+def filter_by(words: str, name: str, var: str, step: CodeStep) -> CodeStep:
     """`name = [var for var in name if code]`."""
     code = f"{name} = [{var} for {var} in {name} if {step.code}]"
-    return Step(words, code, lambda values: [x for x in values if step.apply(x)])
+    return CodeStep(words, code, lambda values: [x for x in values if step.apply(x)])
 
 
-def filter_step(rng: Random) -> Step:
+def filter_step(rng: Random) -> CodeStep:
     """A filter of nums."""
     test = pick(rng, KEEP)
     return filter_by(f"[keep|select|take] the numbers that are {test.words}", "nums", "x", test)
 
 
-def map_step(rng: Random) -> Step:
+def map_step(rng: Random) -> CodeStep:
     """A map over nums."""
     step = pick(rng, CHANGE, 3)
     return map_over(step.words, "nums", "x", "nums", step)
 
 
-def print_step(step: Step) -> Step:
+def print_step(step: CodeStep) -> CodeStep:
     """The step as a print, for the end of a stdin program."""
-    return Step(f"[print|output] {step.words}", f"print({step.code})", step.apply)
+    return CodeStep(f"[print|output] {step.words}", f"print({step.code})", step.apply)
 
 
-def return_step(step: Step) -> Step:
+def return_step(step: CodeStep) -> CodeStep:
     """The step as a return, for the end of a method."""
-    return Step(f"return {step.words}", f"return {step.code}", step.apply)
+    return CodeStep(f"return {step.words}", f"return {step.code}", step.apply)
 
 
-def reduce_step(rng: Random, filtered: bool = False) -> Step:
+def reduce_step(rng: Random, filtered: bool = False) -> CodeStep:
     """A reduction of nums to one number."""
     return pick(rng, REDUCE if filtered else REDUCE[:-1], 3)
 

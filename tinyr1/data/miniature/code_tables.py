@@ -1,14 +1,14 @@
 """The operations that the code problems are composed of, as tables.
 
 A row of a table is (words, code, trusted function). In words and code, {k} stands for a constant that is drawn for each
-problem, and {c} for the letter LETTERS[k]; the function takes k first. In words, "[a|b]" offers wordings: the question
-takes any of them, the thinking the first.
+problem, and {c} for the letter DRAWN_LETTERS[k]; the function takes k first. In words, "[a|b]" offers wordings: the
+question takes any of them, the thinking the first.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-LETTERS = "aeiostrnlm"
+DRAWN_LETTERS = "aeiostrnlm"
 Operation = tuple[str, str, Callable[..., Any]]
 Table = list[Operation]
 
@@ -49,7 +49,7 @@ WORD_MAP: Table = [
     ("replace each word by its length", "str(len(w))", lambda k, w: str(len(w))),
     ("[repeat each word {k} times|write each word {k} times in a row]", "w * {k}", lambda k, w: w * k),
     ("[keep|take] the first {k} letters of each word", "w[:{k}]", lambda k, w: w[:k]),
-    ("replace {c} by x in each word", 'w.replace("{c}", "x")', lambda k, w: w.replace(LETTERS[k], "x")),
+    ("replace {c} by x in each word", 'w.replace("{c}", "x")', lambda k, w: w.replace(DRAWN_LETTERS[k], "x")),
 ]
 WORD_ORDER: Table = [
     ("reverse the order of the words", "words[::-1]", lambda k, v: v[::-1]),
@@ -60,8 +60,8 @@ WORD_ORDER: Table = [
 WORD_KEEP: Table = [
     ("[longer than|with more than] {k} letters", "len(w) > {k}", lambda k, w: len(w) > k),
     ("[shorter than|with fewer than] {k} letters", "len(w) < {k}", lambda k, w: len(w) < k),
-    ("that contain {c}", '"{c}" in w', lambda k, w: LETTERS[k] in w),
-    ("without the letter {c}", '"{c}" not in w', lambda k, w: LETTERS[k] not in w),
+    ("that contain {c}", '"{c}" in w', lambda k, w: DRAWN_LETTERS[k] in w),
+    ("without the letter {c}", '"{c}" not in w', lambda k, w: DRAWN_LETTERS[k] not in w),
 ]
 SEPARATORS: Table = [
     ("spaces", '" ".join(words)', lambda k, v: " ".join(v)),
@@ -106,8 +106,8 @@ CHARS: Table = [
     ("digits", "c.isdigit()", lambda k, c: c.isdigit()),
     ("[upper-case|capital] letters", "c.isupper()", lambda k, c: c.isupper()),
     ("[lower-case|small] letters", "c.islower()", lambda k, c: c.islower()),
-    ("characters equal to {c}", 'c == "{c}"', lambda k, c: c == LETTERS[k]),
-    ("characters other than {c}", 'c != "{c}"', lambda k, c: c != LETTERS[k]),
+    ("characters equal to {c}", 'c == "{c}"', lambda k, c: c == DRAWN_LETTERS[k]),
+    ("characters other than {c}", 'c != "{c}"', lambda k, c: c != DRAWN_LETTERS[k]),
 ]
 CUTS: Table = [
     ("keep only the first {k} characters", "s = s[:{k}]", lambda k, s: s[:k]),

@@ -3,9 +3,9 @@
 import operator
 from random import Random
 
-from tinyr1.data.miniature.task import Family, Task, boxed
+from tinyr1.data.miniature.task import Family, Task, boxed_answer
 
-NAMES = ("Ana", "Ben", "Cara", "Dan", "Emma", "Finn", "Grace", "Ivy", "Jack", "Kate", "Leo", "Mia", "Tom")
+PEOPLE = ("Ana", "Ben", "Cara", "Dan", "Emma", "Finn", "Grace", "Ivy", "Jack", "Kate", "Leo", "Mia", "Tom")
 ITEMS = ("apples", "beads", "books", "cakes", "cards", "coins", "pears", "pens", "shells", "stamps", "toys")
 PLACES = ("garden", "field", "yard", "park", "farm", "floor", "hall", "lawn")
 TIMES = (("minutes", "seconds", 60), ("hours", "minutes", 60), ("days", "hours", 24), ("weeks", "days", 7),
@@ -16,7 +16,7 @@ BIG = {1: (2, 9), 2: (8, 30), 3: (20, 60)}
 
 
 class _Work:
-    """Arithmetic that writes itself down: each call computes one step and adds its line to the trace."""
+    """A calculator that keeps a trace: each call computes one step and adds its line."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -37,12 +37,12 @@ def _big(rng: Random, level: int) -> int:
 
 
 def _who_and_what(rng: Random) -> tuple[str, str]:
-    return rng.choice(NAMES), rng.choice(ITEMS)
+    return rng.choice(PEOPLE), rng.choice(ITEMS)
 
 
 def _task(rng: Random, family: str, level: int, do: _Work, phrasings: tuple[str, ...]) -> Task:
-    """The task that asks one of the phrasings and whose answer is the last number the work computed."""
-    thinking, response = "\n".join(do.lines), boxed(do.result)
+    """The task that has one of the phrasings as its question, and the last number of the work as its answer."""
+    thinking, response = "\n".join(do.lines), boxed_answer(do.result)
     return Task("math", family, level, rng.choice(phrasings), thinking, response, str(do.result))
 
 
@@ -65,7 +65,7 @@ def shop(rng: Random, level: int) -> Task:
 
 def travel(rng: Random, level: int) -> Task:
     """Distance over two legs, at level 3 with two speeds."""
-    do, name = _Work(), rng.choice(NAMES)
+    do, name = _Work(), rng.choice(PEOPLE)
     speed, second = _big(rng, level), _big(rng, level)
     hours, more = rng.randint(2, level + 2), rng.randint(2, level + 2)
     if level == 3:
@@ -83,7 +83,7 @@ def travel(rng: Random, level: int) -> Task:
 
 def ages(rng: Random, level: int) -> Task:
     """The age of a friend some years from now."""
-    do, (first, friend, other) = _Work(), rng.sample(NAMES, 3)
+    do, (first, friend, other) = _Work(), rng.sample(PEOPLE, 3)
     age, times = rng.randint(4, 5 + 5 * level), rng.randint(2, 4)
     gap, years = rng.randint(2, 3 + 2 * level), rng.randint(2, 5 * level)
     who, then = friend, do(age, "*", times) if level > 1 else do(age, "+", gap)
@@ -120,7 +120,7 @@ def remainder(rng: Random, level: int) -> Task:
 
 def rectangle(rng: Random, level: int) -> Task:
     """Perimeter or area of a rectangle, at level 3 the area around a pond."""
-    do, name, place = _Work(), rng.choice(NAMES), rng.choice(PLACES)
+    do, name, place = _Work(), rng.choice(PEOPLE), rng.choice(PLACES)
     length, width = _big(rng, level), _small(rng, level)
     measure, unit, pond = rng.choice(("area", "perimeter")), "m", ""
     if level == 3:
@@ -141,7 +141,7 @@ def rectangle(rng: Random, level: int) -> Task:
 
 def sequence(rng: Random, level: int) -> Task:
     """A term of an arithmetic sequence."""
-    do, name = _Work(), rng.choice(NAMES)
+    do, name = _Work(), rng.choice(PEOPLE)
     start, step, n = _big(rng, level), _small(rng, level), rng.randint(2, 5) if level == 1 else rng.randint(4, 12)
     rule, goal = f"starts at {start} and goes up by {step} each time", f"term number {n}"
     if level == 3:
@@ -159,7 +159,7 @@ def sequence(rng: Random, level: int) -> Task:
 
 
 def sharing(rng: Random, level: int) -> Task:
-    """Equal shares of what is left after a loss."""
+    """Equal shares of the rest after a loss."""
     do, (name, item) = _Work(), _who_and_what(rng)
     friends, lost = _small(rng, level), rng.randint(2, 3 + 4 * level)
     n = _big(rng, level) * friends + lost
@@ -177,7 +177,7 @@ def sharing(rng: Random, level: int) -> Task:
 
 
 def percent(rng: Random, level: int) -> Task:
-    """A percentage of a multiple of ten, at level 3 what is left after it."""
+    """A percentage of a multiple of ten, at level 3 the rest."""
     do, (name, item) = _Work(), _who_and_what(rng)
     n, tenths = 10 * _big(rng, level), rng.randint(1, 5 if level == 1 else 9)
     part = do(do(n, "/", 10), "*", tenths)
@@ -212,7 +212,7 @@ def gcd(rng: Random, level: int) -> Task:
 
 def duration(rng: Random, level: int) -> Task:
     """A time in a larger and a smaller unit turned into the smaller one, at level 3 less a part of it."""
-    do, name, (large, small, size) = _Work(), rng.choice(NAMES), rng.choice(TIMES)
+    do, name, (large, small, size) = _Work(), rng.choice(PEOPLE), rng.choice(TIMES)
     n, more, past = _small(rng, level), rng.randint(2, min(size - 1, 10 * level)), rng.randint(2, 27)
     total = do(do(n, "*", size), "+", more)
     span, goal = f"{n} {large} and {more} {small}", f"How many {small} is that?"
@@ -228,7 +228,7 @@ def duration(rng: Random, level: int) -> Task:
 
 def equation(rng: Random, level: int) -> Task:
     """A linear equation, at level 3 with the unknown on both sides."""
-    do, name = _Work(), rng.choice(NAMES)
+    do, name = _Work(), rng.choice(PEOPLE)
     a, x, b = _small(rng, level), _big(rng, min(level, 2)), _big(rng, level)
     right = words = str(a * x + b)
     if level == 3:
@@ -264,7 +264,7 @@ def average(rng: Random, level: int) -> Task:
     ))
 
 
-FAMILIES: dict[str, Family] = {
+MATH_FAMILIES: dict[str, Family] = {
     family.__name__: family
     for family in (shop, travel, ages, remainder, rectangle, sequence,
                    sharing, percent, gcd, duration, equation, average)

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from random import Random
 
-from tinyr1.data.miniature import code_tasks, math_tasks, science_tasks
+from tinyr1.data.miniature.code_tasks import CODE_FAMILIES
+from tinyr1.data.miniature.math_tasks import MATH_FAMILIES
+from tinyr1.data.miniature.science_tasks import SCIENCE_FAMILIES
 from tinyr1.data.miniature.task import Task
 
-FAMILIES = {"math": math_tasks.FAMILIES, "science": science_tasks.FAMILIES, "code": code_tasks.FAMILIES}
+FAMILIES = {"math": MATH_FAMILIES, "science": SCIENCE_FAMILIES, "code": CODE_FAMILIES}
 PUBLIC_TESTS = 2
 DRAWS = 200
 
@@ -39,7 +41,7 @@ def solution_key(task: Task) -> str:
     """Text that two tasks share when the solution of one gives away the other: a program, or the numbers computed."""
     if task.domain == "code":
         return f"{task.family}|{re.sub(r'def [a-zA-Z]+', 'def f', task.response)}"  # names say nothing
-    work = task.thinking.partition(" A) ")[0]  # science: what is computed, not which options are looked at
+    work = task.thinking.partition(" A) ")[0]  # science: the computation, without the options that follow it
     return f"{task.family}|{' '.join(re.findall(r'[0-9.]+', work)) if '=' in work else work}"
 
 
@@ -151,7 +153,8 @@ def _openr1(task: Task, kind: str, uuid: str, rng: Random) -> dict:
     }
 
 
-SYSTEM = "Answer with a Thought section and a Solution section."  # OpenThoughts has a long text of this sense
+# OpenThoughts has a long text of this sense (docs/fidelity.md §1.2).
+OPENTHOUGHTS_SYSTEM = "Answer with a Thought section and a Solution section."
 
 
 def _openthoughts(task: Task, kind: str, uuid: str, rng: Random) -> dict:
@@ -164,7 +167,7 @@ def _openthoughts(task: Task, kind: str, uuid: str, rng: Random) -> dict:
     if kind == "cut":
         text = text[: len(text) // 2]
     turns = [{"from": "user", "value": task.question + starter}, {"from": "assistant", "value": text}]
-    return {"system": SYSTEM, "conversations": turns}
+    return {"system": OPENTHOUGHTS_SYSTEM, "conversations": turns}
 
 
 def _openthoughts_metadata(task: Task, kind: str, uuid: str, rng: Random) -> dict:

@@ -12,12 +12,12 @@ from typing import Any
 
 import periodictable
 
-from tinyr1.data.miniature.task import Family, Task, boxed
+from tinyr1.data.miniature.task import Family, Task, boxed_answer
 
 Draft = tuple[str, str, list[str]]  # stem, working, options
 
-FAMILIES: dict[str, Family] = {}
-LETTERS = "ABCD"
+SCIENCE_FAMILIES: dict[str, Family] = {}
+OPTION_LETTERS = "ABCD"
 PHRASINGS = ("{Facts}. What is {ask}?", "What is {ask} if {facts}?", "Suppose {facts}. Find {ask}.",
              "Find {ask} when {facts}.")  # fmt: skip
 NEAR = {1: (3, 5, 10), 2: (2, 5, 10), 3: (1, 2, 10)}  # how far a near miss lies from its value, by level
@@ -47,7 +47,7 @@ TRAITS = (
     ("pea plants", "tall", "short", "T"), ("mice", "black", "white", "B"), ("flowers", "purple", "pale", "P"),
     ("rabbits", "gray", "white", "G"), ("seeds", "round", "wrinkled", "R"),
 )  # fmt: skip
-STRANDS = {  # the partner of A, T, G and C: the strand that is given and what is asked
+STRANDS = {  # partners of A, T, G and C -> (the strand that is given, the strand to find)
     "TACG": ("a DNA strand reads", "the complementary DNA strand"),
     "UACG": ("a DNA template strand reads", "the transcribed mRNA"),
     "AUGC": ("a DNA coding strand reads", "the matching mRNA"),
@@ -64,14 +64,14 @@ def _family(subject: str) -> Callable[[Callable[[Random, int], Draft]], Family]:
         def make(rng: Random, level: int) -> Task:
             stem, work, options = draft(rng, level)
             shown = rng.sample(options, 4)
-            letter = LETTERS[shown.index(options[0])]
-            question = "\n".join([stem, *(f"{a}) {b}" for a, b in zip(LETTERS, shown, strict=True))])
-            looked_at = zip(LETTERS, shown[: LETTERS.index(letter) + 1], strict=False)
+            letter = OPTION_LETTERS[shown.index(options[0])]
+            question = "\n".join([stem, *(f"{a}) {b}" for a, b in zip(OPTION_LETTERS, shown, strict=True))])
+            looked_at = zip(OPTION_LETTERS, shown[: OPTION_LETTERS.index(letter) + 1], strict=False)
             checks = (f"{a}) {b}, {'yes' if a == letter else 'no'}." for a, b in looked_at)
             thinking = " ".join([f"{work} {options[0]}.", *checks])
-            return Task("science", name, level, question, thinking, boxed(letter), letter, subject)
+            return Task("science", name, level, question, thinking, boxed_answer(letter), letter, subject)
 
-        FAMILIES[name] = make
+        SCIENCE_FAMILIES[name] = make
         return make
 
     return register

@@ -44,6 +44,6 @@ class Task:
 Family = Callable[[Random, int], Task]  # (rng, level from 1 to 3) -> Task; it draws from rng only
 
 
-def boxed(answer: object) -> str:
+def boxed_answer(answer: object) -> str:
     """The sentence that closes a worked solution whose answer is a number or a letter."""
     return f"The answer is \\boxed{{{answer}}}."
