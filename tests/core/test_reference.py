@@ -33,7 +33,7 @@ def plain(value):
 
 def faults(schema, data):
     """The paths at which a validator for editors marks something."""
-    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    validator = jsonschema.Draft7Validator(schema, format_checker=jsonschema.FormatChecker())
     return [list(error.absolute_path) for error in validator.iter_errors(plain(data))]
 
 
@@ -90,7 +90,7 @@ def test_every_params_file_tells_editors_its_schema(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_params_file_passes_the_schema(schema, path):
-    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft7Validator.check_schema(schema)
     assert faults(schema, yaml.safe_load(path.read_text(encoding="utf-8"))) == []
 
 
@@ -128,12 +128,13 @@ def test_an_editor_marks_what_config_refuses(schema, path, value):
 
 
 def test_the_schema_has_titles_descriptions_choices_and_kinds(schema):
-    domain = schema["$defs"]["Domain"]["properties"]
-    assert schema["$schema"].endswith("2020-12/schema")
+    domain = schema["definitions"]["Domain"]["properties"]
+    assert "draft-07" in schema["$schema"], "the YAML language server warns of newer ones"
+    assert not re.search(r"prefixItems|\$defs", json.dumps(schema)), "draft 7 does not know them"
     assert schema["title"]
     assert domain["sources"]["items"]["discriminator"]["propertyName"] == "kind"
-    assert schema["$defs"]["Sft"]["properties"]["schedule"]["enum"]
-    for name, block in schema["$defs"].items():
+    assert schema["definitions"]["Sft"]["properties"]["schedule"]["enum"]
+    for name, block in schema["definitions"].items():
         for key, part in block["properties"].items():
             described = "description" in part or name in ("Recipe", "Input")  # those of tinyr1.core.recipe
             assert described, f"{name}.{key}"

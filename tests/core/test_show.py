@@ -1,12 +1,15 @@
 import copy
 import functools
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from nbformat import v4
 
 from tinyr1.core import config, record, show
+from tinyr1.report import pages
 
 RUNS = ["smoke", "smol", "r1-1.5b", "paper"]
 
@@ -116,3 +119,16 @@ def test_a_table_of_texts_is_shown_to_the_end_of_each():
     page = show.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
     assert text in page
     assert "pre-wrap" in page
+
+
+def test_the_static_page_keeps_the_folded_table(home, tmp_path):
+    """The page of a notebook is cleaned of everything that a browser would run or fetch."""
+    shown = show.parameters(config.load("smol"), "02_branch_sft").data
+    output = v4.new_output("display_data", {"text/html": shown})
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("show.parameters(cfg)", outputs=[output])])
+    nbformat.write(notebook, tmp_path / "02_branch_sft.ipynb")
+    pages.render(tmp_path / "02_branch_sft.ipynb", tmp_path / "page.html", "smol")
+    page = BeautifulSoup((tmp_path / "page.html").read_text(encoding="utf-8"), "html.parser")
+    assert "epochs: 1" in page.select_one("table").text
+    assert "chat_template: r1" in page.details.text
+    assert not page.details.has_attr("open")

@@ -75,7 +75,8 @@ def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exc
     """
     from huggingface_hub.errors import GatedRepoError
 
-    refusals: tuple[type[Exception], ...] = (*_refusals(), *more, ValueError, RuntimeError)  # the last two: script
+    # `datasets` raises the last two for a configuration that is not there and for a dataset that ships a script.
+    refusals: tuple[type[Exception], ...] = (*_refusals(), *more, ValueError, RuntimeError)
     progress = [""]
     try:
         yield progress

@@ -7,6 +7,7 @@
 It knows pydantic models and no parameter. `tinyr1.core.config` uses the same paths for its messages.
 """
 
+import re
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -93,19 +94,26 @@ def _bare(annotation: Any) -> Any:
 
 
 def schema(root: type[BaseModel], title: str) -> dict:
-    """JSON schema of a file: pydantic's, with names of entries checked and descriptions on one line."""
+    """JSON schema of a file: pydantic's, with names of entries checked and descriptions on one line.
+
+    It is of draft 7, the newest that every release of the YAML language server knows.
+    """
+    made = root.model_json_schema(ref_template="#/definitions/{model}")
     made = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **root.model_json_schema(),
+        "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
+        "definitions": made.pop("$defs"),
+        **{key: value for key, value in made.items() if key != "title"},
     }
 
     def mend(value: Any) -> None:
         if isinstance(value, dict):
             if "patternProperties" in value:
                 value.setdefault("additionalProperties", False)
+            if "prefixItems" in value:
+                value["items"] = value.pop("prefixItems")
             if isinstance(value.get("description"), str):
-                value["description"] = " ".join(value["description"].split())
+                value["description"] = _line(value["description"])
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             mend(inner)
 
@@ -132,18 +140,18 @@ def _section(kinds: Kinds, paths: list[str], definitions: dict, all_kinds: list[
     title = ", ".join(f"`{path}`" for path in paths) if paths != [""] else "The file"
     yield f'<a id="{_anchor(kinds)}"></a>\n\n## {title}'
     if len(kinds) == 1:
-        yield _line(kinds[0].__doc__ or "")
+        yield _linked(kinds[0].__doc__)
         yield _table(["parameter", "type and range", "default", "meaning"], (
-            [f"`{name}`", _type(part, all_kinds), _default(part), _meaning(part)]
+            [f"`{name}`", _type(part, all_kinds), _default(part), _linked(part.get("description"))]
             for name, part in _parts(kinds[0], definitions)
         ))  # fmt: skip
         return
-    yield "\n".join(f"* `kind: {tag(kind)}`: {_line(kind.__doc__ or '')}" for kind in kinds)
+    yield "\n".join(f"* `kind: {tag(kind)}`: {_linked(kind.__doc__)}" for kind in kinds)
     rows: dict[tuple[str, ...], set[str | None]] = {}  # a parameter that differs between kinds has several rows
     for kind in kinds:
         for name, part in _parts(kind, definitions):
             if name != "kind":
-                row = (f"`{name}`", _type(part, all_kinds), _default(part), _meaning(part))
+                row = (f"`{name}`", _type(part, all_kinds), _default(part), _linked(part.get("description")))
                 rows.setdefault(row, set()).add(tag(kind))
     tags = [tag(kind) for kind in kinds]
     names = list(dict.fromkeys(name for name, *_ in rows))
@@ -172,8 +180,9 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _meaning(part: dict) -> str:
-    return _line(part.get("description", ""))
+def _linked(text: str | None) -> str:
+    """A docstring on one line; the page is in docs/, so a document that it cites is its neighbour."""
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", _line(text or ""))
 
 
 def _default(part: dict) -> str:
