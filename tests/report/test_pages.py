@@ -132,6 +132,16 @@ def test_outputs_do_not_show_where_the_repository_and_home_are(tmp_path, monkeyp
     assert not re.search(r"(?<!/data)/homes/me", page)
 
 
+def test_the_folder_of_all_runs_becomes_runs_wherever_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/homes/me")
+    monkeypatch.setattr(config, "ROOT", Path("/opt/kit"))
+    for place in ("/scratch/me", "/homes/me/big disk"):
+        shown = pages.without_paths(f"{place}/smol/a {place} /x{place}/b /opt/kit/c", Path(place))
+        assert shown == f"runs/smol/a runs /x{place}/b c"
+    assert pages.without_paths("~/disk/smol ~/diskette", Path("/homes/me/disk")) == "runs/smol ~/diskette"
+    assert pages.without_paths("/opt/kit/runs/smol", Path("/opt/kit/runs")) == "runs/smol"
+
+
 def test_the_traceback_names_files_of_the_repository_only(tmp_path):
     page = rendered(tmp_path, cell("f()", raised("lr")))
     assert str(ROOT) not in page

@@ -67,11 +67,13 @@ def without_paths(text: str, runs: Path | None = None) -> str:
     only where it begins: `/data/root/x` does not name the home folder `/root`.
     """
     root, home = config.ROOT, Path.home()
-    known = [(str(runs), "runs")] if runs and not runs.is_relative_to(root) else []
-    known += [(f"{root}/", ""), (str(root), ".")]
-    if root.is_relative_to(home) and root != home:  # IPython itself writes ~ for the home folder in tracebacks
-        short = f"~/{root.relative_to(home)}"
-        known += [(f"{short}/", ""), (short, ".")]
+    places = [(root, "")] if runs is None or runs.is_relative_to(root) else [(runs, "runs/"), (root, "")]
+    known = []
+    for place, name in places:
+        paths = [str(place)]
+        if place.is_relative_to(home) and place != home:  # IPython itself writes ~ for the home folder in tracebacks
+            paths.append(f"~/{place.relative_to(home)}")
+        known += [pair for path in paths for pair in ((f"{path}/", name), (path, name.rstrip("/") or "."))]
     if not Path(sys.prefix).is_relative_to(root):  # name an environment elsewhere as `make setup` would name it
         known.append((sys.prefix, ".venv"))
     if len(home.parts) > 1:
