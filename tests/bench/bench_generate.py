@@ -16,8 +16,8 @@ import torch
 
 from tinyr1.branch import backbone
 from tinyr1.core import config, prompts
-from tinyr1.evaluate import stage
 from tinyr1.sampling import responses
+from tinyr1.sampling.vllm import cpu_environment
 
 MODELS, QUESTIONS, SAMPLES, MAX_TOKENS = 5, 16, 2, 32
 
@@ -65,7 +65,7 @@ def sample(cfg: config.Config, plan: dict, path: Path) -> float:
     command = [sys.executable, "-m", "tinyr1.sampling.process", str(path)]
     started = time.perf_counter()
     result = subprocess.run(
-        command, env=os.environ | stage.cpu_environment(cfg), cwd=config.ROOT, capture_output=True, text=True,
+        command, env=os.environ | cpu_environment(plan["engine"]), cwd=config.ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     if result.returncode:

@@ -14,7 +14,6 @@ from plans import VLLM, exactly_once, said, start
 
 from tinyr1.core import config
 from tinyr1.core.errors import UserError
-from tinyr1.evaluate import stage
 from tinyr1.sampling import responses, vllm
 
 
@@ -72,7 +71,7 @@ def test_kills_while_vllm_samples_leave_each_sample_exactly_once(tmp_path):
     plan = bench_generate.plan_of(cfg, [folder], tmp_path / "responses", questions=600)
     path, out = tmp_path / "plan.json", Path(plan["models"][0]["jobs"][0]["out"])
     path.write_text(json.dumps(plan))
-    environment = os.environ | stage.cpu_environment(cfg)
+    environment = os.environ | vllm.cpu_environment(plan["engine"])
     stored = b""
     for _ in range(kills):
         process = start(path, environment)

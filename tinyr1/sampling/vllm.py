@@ -4,6 +4,7 @@ Inside this file `from vllm import …` is the library: imports are absolute, an
 The library is imported when an engine starts, because that takes many seconds.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,26 @@ if TYPE_CHECKING:
     import torch
     from vllm import CompletionOutput, SamplingParams
 
-CPU_ENVIRONMENT = {
-    # One process, so that killing it leaves no workers behind and imports are paid once.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
 # What `reload_weights` raises where a checkpoint cannot take the place of the one before; a new engine is the remedy.
 RELOAD_ERRORS = (RuntimeError, ValueError, KeyError, AttributeError, AssertionError, OSError)
+
+
+def cpu_environment(settings: dict) -> dict[str, str]:
+    """Environment variables of the sampling process on a machine without a GPU; none where a server samples.
+
+    settings: the plan's engine block.
+    """
+    if settings["kind"] == "endpoint":
+        return {}
+    return {
+        # One process, so that killing it leaves no workers behind and imports are paid once.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
+        "VLLM_CPU_KVCACHE_SPACE": str(settings["cpu_kv_cache_gb"]),
+    }
 
 
 def vllm_options(settings: dict, path: str, seed: int, is_cpu: bool) -> dict[str, Any]:

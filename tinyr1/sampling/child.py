@@ -1,0 +1,56 @@
+"""Starts the sampling process for a plan, shows its progress, and checks that no response is missing afterwards.
+
+Other rooms call `sample_in_child`: memory is returned when the child ends, and a crash is an error with its log.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tinyr1.core import launch
+from tinyr1.core.artifact import write_atomic
+from tinyr1.core.errors import UserError
+from tinyr1.core.progress import say
+from tinyr1.sampling import responses
+from tinyr1.sampling.process import read_progress
+from tinyr1.sampling.vllm import cpu_environment
+
+
+def unfinished_models(plan: dict) -> list[dict]:
+    """The models of a plan that lack responses; those under another model key or protocol key do not count."""
+    return [m for m in plan["models"] if any(responses.missing(job, m["key"]) for job in m["jobs"])]
+
+
+def sample_in_child(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
+    """Sample what a plan asks for and the store lacks. The tokens and seconds of this call, both 0 if nothing lacked.
+
+    plan: see `tinyr1.sampling.process`. path: the plan file that the child reads; its progress file is written beside
+    it. log: gets the output of the child. UserError with the error in the log when the child fails; everything that it
+    had sampled is stored.
+    """
+    for model in plan["models"]:
+        for job in model["jobs"]:
+            for note in responses.of_job(job, model["key"]).notes():
+                say(f"  {model['name']}, {job['name']}: {note}")
+    todo = plan | {"models": unfinished_models(plan)}
+    if not todo["models"]:
+        say("  responses kept: every model has answered every question")
+        return {"tokens": 0, "seconds": 0.0}
+    progress = path.with_suffix(".progress")
+    progress.unlink(missing_ok=True)
+    write_atomic(path, json.dumps(todo))
+
+    def poll() -> tuple[int, int, str] | None:
+        if not progress.exists():
+            return None
+        now = read_progress(progress)
+        return now["done"], now["of"], f"{now['model']}, {now['tokens'] / max(now['seconds'], 0.1):.0f} tokens/s"
+
+    command = [sys.executable, "-m", "tinyr1.sampling.process", str(path)]
+    launch.follow(command, {} if has_gpu else cpu_environment(plan["engine"]), log, "sampling", poll, "answer")
+    if left := [m["name"] for m in unfinished_models(plan)]:
+        raise UserError(f"sampling ended, but answers of {', '.join(left)} are missing; run the same command again")
+    last = read_progress(progress)
+    rate = last["tokens"] / max(last["seconds"], 0.1)
+    say(f"  {last['done']} answers of {len(todo['models'])} models, {rate:.0f} tokens/s")
+    return {"tokens": last["tokens"], "seconds": last["seconds"]}
