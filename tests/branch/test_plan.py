@@ -208,10 +208,19 @@ def log_of(cfg, steps=2):
     jsonl.write(cfg.home / "branches" / "math.partial" / stage.KEPT_FROM_TRAINING, lines)
 
 
-def test_a_launcher_that_ends_well_after_its_process_was_killed_makes_no_branch(job, monkeypatch):
-    """DeepSpeed's launcher returns 0 when a signal has ended the process below it; the log is there, no model is."""
+@pytest.mark.parametrize("earlier", [False, True], ids=["first try", "after a training that ended"])
+def test_a_launcher_that_ends_well_after_its_process_was_killed_makes_no_branch(job, monkeypatch, earlier):
+    """DeepSpeed's launcher returns 0 when a signal has ended the process below it; the log is there, no model is.
+
+    The file by which an earlier training said that it had ended does not count: its model may be half overwritten.
+    """
     cfg, job = job
     monkeypatch.setattr(launch, "follow", lambda *_: log_of(cfg, steps=1))
+    if earlier:
+        work = cfg.home / "branches" / "math.partial.work"
+        work.mkdir(parents=True)
+        (work / "finished").touch()
+        artifact.write_atomic(cfg.home / "branches" / "math.partial.key", artifact.digest(plan.job_inputs(cfg, job)))
     with pytest.raises(UserError, match="training ended before its model was saved"):
         stage.train_job(cfg, job, has_gpu=False)
     assert not cfg.model("math").exists()

@@ -31,12 +31,14 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
     def build(folder: Path) -> dict:
         work = folder.with_name(f"{folder.name}.work")  # beside the checkpoint, of which it is no part
         work.mkdir(exist_ok=True)
+        finished = work / "finished"
+        finished.unlink(missing_ok=True)  # of a training that ended, before this process was killed
         parts, layout = job.tokens(), work / "layout.safetensors"
         packed = packing.write_layout(layout, parts, cfg.params.trainer.sequence_length, cfg.params.seed)
         settings = {
             "model": str(job.start), "layout": str(layout), "out": str(folder),
             "tokens": [{"folder": str(path), "rows": [rows.start, rows.stop]} for path, rows in job.rows],
-            "finished": str(work / "finished"), "gradient_accumulation": job.sft.batch_size // plan.world_size(cfg),
+            "finished": str(finished), "gradient_accumulation": job.sft.batch_size // plan.world_size(cfg),
             "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
         artifact.write_atomic(work / "plan.json", json.dumps(settings, indent=1))
@@ -44,7 +46,7 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
         log = cfg.home / "logs" / f"train-{job.name}.log"
         launch.follow(words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step")
         # The launcher ends with exit status 0 when a signal has ended the process that it started.
-        if not (work / "finished").exists():
+        if not finished.exists():
             raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
         for leftover in folder.glob("checkpoint-*"):
             shutil.rmtree(leftover)
