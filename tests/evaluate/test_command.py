@@ -241,6 +241,19 @@ def test_a_folder_without_a_checkpoint_is_an_error(home, monkeypatch, capsys):
     assert "holds no checkpoint" in capsys.readouterr().err
 
 
+def test_the_key_of_a_folder_depends_on_the_files_of_the_checkpoint_alone(tmp_path):
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text(name)
+    key = single.content_key(tmp_path)
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "config.json").touch()
+    assert single.content_key(tmp_path) == key
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("else")
+        assert single.content_key(tmp_path) != key
+        (tmp_path / name).write_text(name)
+
+
 def test_aime_2025_comes_from_the_hub_with_the_settings_of_aime_2024(home):
     words = ["--model", "a/b", "--benchmarks", "aime2024,aime2025"]
     found = command.overridden(config.load("r1-1.5b").params, options(*words))

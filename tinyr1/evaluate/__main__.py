@@ -177,7 +177,7 @@ def evaluate_model(options: argparse.Namespace) -> None:
         raise UserError("no answer to grade")
     facts = {
         "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
-        "sources": [one.record() for one in loaded.values()], "isolation": stage.isolation(cfg),
+        "sources": [one.record() for one in loaded.values()], "isolation": stage.describe_isolation(cfg),
         "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
     }  # fmt: skip
     store_results(cfg, facts, graded, asked)

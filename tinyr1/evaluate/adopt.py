@@ -20,11 +20,11 @@ from tinyr1.sampling import responses
 ID_COLUMNS = ("question_id", "task_id", "problem_id", "unique_id", "Record ID", "id", "ID", "question")
 QUESTION_COLUMNS = ("question", "problem", "Problem", "question_content", "prompt")
 TEXT_COLUMNS = ("text", "response", "completion", "output", "responses", "completions", "outputs", "output_list")
-SHOWN = 5  # problems in one message
+SHOWN_PROBLEMS = 5  # in one message
 
 
 def adopt_answers(cfg: Config, path: Path, asked: dict[str, list[dict]]) -> None:
-    """Store the answers of a file as if the run's one model had given them under this protocol; print what is missing.
+    """Store the answers of a file as if the run's one model had given them under this protocol; print the missing ones.
 
     UserError unless one benchmark is asked, or when the file cannot be read (see `read_answers`).
     """
@@ -68,7 +68,7 @@ def read_answers(path: Path, asked: list[dict], protocol_key: str | None = None)
     question) and a text or a list of texts. Lines that are not our own get the file's hash as their model key.
     protocol_key: the protocol that our own lines must have; None: any, but all the same.
     """
-    rows = _rows(path)
+    rows = _numbered_rows(path)
     form = _form(rows[0][1])
     if form == "lm-eval":  # a task with several filters repeats each document with the same responses
         rows = [(number, row) for number, row in rows if row.get("filter") == rows[0][1].get("filter")]
@@ -86,12 +86,12 @@ def read_answers(path: Path, asked: list[dict], protocol_key: str | None = None)
     if form == "tinyr1":
         problems += _mixed(lines, protocol_key)
     if problems:
-        more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise UserError(f"{path}: not imported:\n" + "\n".join(problems[:SHOWN]) + more)
+        more = f"\n… and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise UserError(f"{path}: not imported:\n" + "\n".join(problems[:SHOWN_PROBLEMS]) + more)
     return Answers(lines, form, _incomplete(lines, asked))
 
 
-def _rows(path: Path) -> list[tuple[int, dict]]:
+def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
     """(line number, row) of the file's lines."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a JSONL file of responses")
@@ -103,7 +103,7 @@ def _rows(path: Path) -> list[tuple[int, dict]]:
             why = line.error or f"{type(line.value).__name__}, expected an object"
             problems.append(f"line {line.number}: {why}")
     if problems:
-        raise UserError(f"{path}: {len(problems)} malformed lines:\n" + "\n".join(problems[:SHOWN]))
+        raise UserError(f"{path}: {len(problems)} malformed lines:\n" + "\n".join(problems[:SHOWN_PROBLEMS]))
     if not rows:
         raise UserError(f"{path}: holds no line")
     return rows
@@ -125,7 +125,7 @@ class _Questions:
         self.by_text = {q["question"].strip(): q for q in asked if texts[q["question"].strip()] == 1}
         self.counted: Counter[str] = Counter()  # rows without a sample number, by question id
 
-    def of(self, row: dict, shown: object) -> dict:
+    def asked_in(self, row: dict, shown: object) -> dict:
         """The question of a row that has its id or its whole text. _Refused when there is not exactly one.
 
         shown: everything that the file says of the question. The letter of an option means nothing without the order
@@ -159,7 +159,7 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _own(row: dict, questions: _Questions) -> list[dict]:
+def _own_row(row: dict, questions: _Questions) -> list[dict]:
     """A line of our own store."""
     if why := responses.RESPONSE.problem(row):
         raise _Refused(why)
@@ -168,22 +168,22 @@ def _own(row: dict, questions: _Questions) -> list[dict]:
     return [row]
 
 
-def _harness(row: dict, questions: _Questions) -> list[dict]:
+def _harness_row(row: dict, questions: _Questions) -> list[dict]:
     """A line of samples_*.jsonl: one document with all its responses."""
     if not isinstance(row.get("doc"), dict) or not isinstance(row.get("resps"), list):
         raise _Refused("doc is no object or resps is no list")
-    question = questions.of(row["doc"], [row["doc"], row.get("arguments")])
+    question = questions.asked_in(row["doc"], [row["doc"], row.get("arguments")])
     texts = [text for group in row["resps"] for text in (group if isinstance(group, list) else [group])]
     return _lines(question, texts, 0, row)
 
 
-def _plain(row: dict, questions: _Questions) -> list[dict]:
+def _plain_row(row: dict, questions: _Questions) -> list[dict]:
     """A row with one text or a list of them. Without a number of the sample, they are numbered in the file's order."""
     columns = [c for c in TEXT_COLUMNS if c in row]
     if len(columns) != 1:
         why = f"several columns of text ({', '.join(columns)})" if columns else "no column of text"
         raise _Refused(f"{why} among {', '.join(row)}; expected one of {', '.join(TEXT_COLUMNS)}")
-    question = questions.of(row, {k: v for k, v in row.items() if k not in columns})
+    question = questions.asked_in(row, {k: v for k, v in row.items() if k not in columns})
     texts = row[columns[0]] if isinstance(row[columns[0]], list) else [row[columns[0]]]
     start = row.get("sample")
     if start is None:
@@ -206,7 +206,7 @@ def _lines(question: dict, texts: list, start: int, row: dict) -> list[dict]:
     return [{"question": question["id"], "sample": start + i, "text": text, **facts} for i, text in enumerate(texts)]
 
 
-_READERS = {"tinyr1": _own, "lm-eval": _harness, "plain": _plain}
+_READERS = {"tinyr1": _own_row, "lm-eval": _harness_row, "plain": _plain_row}
 
 
 def _repeated(lines: list[tuple[int, dict]]) -> list[str]:
@@ -224,29 +224,30 @@ def _mixed(lines: list[dict], protocol_key: str | None) -> list[str]:
     """Why the lines of a response store are not those of one model under one protocol."""
     keys = {what: {line[f"{what}_key"] for line in lines} for what in ("model", "protocol")}
     problems = [
-        f"responses of {len(several)} {what}s ({_short(several)}); import one at a time"
+        f"responses of {len(several)} {what}s ({_shortened_keys(several)}); import one at a time"
         for what, several in keys.items()
         if len(several) > 1
     ]
     if protocol_key and (others := keys["protocol"] - {protocol_key}):
         problems.append(
-            f"drawn under protocol {_short(others)}, this is {protocol_key[:12]}; name the protocol they were drawn "
-            "under"
+            f"drawn under protocol {_shortened_keys(others)}, this is {protocol_key[:12]}; name the protocol they were "
+            "drawn under"
         )
     return problems
 
 
-def _short(keys: set[str]) -> str:
+def _shortened_keys(keys: set[str]) -> str:
     return ", ".join(sorted(key[:12] for key in keys))
 
 
 def _incomplete(lines: list[dict], asked: list[dict]) -> list[str]:
-    """What the file lacks: questions without a response, and questions with fewer samples than the others."""
+    """One sentence for questions without a response, and one for questions with fewer samples than the others."""
     counts = Counter(line["question"] for line in lines)
     most = max(counts.values())
     none, fewer = [q["id"] for q in asked if not counts[q["id"]]], [q for q, n in counts.items() if n < most]
-    return [
-        f"{len(ids)} of {len(asked)} questions {what}: {', '.join(ids[:SHOWN])}{', …' if len(ids) > SHOWN else ''}"
-        for ids, what in ((none, "have no response"), (fewer, f"have fewer than {most} responses"))
-        if ids
-    ]
+    notes = []
+    for ids, what in ((none, "have no response"), (fewer, f"have fewer than {most} responses")):
+        more = ", …" if len(ids) > SHOWN_PROBLEMS else ""
+        if ids:
+            notes.append(f"{len(ids)} of {len(asked)} questions {what}: {', '.join(ids[:SHOWN_PROBLEMS])}{more}")
+    return notes

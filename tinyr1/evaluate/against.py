@@ -12,16 +12,16 @@ from tinyr1.evaluate import compare, stats
 from tinyr1.evaluate.protocol import REMARKS, Protocol
 from tinyr1.evaluate.scores import by_question
 
-SHOWN = 5  # differences in one message
-# What must be equal, beside the questions. Engine, versions and seed may differ: few models are served by the same.
-RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS), "n_problems")
+SHOWN_DIFFERENCES = 5  # in one message
+# These must be equal, as must the questions. Engine, versions and seed may differ: few models are served by the same.
+COMPARED_RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS), "n_problems")
 PAPER_MODELS = ("DeepSeek-R1-Distill-Qwen-32B", "TinyR1-32B-Preview")  # the paper's backbone and the paper's model
 
 
 def earlier_evaluation(folder: Path, described: list[dict], taken: str) -> pd.DataFrame:
-    """Graded samples of a finished evaluation, whose model is renamed where its name is `taken`.
+    """Graded samples of a finished evaluation; its model gets the folder in its name where the name is `taken`.
 
-    described: the protocols of this evaluation. UserError names what differs of benchmarks, protocol or questions.
+    described: the protocols of this evaluation. UserError names the benchmarks, rules or questions that differ.
     """
     path, remedy = folder / "evaluation.json", "give the folder of a finished `python -m tinyr1.evaluate`"
     try:
@@ -30,25 +30,25 @@ def earlier_evaluation(folder: Path, described: list[dict], taken: str) -> pd.Da
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--against: {path} cannot be read: {error!r}; {remedy}") from error
     ours = {rules["benchmark"]: rules for rules in json.loads(json.dumps(described))}
-    if problems := _differences(theirs, ours):
-        more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    if problems := _protocol_differences(theirs, ours):
+        more = [f"… and {len(problems) - SHOWN_DIFFERENCES} more"] if len(problems) > SHOWN_DIFFERENCES else []
         raise UserError(
             f"--against: {folder} cannot be compared question by question; both need the same benchmarks, questions "
-            "and protocol:\n" + "\n".join(problems[:SHOWN] + more)
+            "and protocol:\n" + "\n".join(problems[:SHOWN_DIFFERENCES] + more)
         )
     artifact.check(folder / "graded.jsonl", "evaluate that model again")
     graded = pd.DataFrame(jsonl.read(folder / "graded.jsonl"))
     return graded.assign(model=f"{name} in {folder}" if name == taken else name)
 
 
-def _differences(theirs: dict[str, dict], ours: dict[str, dict]) -> list[str]:
-    """What differs of two evaluations' protocols, by benchmark; one line each."""
+def _protocol_differences(theirs: dict[str, dict], ours: dict[str, dict]) -> list[str]:
+    """The differences between the protocols of two evaluations, by benchmark; one line each."""
     if theirs.keys() != ours.keys():
         return [f"benchmarks: {', '.join(theirs)}; here {', '.join(ours)}"]
     problems = []
     for name, mine in ours.items():
         differing = [f"{name}: {key} {theirs[name].get(key)!r}; here {mine[key]!r}"
-                     for key in RULES if theirs[name].get(key) != mine[key]]  # fmt: skip
+                     for key in COMPARED_RULES if theirs[name].get(key) != mine[key]]  # fmt: skip
         if not differing and theirs[name]["responses"] != mine["responses"]:  # a hash of all that a model is asked
             differing = [f"{name}: its questions are not those asked here"]
         problems += differing
@@ -62,10 +62,9 @@ def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     """
     asked = [set(zip(graded["benchmark"], graded["question"], strict=True)) for graded in (ours, theirs)]
     if alone := sorted(f"{benchmark}/{question}" for benchmark, question in asked[0] ^ asked[1]):
-        more = ", …" if len(alone) > SHOWN else ""
+        names = ", ".join(alone[:SHOWN_DIFFERENCES]) + (", …" if len(alone) > SHOWN_DIFFERENCES else "")
         raise UserError(
-            f"--against: {len(alone)} questions have answers in one evaluation only: {', '.join(alone[:SHOWN])}{more}; "
-            "complete it first"
+            f"--against: {len(alone)} questions have answers in one evaluation only: {names}; complete it first"
         )
     their_model, our_model = theirs["model"].iloc[0], ours["model"].iloc[0]
     pairs = compare.pairs(pd.concat([theirs, ours]), [their_model, our_model])

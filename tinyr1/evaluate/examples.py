@@ -1,4 +1,4 @@
-"""What a reader sees of an evaluation: one prompt of each benchmark, and one answer of each outcome.
+"""Examples for the reader of an evaluation: one prompt of each benchmark, and one answer of each outcome.
 
 Questions that must not be published (`private`) are shown nowhere: another text stands in for them.
 """

@@ -5,8 +5,8 @@
                the text after the thinking strictly (docs/evaluation.md §0.2, §4.3, §5)
 
 The params file gives samples, temperature, top_p and max_tokens. A protocol adds prompts, seeds, stop rules, option
-order, extraction and grader. `of` makes the protocol of a benchmark, `requests` makes what a model is asked, and
-`Protocol.describe` makes what is printed and stored with every number.
+order, extraction and grader. `of` makes the protocol of a benchmark, `requests` makes the requests for a model, and
+`Protocol.describe` makes the description that is printed and stored with every number.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -138,7 +138,7 @@ def order(protocol: Protocol, question: dict, sample: int) -> tuple[int, ...] | 
 
 
 def requests(protocol: Protocol, questions: list[dict], samples: int | None = None) -> list[dict]:
-    """What a model is asked: one dict for each question and sample, in the order of the questions.
+    """The requests for a model: one dict for each question and sample, in the order of the questions.
 
     Each has question (id), sample, seed (None: the engine's), open_think, order (None without options), and either
     messages (role and content; for the model's chat template) or prompt (the whole text).
@@ -158,7 +158,7 @@ def shown_text(protocol: Protocol, question: dict) -> str:
 
 
 def response_key(protocol: Protocol, questions: list[dict]) -> str:
-    """Hash of what shapes the responses: prompts, seeds, option orders and sampling.
+    """Hash of prompts, seeds, option orders and sampling, which shape the responses.
 
     Grading rules and the number of samples stay out of it: responses can be graded again by other rules, and more
     samples can be added to those that are stored.

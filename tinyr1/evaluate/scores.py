@@ -24,7 +24,7 @@ QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95
 
 
 def by_question(graded: pd.DataFrame) -> pd.DataFrame:
-    """How each model did on each question: right and samples (counts), and share, the mean of which is the score.
+    """Counts `right` and `samples` of each model and question, and their quotient `share`; scores are means of shares.
 
     graded: one row for each sample, with model, benchmark, question and outcome; the first three index the result.
     """

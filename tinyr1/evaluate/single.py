@@ -12,7 +12,7 @@ from tinyr1.sampling.preflight import context_limit
 
 
 class SingleModel(Config):
-    """A run of one model: its checkpoint is anywhere, and everything that is made goes into one folder."""
+    """A run of one model: its checkpoint may lie anywhere, and all results go into one folder."""
 
     name: str
     checkpoint: Path
@@ -50,7 +50,7 @@ def checkpoint_folder(model: str) -> Path:
 
 
 def content_key(folder: Path) -> str:
-    """Hash of the files that make a checkpoint what it is; for one that this kit made, the one in its manifest.
+    """Hash of the contents of a checkpoint's files; a checkpoint of this kit has it in its manifest.
 
     UserError when the folder holds no checkpoint, or not the one that its manifest lists.
     """

@@ -1,11 +1,11 @@
 r"""The evaluation of the models of a run, as notebook 04 calls it: questions -> responses -> graded samples.
 
     asked: benchmark -> questions
-      \-- generation_plan --generate: one child process samples what is missing--> responses/<model>/<benchmark>.jsonl
-                                                                                     \-- grade_all --> graded samples
+      \-- generation_plan --generate: a child process samples the missing ones--> responses/<model>/<benchmark>.jsonl
+                                                                                    \-- grade_all --> graded samples
 
 A stored response belongs to a checkpoint (`model_key`) and to all that shaped it (`protocol_key`), so a rerun samples
-and grades only what is missing or changed. `tinyr1.evaluate.scores` makes the tables.
+and grades only those that are missing or changed. `tinyr1.evaluate.scores` makes the tables.
 """
 
 import json
@@ -77,7 +77,7 @@ def model_key(cfg: Config, model: str) -> str:
 
 
 def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]) -> dict:
-    """What the sampling process reads (`tinyr1.sampling.process`): engine settings, and for each model its jobs."""
+    """The plan that `tinyr1.sampling.process` reads: engine settings, and the jobs of each model."""
 
     def job(model: str, name: str) -> dict:
         rules = protocols.of(cfg.params, name)
@@ -97,7 +97,7 @@ def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]
 
 
 def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
-    """Sample what is missing, in a child process; the tokens and seconds of this call, both 0 when nothing was missing.
+    """Sample the missing responses in a child process; the tokens and seconds of this call, 0 when none was missing.
 
     UserError with the error in the log when the child fails; everything that it had sampled is stored.
     """
@@ -122,7 +122,7 @@ def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["benchmark", "answer"])
 
 
-def isolation(cfg: Config) -> dict:
+def describe_isolation(cfg: Config) -> dict:
     """How programs run on this machine: layers, private user, result of the escape probes, semantics, comparator."""
     with Runner(cfg.params.evaluate.sandbox) as runner:
         return runner.description() | {"comparator": programs.COMPARATOR}
