@@ -43,6 +43,8 @@ with launch.lasting_imports():
     from tinyr1.data.tokens import read_tokens
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
+# Parameters of the trainer block that the Trainer calls by the same name.
+SAME_NAME = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "gradient_checkpointing")
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to its end
 
 
@@ -53,23 +55,14 @@ def deepspeed_config(zero_stage: int) -> dict:
         zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
     if zero_stage == 3:
         zero |= {
-            "sub_group_size": 1e9,
-            "reduce_bucket_size": "auto",
-            "stage3_prefetch_bucket_size": "auto",
-            "stage3_param_persistence_threshold": "auto",
-            "stage3_max_live_parameters": 1e9,
-            "stage3_max_reuse_distance": 1e9,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        }
-    return {
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": True},
-        "zero_optimization": zero,
-    }
+            "sub_group_size": 1e9, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto", "stage3_max_live_parameters": 1e9,
+            "stage3_max_reuse_distance": 1e9, "stage3_gather_16bit_weights_on_model_save": True,
+        }  # fmt: skip
+    auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    return dict.fromkeys(auto, "auto") | {
+        "zero_allow_untested_optimizer": True, "bf16": {"enabled": True}, "zero_optimization": zero,
+    }  # fmt: skip
 
 
 def target_loss(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -211,14 +204,9 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         learning_rate=sft["learning_rate"],
         lr_scheduler_type=sft["schedule"],
         warmup_steps=sft["warmup_ratio"],  # a number below 1 is a share of all steps
-        adam_beta1=trainer["adam_beta1"],
-        adam_beta2=trainer["adam_beta2"],
-        adam_epsilon=trainer["adam_epsilon"],
-        weight_decay=trainer["weight_decay"],
-        max_grad_norm=trainer["max_grad_norm"],
+        **{name: trainer[name] for name in SAME_NAME},
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=trainer["gradient_checkpointing"],
         deepspeed=deepspeed_config(trainer["zero_stage"]),
         average_tokens_across_devices=True,
         save_strategy="steps" if trainer["save_steps"] else "no",

@@ -100,18 +100,13 @@ def question_row(task: Task, number: int) -> dict:
     kind = "functional" if task.func_name else "stdin"
     tests = [{"input": t.input, "output": t.output, "testtype": kind} for t in task.tests]
     return {
-        "question_title": task.family,
-        "question_content": task.question,
-        "platform": "miniature",
-        "question_id": name,
-        "contest_id": task.family,
-        "contest_date": "2026-01-01T00:00:00",
-        "starter_code": task.starter_code,
+        "question_title": task.family, "question_content": task.question, "platform": "miniature", "question_id": name,
+        "contest_id": task.family, "contest_date": "2026-01-01T00:00:00", "starter_code": task.starter_code,
         "difficulty": ("easy", "medium", "hard")[task.level - 1],
         "public_test_cases": json.dumps(tests[:PUBLIC_TESTS]),
         "private_test_cases": json.dumps(tests[PUBLIC_TESTS:]),
         "metadata": json.dumps({"func_name": task.func_name} if task.func_name else {}),
-    }
+    }  # fmt: skip
 
 
 def _uuid(domain: str, number: int) -> str:
