@@ -43,11 +43,11 @@ def file_hash(path: Path) -> str:
     # Without a buffer, because file_digest brings one of its own.
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        found = hashlib.file_digest(file, "sha256")
+        result = hashlib.file_digest(file, "sha256")
         # The hash of half a file would be taken for that of a whole one.
         if file.tell() < size:
             raise OSError(f"{path}: cut short while it was hashed; another program works in that folder")
-    return found.hexdigest()
+    return result.hexdigest()
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -103,14 +103,14 @@ def seal(path: Path, key: str, facts: dict) -> dict:
         stat, name = file.stat(), str(file.relative_to(root))
         sha256 = known.get(name) or file_hash(file)
         files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
-    made = {
+    content = {
         "key": key,
         "content": digest({name: entry["sha256"] for name, entry in files.items() if name not in aside}),
         "files": files,
         "facts": {name: fact for name, fact in facts.items() if name not in (HASHED, ASIDE)},
     }
-    write_atomic(manifest_path(path), json.dumps(made, indent=1))
-    return made
+    write_atomic(manifest_path(path), json.dumps(content, indent=1))
+    return content
 
 
 def manifest(path: Path, remedy: str = "") -> dict:
@@ -148,9 +148,9 @@ def check(path: Path, remedy: str) -> dict:
 
     UserError names the file, the rule that it breaks, and the remedy.
     """
-    found = manifest(path, remedy)
+    listed = manifest(path, remedy)
     root = manifest_path(path).parent
-    for name, entry in found["files"].items():
+    for name, entry in listed["files"].items():
         file = root / name
         if not file.is_file():
             raise UserError(f"{file}: deleted after it was made; {remedy}")
@@ -164,7 +164,7 @@ def check(path: Path, remedy: str) -> dict:
         # hash decides, and only where the time stamp gives a reason to ask.
         if stat.st_mtime_ns != entry["mtime_ns"] and file_hash(file) != entry["sha256"]:
             raise UserError(f"{file}: its content changed after it was made; {remedy}")
-    return found
+    return listed
 
 
 def partial_path(path: Path) -> Path:
@@ -195,23 +195,23 @@ def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -
     key, partial = digest(inputs), partial_path(path)
     key_file = _key_path(partial)
     if manifest_path(path).exists():
-        made = check(path, f"{_removal(path)} and {remedy}")
-        if made["key"] == key:
+        finished = check(path, f"{_removal(path)} and {remedy}")
+        if finished["key"] == key:
             # A kill between the renaming and the end of `_build` leaves this file.
             if key_file.exists() and key_file.read_text() == key:
                 key_file.unlink()
-            return made, False
+            return finished, False
     with _alone(partial):
         if not key_file.exists() or key_file.read_text() != key:
             _remove(partial)
             _remove(partial.with_name(f"{partial.name}.work"))
             partial.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(key_file, key)
-        made = (_build_table if _is_table(path) else _build_folder)(path, partial, key, build, remedy)
+        finished = (_build_table if _is_table(path) else _build_folder)(path, partial, key, build, remedy)
         _sync(path.parent)
         # Last: with this file gone, a rerun takes what lies under the temporary name for work on other inputs.
         key_file.unlink()
-    return made, True
+    return finished, True
 
 
 def _build_table(path: Path, partial: Path, key: str, build: Callable[[Path], dict], remedy: str) -> dict:
@@ -228,11 +228,11 @@ def _build_folder(path: Path, partial: Path, key: str, build: Callable[[Path], d
     # A kill between sealing and renaming leaves a finished artifact under the temporary name.
     if not manifest_path(partial).exists():
         seal(partial, key, build(partial))
-    made = check(partial, f"{_removal(partial)} and {remedy}")
+    finished = check(partial, f"{_removal(partial)} and {remedy}")
     # A folder cannot be renamed onto one with files. A kill here leaves the new artifact under the temporary name.
     _remove(path)
     partial.replace(path)
-    return made
+    return finished
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def follow(command: list[str], environment: dict[str, str], log: Path, title: st
 
 
 def error_excerpt(text: str) -> str:
-    """The lines of a log that say why a process failed: its last traceback or `error:` line, with what is around it.
+    """The lines of a log that say why a process failed: its last traceback or `error:` line, with the lines around it.
 
     Whatever the process printed later is cut down to a few lines, because libraries print dozens when a failed process
     ends. The end of the log is shown where there is neither a traceback nor an `error:` line.

@@ -133,8 +133,8 @@ def checked_requests(engine: dict, models: list[dict]) -> dict[str, list[Request
         check_distinct(model)
         requests: list[Request] = []
         for i, job in enumerate(model["jobs"]):
-            asked = job["requests"]
-            ids: list[list[int]] = [[]] * len(asked) if served else encoder.encode(Path(model["path"]), asked)
+            wanted = job["requests"]
+            ids: list[list[int]] = [[]] * len(wanted) if served else encoder.encode(Path(model["path"]), wanted)
             requests += requests_of_job(i, job, ids)
         if not served:
             check_lengths(engine, model, requests)

@@ -1,4 +1,4 @@
-r"""The process that samples: it reads a plan and appends what is missing to the response store.
+r"""The process that samples: it reads a plan and appends missing responses to their store.
 
     python -m tinyr1.sampling.process plan.json
 
@@ -9,7 +9,7 @@ r"""The process that samples: it reads a plan and appends what is missing to the
 
 One engine serves every checkpoint of one signature in turn, its weights reloaded in place. Checkpoints of another
 signature, and one that cannot be reloaded, get a new engine in a fresh process image, so that all memory is returned.
-A killed run loses only the requests in flight; the same command again draws what is missing.
+A killed run loses only the requests in flight; the same command again draws the missing ones.
 
 The plan, a JSON object: `engine` (the engine block of the params file), `seed`, and `models`, each with `name`, `path`,
 `key` (a hash of what answers) and `jobs`. A job has a `name` for messages, `out` (its file of responses),
@@ -89,7 +89,7 @@ def unfinished(plan: dict, rank: int, ranks: int) -> list[dict]:
     """Models of the plan with the requests that this rank has to sample; those without any are left out."""
     left = []
     for model in plan["models"]:
-        # The whole job is shared out, and not what is missing of it, because the other ranks are writing already.
+        # The whole job is shared out, and not its missing part, because the other ranks are writing already.
         mine = [job | {"requests": share_of_rank(job["requests"], rank, ranks)} for job in model["jobs"]]
         jobs = [job | {"requests": responses.missing(job, model["key"])} for job in mine]
         if any(job["requests"] for job in jobs):
@@ -142,7 +142,7 @@ def sample_model(engine: Engine, model: dict, requests: list[Request], progress:
 
 
 def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, continued: bool = False) -> bool:
-    """Sample what is missing of a plan; True when checkpoints are left that need a new engine in a fresh process.
+    """Sample the missing responses of a plan; True when checkpoints are left that need a new engine in a fresh process.
 
     UserError before the engine starts when the plan cannot work, and from `sample_model` when requests failed.
     """

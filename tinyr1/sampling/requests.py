@@ -84,15 +84,15 @@ def requests_of_job(index: int, job: dict, token_ids: list[list[int]]) -> list[R
 
     The samples of a question stand together, so that they share its prompt in the engine's prefix cache.
     """
-    made = [
+    requests = [
         Request(index, r["question"], r["sample"], r.get("order"), job["sampling"], ids, r.get("messages"),
                 raw_prompt(r) if "prompt" in r else None)
         for r, ids in zip(job["requests"], token_ids, strict=True)
     ]  # fmt: skip
     first: dict[str, int] = {}
-    for request in made:
+    for request in requests:
         first.setdefault(request.question, len(first))
-    return sorted(made, key=lambda r: first[r.question])
+    return sorted(requests, key=lambda r: first[r.question])
 
 
 def tokenizer_key(folder: Path) -> str:
@@ -106,7 +106,7 @@ class Prompts:
 
     def __init__(self) -> None:
         self.tokenizers: dict[str, Any] = {}
-        self.made: dict[tuple[str, str], list[int]] = {}
+        self.token_ids: dict[tuple[str, str], list[int]] = {}
 
     def encode(self, folder: Path, requests: list[dict]) -> list[list[int]]:
         """Token ids for each request of the plan, made with the tokenizer and chat template of the checkpoint `folder`.
@@ -139,12 +139,12 @@ class Prompts:
 
     def _ids(self, key: str, tokenizer: Any, request: dict) -> list[int]:
         text = json.dumps([request.get("messages"), request.get("prompt"), request["open_think"]])
-        if (key, text) not in self.made:
+        if (key, text) not in self.token_ids:
             try:
-                self.made[key, text] = encode_request(tokenizer, request)
+                self.token_ids[key, text] = encode_request(tokenizer, request)
             except TemplateError as error:  # a template may refuse a system turn, or turns in this order
                 raise UserError(f"{request['question']}: the model's chat template refuses it: {error}") from error
-        return self.made[key, text]
+        return self.token_ids[key, text]
 
 
 def encode_request(tokenizer: Any, request: dict) -> list[int]:

@@ -54,30 +54,30 @@ def shards(out: Path) -> list[Path]:
 
 def stored(out: Path, model_key: str, protocol_key: str) -> Stored:
     """The responses of one model under one protocol, and counts of everything else in the job's files."""
-    found = Stored()
+    result = Stored()
     seen: set[tuple[str, int]] = set()
     for path in shards(out):
         for number, line in RESPONSE.lines(path):
             if line is None:
-                found.malformed.append(f"{path}:{number}")
+                result.malformed.append(f"{path}:{number}")
             elif (line["model_key"], line["protocol_key"]) != (model_key, protocol_key):
-                found.foreign += 1
+                result.foreign += 1
             elif (key := (line["question"], line["sample"])) in seen:
-                found.repeated += 1
+                result.repeated += 1
             else:
                 seen.add(key)
-                found.lines.append(line)
-    return found
+                result.lines.append(line)
+    return result
 
 
 def of_job(job: dict, model_key: str) -> Stored:
     """The responses to the requests of one job of a plan; lines of samples that it does not request are foreign."""
-    found = stored(Path(job["out"]), model_key, job["protocol_key"])
+    result = stored(Path(job["out"]), model_key, job["protocol_key"])
     requested = {(r["question"], r["sample"]) for r in job["requests"]}
-    lines = [line for line in found.lines if (line["question"], line["sample"]) in requested]
-    found.foreign += len(found.lines) - len(lines)
-    found.lines = lines
-    return found
+    lines = [line for line in result.lines if (line["question"], line["sample"]) in requested]
+    result.foreign += len(result.lines) - len(lines)
+    result.lines = lines
+    return result
 
 
 def missing(job: dict, model_key: str) -> list[dict]:
