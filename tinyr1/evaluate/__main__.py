@@ -49,11 +49,11 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", choices=("sound", "released"), help="default: the params file's")
     parser.add_argument("--run", default="r1-1.5b", help="params file with benchmarks, engine and sampling")
     parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model and hash>")
-    parser.add_argument("--samples", type=int, help="of each question")
-    parser.add_argument("--questions", type=int, help="only so many of each benchmark")
-    parser.add_argument("--max-tokens", type=int)
-    parser.add_argument("--temperature", type=float)
-    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--samples", type=int, help="answers to each question")
+    parser.add_argument("--questions", type=int, help="ask only the first so many of each benchmark")
+    parser.add_argument("--max-tokens", type=int, help="longest answer in tokens, thinking included")
+    parser.add_argument("--temperature", type=float, help="of sampling; the paper has 0.6")
+    parser.add_argument("--top-p", type=float, help="of sampling; the paper has 0.95")
     parser.add_argument("--path", action="append", default=[], metavar="BENCHMARK=FILE", help="a local file or folder")
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
     parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the server's key")
@@ -87,7 +87,7 @@ def overridden(params: Params, options: argparse.Namespace) -> Params:
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict:
-    """Those of the options that the command line has."""
+    """The options among `names` that the command line sets."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
@@ -133,8 +133,8 @@ def model_of(options: argparse.Namespace) -> SingleModel:
     """The model that the command names, fetched where it is on the hub, with its params and its output folder."""
     base = config.load(options.run)
     params = overridden(base.params, options)  # before anything is fetched
-    anywhere = options.responses or options.endpoint  # then no checkpoint is needed
-    folder = Path(options.model) if anywhere else checkpoint_folder(options.model)
+    needs_no_checkpoint = options.responses or options.endpoint
+    folder = Path(options.model) if needs_no_checkpoint else checkpoint_folder(options.model)
     params = fitted_to_context(params, folder)
     if options.responses:
         key = _file_key(options.responses)
