@@ -8,7 +8,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from itertools import islice
@@ -21,8 +20,7 @@ from tinyr1.core import artifact, config, jsonl, prompts
 from tinyr1.core.config import Config
 from tinyr1.data import benchmarks, curate, tokens
 from tinyr1.evaluate import stage
-from tinyr1.sampling import process
-from tinyr1.sampling.vllm import cpu_environment
+from tinyr1.sampling.child import sample_in_child
 
 ROWS, BATCH = 120, 64
 
@@ -96,24 +94,19 @@ def sampling(cfg: Config, repeats: int) -> dict[str, float]:
     planned = stage.generation_plan(cfg, ["backbone"], asked)
     rates: dict[str, list[float]] = {"tinyr1.sampling.process": [], "transformers.generate": []}
     for _ in range(repeats):
-        rates["tinyr1.sampling.process"].append(ours(cfg, planned))
+        rates["tinyr1.sampling.process"].append(ours(planned))
         rates["transformers.generate"].append(theirs(cfg, planned))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def ours(cfg: Config, planned: dict) -> float:
+def ours(planned: dict) -> float:
     """Tokens/s of all requests of a plan for one model."""
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for job in planned["models"][0]["jobs"]:
-            job["out"] = str(Path(name) / f"{job['name']}.jsonl")
-        path = Path(name) / "plan.json"
-        path.write_text(json.dumps(planned), encoding="utf-8")
-        subprocess.run(
-            [sys.executable, "-m", "tinyr1.sampling.process", path], check=True, capture_output=True,
-            env=os.environ | cpu_environment(planned["engine"]),
-        )  # fmt: skip
-        progress = process.read_progress(path.with_suffix(".progress"))
-    return progress["tokens"] / progress["seconds"]
+            job["out"] = str(folder / f"{job['name']}.jsonl")
+        sampled = sample_in_child(planned, folder / "plan.json", folder / "sampling.log", has_gpu=False)
+    return sampled["tokens"] / sampled["seconds"]
 
 
 def theirs(cfg: Config, planned: dict) -> float:
