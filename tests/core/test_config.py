@@ -129,6 +129,11 @@ class TestFiles:
         with pytest.raises(UserError, match=r"^params/x\.yaml: not valid YAML: key 'seed' is given twice"):
             config.parse(params_text + "\nseed: 43\n", FILE)
 
+    @pytest.mark.parametrize("key", ["3", "yes", "null", "2024-08-01", "? [a]\n"])
+    def test_a_key_that_yaml_takes_for_something_else_is_refused(self, params_text, key):
+        with pytest.raises(UserError, match=r"^params/x\.yaml: not valid YAML: key .* is not a text; put it in quotes"):
+            config.parse(f"{params_text}\n{key}: 1\n", FILE)
+
     @pytest.mark.parametrize("text", ["", "- 1\n", "just words"])
     def test_a_file_that_is_no_mapping_is_refused(self, text):
         assert "expected a mapping of parameters" in problems(text)[0]

@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from yaml.constructor import ConstructorError
 
 from tinyr1.core import reference
 from tinyr1.core.errors import UserError
@@ -143,16 +144,16 @@ def validate(data: dict, name: str) -> Params:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses a key given twice, where PyYAML would silently take the last."""
+    """YAML loader that refuses keys that are no text, and a key given twice, where PyYAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):  # YAML reads 3, yes, null and 2024-08-01 as something else
+                raise ConstructorError(None, None, f"key {key!r} is not a text; put it in quotes", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
+                raise ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -211,12 +212,13 @@ _MOVED = {
 def _explain(item: dict, data: object) -> list[str]:
     """One pydantic error as lines `path: value rule`."""
     parts, value, kind = list(_parts(item, data)), item["input"], item["type"]
-    path, shown = ".".join(map(str, parts)), _shown(value)
-    is_part = [*item["loc"][-1:]] != parts[-1:]  # of a recipe: a name or a step; pydantic reports both attempts
-    if kind == "string_type" and is_part:
-        return [] if isinstance(value, dict) else [f"{path}: {shown} is neither the name of a model nor a merge step"]
+    path, text = ".".join(map(str, parts)), _quoted(value)
+    # A part of a recipe is a name or a step; pydantic reports both attempts, with their types at the end of its path.
+    is_part = [*item["loc"][-1:]] != parts[-1:]
+    if kind == "string_type" and is_part and item["loc"][-1] == "str":
+        return [] if isinstance(value, dict) else [f"{path}: {text} is neither the name of a model nor a merge step"]
     if kind == "model_type" and item["ctx"]["class_name"] in _EXAMPLES:
-        return [] if is_part else [f"{path}: {shown} {_EXAMPLES[item['ctx']['class_name']]}"]
+        return [] if is_part else [f"{path}: {text} {_EXAMPLES[item['ctx']['class_name']]}"]
     if kind == "extra_forbidden":
         return [f"{path}: {_unknown(parts, data)}"]
     if kind == "missing":
@@ -227,19 +229,19 @@ def _explain(item: dict, data: object) -> list[str]:
         return [f"{path}{'.' if path and ': ' in line else ': ' if path else ''}{line}" for line in lines]
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tags = ", ".join(filter(None, map(reference.tag, reference.kinds_at(Params, parts))))
-        found = f"{_shown(value['kind'])} is not one of" if kind == "union_tag_invalid" else "is missing; one of"
-        return [f"{path}.kind: {found} {tags}"]
+        fault = f"{_quoted(value['kind'])} is not one of" if kind == "union_tag_invalid" else "is missing; one of"
+        return [f"{path}.kind: {fault} {tags}"]
     if kind == "list_type" and path == "merge.models" and isinstance(value, dict):
         return [
             f"{path}: is a list now: `- recipe: {_STEP}` for each model; its name follows from its recipe, and `right` "
             "of a step is `other`"
         ]
     if kind == "string_pattern_mismatch":
-        return [f"{path}: {shown} {PATTERNS[item['ctx']['pattern']]}"]
-    return [f"{path}: {shown} {_PHRASES.get(kind, item['msg'].replace('Input should be', 'should be'))}"]
+        return [f"{path}: {text} {PATTERNS[item['ctx']['pattern']]}"]
+    return [f"{path}: {text} {_PHRASES.get(kind, item['msg'].replace('Input should be', 'should be'))}"]
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     """A value as it may stand in a params file, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else f"{text[:99]}…"
@@ -264,9 +266,9 @@ def _unknown(parts: list[str | int], data: Any) -> str:
     for part in above:
         data = data[part]
     name, kinds = str(last), reference.kinds_at(Params, above)
-    having = [reference.tag(kind) for kind in kinds if name in reference.fields_of(kind)]
-    if having:
-        return f"unknown parameter of kind: {data['kind']}; it belongs to kind: {' or '.join(filter(None, having))}"
+    owners = [reference.tag(kind) for kind in kinds if name in reference.fields_of(kind)]
+    if owners:
+        return f"unknown parameter of kind: {data['kind']}; it belongs to kind: {' or '.join(filter(None, owners))}"
     here = [k for kind in kinds if reference.tag(kind) in (None, data.get("kind")) for k in reference.fields_of(kind)]
     if name == "right" and "other" in here:
         return "unknown parameter; it is called other now"

@@ -34,14 +34,14 @@ def _entries(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _entries(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return next((found for member in get_args(annotation) if (found := _entries(member)) is not None), None)
+        return next((part for member in get_args(annotation) if (part := _entries(member)) is not None), None)
     return get_args(annotation)[-1] if get_origin(annotation) in (dict, list) else None
 
 
 def fields_of(kind: type[BaseModel]) -> dict[str, FieldInfo]:
     """The parameters of a block by the name that they have in a file; `kind` first."""
-    named = {field.alias or name: field for name, field in kind.model_fields.items()}
-    return {name: named[name] for name in sorted(named, key=lambda name: name != "kind")}
+    fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+    return {name: fields[name] for name in sorted(fields, key=lambda name: name != "kind")}
 
 
 def tag(kind: type[BaseModel]) -> str | None:
@@ -64,7 +64,7 @@ def kinds_at(root: type[BaseModel], path: Iterable[str | int]) -> Kinds:
 
 def blocks(root: type[BaseModel]) -> dict[str, Kinds]:
     """Path -> the kinds of block at it, in the order of a file; "" is the file. A recursive block occurs once."""
-    found: dict[str, Kinds] = {}
+    places: dict[str, Kinds] = {}
 
     def visit(annotation: Any, path: str, above: Kinds) -> None:
         kinds, entries = kinds_of(annotation), _entries(annotation)
@@ -72,13 +72,13 @@ def blocks(root: type[BaseModel]) -> dict[str, Kinds]:
             name = path.rpartition(".")[2].removesuffix("s")
             visit(entries, f"{path}.<{name if get_origin(_bare(annotation)) is dict else 'i'}>", above)
         elif kinds and not set(kinds) & set(above):
-            found[path] = kinds
+            places[path] = kinds
             for kind in kinds:
                 for name, field in fields_of(kind).items():
                     visit(field.annotation, f"{path}.{name}" if path else name, (*above, *kinds))
 
     visit(root, "", ())
-    return found
+    return places
 
 
 def _bare(annotation: Any) -> Any:
@@ -98,12 +98,12 @@ def schema(root: type[BaseModel], title: str) -> dict:
 
     It is of draft 7, the newest that every release of the YAML language server knows.
     """
-    made = root.model_json_schema(ref_template="#/definitions/{model}")
-    made = {
+    result = root.model_json_schema(ref_template="#/definitions/{model}")
+    result = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
-        "definitions": made.pop("$defs"),
-        **{key: value for key, value in made.items() if key != "title"},
+        "definitions": result.pop("$defs"),
+        **{key: value for key, value in result.items() if key != "title"},
     }
 
     def mend(value: Any) -> None:
@@ -117,8 +117,8 @@ def schema(root: type[BaseModel], title: str) -> dict:
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             mend(inner)
 
-    mend(made)
-    return made
+    mend(result)
+    return result
 
 
 # --- the page -----------------------------------------------------------------------------------------------
@@ -156,8 +156,8 @@ def _section(kinds: Kinds, paths: list[str], definitions: dict, all_kinds: list[
     tags = [tag(kind) for kind in kinds]
     names = list(dict.fromkeys(name for name, *_ in rows))
     yield _table(["parameter", *(f"`{one}`" for one in tags), "type and range", "default", "meaning"], (
-        [row[0], *("yes" if one in having else "" for one in tags), *row[1:]]
-        for row, having in sorted(rows.items(), key=lambda item: names.index(item[0][0]))
+        [row[0], *("yes" if one in owners else "" for one in tags), *row[1:]]
+        for row, owners in sorted(rows.items(), key=lambda item: names.index(item[0][0]))
     ))  # fmt: skip
 
 
