@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -100,7 +99,8 @@ def main() -> int:
         found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
     total = sum(found["seconds"].values())
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in found["seconds"].items())
-    print(f"preparation of stage 02, {written / 1e9:.1f} GB of tokens: {total:.1f} s ({steps}), peak {found['gb']:.2f} GB")
+    print(f"preparation of stage 02 for {written / 1e9:.1f} GB of tokens: {total:.1f} s, peak {found['gb']:.2f} GB")
+    print(f"    {steps}")
     return int(total > MOST_SECONDS or found["gb"] > MOST_GB)
 
 
