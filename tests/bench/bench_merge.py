@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 from tinyr1.core import config
 
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY, LAYERS = 5120, 27648, 40, 8, 152064, 2
-SPREAD = 1e-4  # standard deviation of a branch's difference to the backbone (ledger §3.4)
+SPREAD = 1e-4  # standard deviation of a branch's difference to the backbone (docs/fidelity.md §3.4)
 EXPERTS = ("math", "science", "code")
 CHUNK = 1 << 20
-TWO = {"method": "fusion", "base": "science", "right": "math"}
-CHAIN = {"method": "fusion", "base": "code", "right": TWO}
+TWO = {"method": "fusion", "base": "science", "other": "math"}
+CHAIN = {"method": "fusion", "base": "code", "other": TWO}
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -107,12 +107,12 @@ def kit(recipe: dict, folders: dict[str, Path], reading: str, out: Path) -> tupl
     return timed(command)
 
 
-def mergekit(base: Path, right: Path, out: Path) -> tuple[float, float]:
+def mergekit(base: Path, other: Path, out: Path) -> tuple[float, float]:
     """One merge by mergekit's command, as the released script calls it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     file = out.with_suffix(".yaml")
     document = {
-        "models": [{"model": str(right.resolve())}, {"model": str(base.resolve())}], "merge_method": "arcee_fusion",
+        "models": [{"model": str(other.resolve())}, {"model": str(base.resolve())}], "merge_method": "arcee_fusion",
         "base_model": str(base.resolve()), "dtype": "bfloat16", "out_dtype": "bfloat16",
     }  # fmt: skip
     file.write_text(json.dumps(document), encoding="utf-8")

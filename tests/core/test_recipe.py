@@ -9,8 +9,8 @@ from tinyr1.core import recipe
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import TAKES, Input, parse
 from tinyr1.merge import checkpoint, mergekit, methods
-from tinyr1.merge.engine import Options
-from tinyr1.merge.fusion import Fusion
+from tinyr1.merge.engine import MergeOptions
+from tinyr1.merge.fusion_blocks import Fusion
 from tinyr1.merge.mergekit import from_mergekit, to_mergekit
 from tinyr1.merge.method import merge_tensors
 from tinyr1.merge.methods import METHODS
@@ -51,14 +51,14 @@ class TestParsing:
     def test_all_problems_are_said_at_once(self):
         lines = refused({"method": "slerp", "base": 3, "t": 2, "wheight": 1})
         assert all(line.startswith("file: ") for line in lines)
-        for said in ("wheight: Extra inputs", "t: Input should be less than or equal to 1", "base: 3 is neither"):
+        for said in ("wheight: unknown key", "t: Input should be less than or equal to 1", "base: 3 is neither"):
             assert any(said in line for line in lines), (said, lines)
 
     def test_what_a_method_takes_is_said(self):
         said = "\n".join(refused({"method": "fusion", "base": "a", "models": [{"model": "b"}], "t": 0.5}))
         assert "models: fusion does not take it; it takes base, iqr_multiplier, other, reading" in said
         assert "t: fusion does not take it" in said
-        assert "right: is missing; fusion needs it" in said
+        assert "other: is missing; fusion needs it" in said
         said = "\n".join(refused({"method": "linear", "models": [{"model": "b", "density": 0.5, "gamma": 0.1}]}))
         assert "models: linear takes no density for a model" in said
         assert "models: linear takes no gamma for a model" in said
@@ -73,6 +73,12 @@ class TestParsing:
         ]
         lines = refused(EVERY["ties"] | {"models": [{"model": "a"}, {"model": "b", "density": 1.5}]})
         assert any("models.1.density: Input should be less than or equal to 1" in line for line in lines)
+
+    def test_the_old_name_of_other_is_an_unknown_key_with_a_hint(self):
+        inner = {"method": "fusion", "base": "b", "right": "c"}
+        hint = "right: unknown; this key is called `other` now, rename it"
+        assert refused(inner) == [f"file: {hint}"]
+        assert refused({"method": "fusion", "base": "a", "other": inner}) == [f"file: other.{hint}"]
 
     @pytest.mark.parametrize("data", [None, [], "fusion", 3, {}, {"method": ["fusion"]}, {"method": None}])
     def test_what_is_no_step_is_refused(self, data):
@@ -105,8 +111,8 @@ class TestStructure:
         assert parse(CHAIN, "file").main_leaf == "code"
         assert parse(NESTED, "file").main_leaf == "backbone"
         assert parse({"method": "linear", "models": [{"model": CHAIN}, {"model": "x"}]}, "file").main_leaf == "code"
-        left = {"method": "fusion", "base": CHAIN, "other": "x"}
-        assert parse(left, "file").main_leaf == "code"
+        as_base = {"method": "fusion", "base": CHAIN, "other": "x"}
+        assert parse(as_base, "file").main_leaf == "code"
 
     def test_descriptions(self):
         assert recipe.describe(parse(CHAIN, "file")) == "(math & science) & code"
@@ -189,15 +195,17 @@ class TestMergekit:
         monkeypatch.chdir(tmp_path)
         made = {n: f.relative_to(tmp_path) for n, f in experts(tmp_path / "in", Shape(layers=1)).items()}
         (tmp_path / "out").mkdir()
-        checkpoint.merge(parse(CHAIN, "file"), made, tmp_path / "out", Options(reading="released"), "test")
+        released = MergeOptions(reading="released")
+        checkpoint.merge_checkpoints(parse(CHAIN, "file"), made, tmp_path / "out", released, "test")
         text = (tmp_path / "out" / checkpoint.MERGEKIT_FILE).read_text(encoding="utf-8")
         assert text.startswith("# not in mergekit: fusion with reading released, iqr_multiplier 1.5\n")
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         named = {m["model"] for d in yaml.safe_load_all(text) for m in d["models"]} - {"step-1"}
         assert named == {str(tmp_path / "in" / name) for name in made}
-        steps, folders, settings = mergekit.read(tmp_path / "out" / checkpoint.MERGEKIT_FILE)
-        again = checkpoint.merge(steps, folders, tmp_path / "elsewhere", Options(reading="released", **settings), "test")
+        steps, folders, settings = mergekit.read_recipe(tmp_path / "out" / checkpoint.MERGEKIT_FILE)
+        options = MergeOptions(reading="released", **settings)
+        again = checkpoint.merge_checkpoints(steps, folders, tmp_path / "elsewhere", options, "test")
         assert again["order"].count(str(tmp_path)) == 3
         assert bytes_of(tmp_path / "elsewhere") == bytes_of(tmp_path / "out")
 
@@ -247,7 +255,7 @@ class TestMergekit:
             ({"models": [{"model": {"model": {"path": "/x"}}}]}, "is not the folder of a model"),
             ({"base_model": None}, "base: is missing; ties needs it"),
             ({"tokenizer_source": "union"}, "tokenizer_source 'union' is not one of the models"),
-            ({"parameters": {"unheard": 1}}, "unheard: Extra inputs"),
+            ({"parameters": {"unheard": 1}}, "unheard: unknown key"),
         ],
     )
     def test_what_has_no_counterpart_is_refused(self, change, said):
@@ -276,23 +284,28 @@ class TestReading:
     def test_our_form(self, tmp_path):
         models = {"math": "m", "science": "../s", "code": "/abs/c"}
         path = self.write(tmp_path, {"recipe": CHAIN, "models": models, "reading": "paper", "iqr_multiplier": 2})
-        steps, folders, settings = mergekit.read(path)
+        steps, folders, settings = mergekit.read_recipe(path)
         assert steps == parse(CHAIN, "file")
         assert {n: str(f) for n, f in folders.items()} == {
             "math": f"{tmp_path}/m", "science": f"{tmp_path}/../s", "code": "/abs/c"
         }  # fmt: skip
         assert settings == {"reading": "paper", "iqr_multiplier": 2}
 
+    def test_our_form_is_written_as_it_is_read(self, tmp_path):
+        text = mergekit.own_form(parse(NESTED, "file"), {"math": tmp_path / "m"}, {"reading": "paper"})
+        steps, folders, settings = mergekit.read_recipe(self.write(tmp_path, text))
+        assert (steps, folders, settings) == (parse(NESTED, "file"), {"math": tmp_path / "m"}, {"reading": "paper"})
+
     def test_mergekit_form(self, tmp_path):
         path = self.write(tmp_path, to_mergekit(parse(CHAIN, "file"), {}, "float32", None))
-        steps, folders, settings = mergekit.read(path)
+        steps, folders, settings = mergekit.read_recipe(path)
         assert steps == parse(CHAIN, "file")
         assert folders == {name: tmp_path / name for name in ("math", "science", "code")}
         assert settings == {"dtype": "float32", "out_dtype": None}
 
     def test_a_word_in_a_name_does_not_make_it_mergekit(self, tmp_path):
         path = self.write(tmp_path, {"recipe": CHAIN, "models": {n: f"merge_method/{n}" for n in ("math", "code")}})
-        assert mergekit.read(path)[0] == parse(CHAIN, "file")
+        assert mergekit.read_recipe(path)[0] == parse(CHAIN, "file")
 
     @pytest.mark.parametrize(
         ("data", "said"),
@@ -311,9 +324,9 @@ class TestReading:
     def test_errors_name_the_file(self, tmp_path, data, said):
         path = self.write(tmp_path, data)
         with pytest.raises(UserError, match=said) as caught:
-            mergekit.read(path)
+            mergekit.read_recipe(path)
         assert str(path) in str(caught.value)
 
     def test_a_missing_file(self, tmp_path):
         with pytest.raises(UserError, match=r"nothing.yaml does not exist"):
-            mergekit.read(tmp_path / "nothing.yaml")
+            mergekit.read_recipe(tmp_path / "nothing.yaml")

@@ -17,8 +17,8 @@ from tinyr1.core import artifact, jsonl, recipe
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe, parse
 from tinyr1.merge import __main__ as merge
-from tinyr1.merge import checkpoint, engine, mergekit, method, modelcard
-from tinyr1.merge.engine import Options
+from tinyr1.merge import checkpoint, engine, mergekit, method
+from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.reader import Checkpoint
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -48,7 +48,7 @@ def merged(recipe: Recipe | dict, folders: dict, out: Path, **options) -> dict[s
     """The weight files of a merge into a new folder."""
     out.mkdir()
     recipe = parse(recipe, "test") if isinstance(recipe, dict) else recipe
-    checkpoint.merge(recipe, folders, out, Options(**options), "test")
+    checkpoint.merge_checkpoints(recipe, folders, out, MergeOptions(**options), "test")
     return bytes_of(out)
 
 
@@ -196,17 +196,17 @@ class TestResult:
     def test_statistics_have_a_row_for_every_tensor_and_step(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out")
         rows = jsonl.read(tmp_path / "out" / checkpoint.STATISTICS)
-        base = load_file(three["code"] / "model.safetensors")
-        names = {n for n, t in base.items() if t.is_floating_point() and t.numel()}
+        tensors = load_file(three["code"] / "model.safetensors")
+        names = {n for n, t in tensors.items() if t.is_floating_point() and t.numel()}
         steps = [("math", "science"), ("math & science", "code")]
         inner = [r for r in rows if r["other"] == "math"]
         assert {(r["tensor"], r["base"]) for r in inner} == {(n, "science") for n in names}
         assert len(rows) == 2 * len(names)
         assert {r["base"] for r in rows} == {base for _, base in steps}
         for row in inner:
-            left, right = (load_file(three[n] / "model.safetensors")[row["tensor"]] for n in ("science", "math"))
-            assert row["entries"] == left.numel()
-            assert row["differing"] == int((left != right).sum())
+            base, other = (load_file(three[n] / "model.safetensors")[row["tensor"]] for n in ("science", "math"))
+            assert row["entries"] == base.numel()
+            assert row["differing"] == int((base != other).sum())
 
     def test_the_card_names_recipe_parents_and_tensors(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out", iqr_multiplier=1.25)
@@ -220,11 +220,11 @@ class TestResult:
         rows = jsonl.read(tmp_path / "out" / checkpoint.STATISTICS)
         lines = [line for line in card.splitlines() if line.startswith(("| model.", "| lm_head"))]
         assert len(lines) == len(rows) - 2  # `scale`, twice, starts with neither
-        assert all(line.count(" | ") == len(modelcard.COLUMNS) - 1 for line in lines)
+        assert all(line.count(" | ") == len(checkpoint.CARD_COLUMNS) - 1 for line in lines)
 
     def test_the_mergekit_file_reads_back(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out", dtype=FP32, out_dtype=BF16)
-        steps, folders, settings = mergekit.read(tmp_path / "out" / checkpoint.MERGEKIT_FILE)
+        steps, folders, settings = mergekit.read_recipe(tmp_path / "out" / checkpoint.MERGEKIT_FILE)
         assert recipe.describe(steps) == recipe.describe(CHAIN).replace("math", str(three["math"])).replace(
             "science", str(three["science"])).replace("& code", f"& {three['code']}")  # fmt: skip
         assert set(folders.values()) == set(three.values())
@@ -316,8 +316,16 @@ class TestCommand:
         for other in (("--reading", "paper"), ("--iqr-multiplier", "1"), ("--out-dtype", "float32")):
             code, _, error = command(*given, "--out", out, *other)
             assert code == 2
-            assert error == f"error: {out}: holds the result of another recipe or other models; choose another --out\n"
+            rule = "holds the result of another recipe or other models; choose another --out, or give --replace"
+            assert error == f"error: {out}: {rule}\n"
         assert bytes_of(out) == before
+
+    def test_another_recipe_may_replace_a_result(self, three, given, command, tmp_path):
+        command(*given, "--out", out := tmp_path / "out")
+        code, said, _ = command(*given, "--out", out, "--reading", "paper", "--replace")
+        assert (code, said[:10]) == (0, "merged in ")
+        assert bytes_of(out) == merged(FUSION, three, tmp_path / "same", reading="paper")
+        assert command(*given, "--out", out, "--reading", "paper", "--replace")[1].startswith("already there: ")
 
     def test_results_of_other_models_are_refused(self, three, given, command, tmp_path):
         command(*given, "--out", tmp_path / "out")
@@ -436,10 +444,10 @@ class TestCommand:
         command(*given, "--out", out := tmp_path / "out")
         manifest = artifact.check(out, "")
         assert set(manifest["files"]) == {p.name for p in out.iterdir()} - {"artifact.json"}
-        assert {"config.json", "generation_config.json", "tokenizer.json", "README.md", checkpoint.MERGEKIT_FILE} <= set(
-            manifest["files"]
-        )
-        assert list(yaml.safe_load_all((out / checkpoint.MERGEKIT_FILE).read_text()))[-1]["merge_method"] == "arcee_fusion"
+        beside = {"config.json", "generation_config.json", "tokenizer.json", "README.md", checkpoint.MERGEKIT_FILE}
+        assert beside <= set(manifest["files"])
+        documents = list(yaml.safe_load_all((out / checkpoint.MERGEKIT_FILE).read_text()))
+        assert documents[-1]["merge_method"] == "arcee_fusion"
 
 
 class TestFailure:
@@ -472,7 +480,7 @@ class TestFailure:
         def full(self, name, offset, data):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(engine.Writer, "write", full)
+        monkeypatch.setattr(engine.ShardWriter, "write", full)
         assert self.fails(given, command, tmp_path / "out") == (2, "error: [Errno 28] No space left on device")
 
     def test_an_interrupt_leaves_nothing(self, given, command, tmp_path, monkeypatch):
@@ -501,13 +509,13 @@ import resource, sys
 from pathlib import Path
 from tinyr1.merge import checkpoint as merging
 from tinyr1.core.recipe import parse
-from tinyr1.merge.engine import Options
+from tinyr1.merge.engine import MergeOptions
 
 def go(source, out):
     out.mkdir()
     step = parse({"method": "fusion", "base": "code", "other": "math"}, "test")
     folders = {name: source / name for name in ("math", "code")}
-    merging.merge(step, folders, out, Options(threads=2, reading=sys.argv[2]), "test")
+    merging.merge_checkpoints(step, folders, out, MergeOptions(threads=2, reading=sys.argv[2]), "test")
 
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()

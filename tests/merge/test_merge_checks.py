@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
 from tinyr1.merge import checkpoint, checks
-from tinyr1.merge.engine import Options
+from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.reader import Checkpoint
 
 Usage = namedtuple("Usage", "total used free")
@@ -45,7 +45,7 @@ def change_weights(folder: Path, **changes) -> None:
 
 def into(three, out: Path, recipe: Recipe = CHAIN, **options) -> dict:
     out.mkdir(exist_ok=True)
-    return checkpoint.merge(recipe, three, out, Options(**options), "test")
+    return checkpoint.merge_checkpoints(recipe, three, out, MergeOptions(**options), "test")
 
 
 def test_equal_models_pass(three):

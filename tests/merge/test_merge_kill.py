@@ -19,10 +19,10 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
 from tinyr1.core import artifact
-from tinyr1.merge import __main__ as merge, fusion
+from tinyr1.merge import __main__ as merge, fusion_blocks, method
 
 torch.set_num_threads(1)
-fusion.fuse(*torch.randn(2, 64, 64).bfloat16())
+method.merge_tensors(fusion_blocks.Fusion(), tuple(torch.randn(2, 64, 64).bfloat16()))
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 experts = [word for name in ("math", "science", "code") for word in (f"--{name}", str(folder / "in" / name))]
@@ -126,10 +126,10 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from tinyr1.core import artifact
-from tinyr1.merge import __main__ as merge, fusion, writer
+from tinyr1.merge import __main__ as merge, fusion_blocks, method, writer
 
 torch.set_num_threads(1)
-fusion.fuse(*torch.randn(2, 64, 64).bfloat16())
+method.merge_tensors(fusion_blocks.Fusion(), tuple(torch.randn(2, 64, 64).bfloat16()))
 writer.PIECE = 4096  # many writes of a small model
 folder, step = Path(sys.argv[1]), sys.argv[2]
 experts = [word for name in ("math", "science", "code") for word in (f"--{name}", str(folder / "in" / name))]

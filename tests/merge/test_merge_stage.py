@@ -1,19 +1,25 @@
-"""A run's merges of every kind, and what is told of them: tables, whose weights won, how readings agree."""
+"""A run's merges of every kind by the command as a child, and their tables: whose weights won, how readings agree."""
 
+import os
 import shutil
+import sys
 
+import nbformat
 import pytest
 import torch
 from checkpoints import NAMES, Shape, experts, store
 from safetensors.torch import load_file
 from test_notebooks import code_cells
 
-from tinyr1.core import artifact, config, record
+from tinyr1.core import artifact, config, launch, record
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
+from tinyr1.core.params import MergedModel
 from tinyr1.core.recipe import parse
-from tinyr1.merge import analysis, fusion
-from tinyr1.merge import stage as merged
+from tinyr1.merge import __main__ as merge
+from tinyr1.merge import analysis, stage, tables
+from tinyr1.merge.fusion_blocks import Fusion
+from tinyr1.merge.method import merge_tensors
 from tinyr1.report import plots
 
 EACH = [{"model": name} for name in NAMES]
@@ -28,18 +34,34 @@ RECIPES = {
     "two-minds": {"method": "fusion", "base": "code", "iqr_multiplier": 0.5,
                   "other": {"method": "fusion", "base": "science", "other": "math", "reading": "released"}},
 }  # fmt: skip
+FOLLOW = launch.follow
 FUSED = ("fused", "onto-sparse", "two-minds")
 SHAPES = {"bf16": Shape(), "fp32": Shape(dtype=torch.float32, architecture="llama", tied=True, stores_head=False)}
 
 
 def with_recipes(cfg, recipes):
-    models = {name: parse(data, name) for name, data in recipes.items()}
+    models = [MergedModel(name=name, recipe=parse(data, name)) for name, data in recipes.items()]
     merge = cfg.params.merge.model_copy(update={"models": models})
     return cfg.model_copy(update={"params": cfg.params.model_copy(update={"merge": merge})})
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """The command runs in this process: a child takes seconds to start. Returns the commands so far."""
+    commands = []
+
+    def follow(command, environment, log, title, poll, unit):
+        commands.append(command)
+        assert command[:3] == [sys.executable, "-m", "tinyr1.merge"]
+        monkeypatch.setattr(sys, "argv", command[2:])
+        assert merge.main() == 0
+
+    monkeypatch.setattr(launch, "follow", follow)
+    return commands
+
+
 @pytest.fixture(params=SHAPES)
-def run(request, home, tmp_path):
+def run(request, home, tmp_path, here):
     """(configuration of a run with these recipes, name -> folder of its branches and backbone), all made."""
     cfg = with_recipes(config.load("smol"), RECIPES)
     folders = {}
@@ -55,12 +77,87 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+def files(folder):
+    """Name -> bytes of the files that identify a merge."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in ("artifact.json", "README.md")}
+
+
+@pytest.mark.parametrize("run", ["bf16"], indirect=True)
+class TestChild:
+    """The command as a child process, which the other tests replace by a call."""
+
+    @pytest.fixture(autouse=True)
+    def _real(self, run, monkeypatch):
+        monkeypatch.setattr(launch, "follow", FOLLOW)
+        self.cfg, self.folders = run
+
+    def test_it_makes_the_same_checkpoint_and_leaves_a_log(self, run, monkeypatch):
+        assert stage.make(self.cfg, "two-minds")["merged_now"]
+        log = (self.cfg.home / "logs" / "merge-two-minds.log").read_text()
+        assert "-m tinyr1.merge --recipe " in log
+        assert "merged in " in log
+        assert "%|" not in log, "the bar is shown by the notebook"
+        out, by_hand = self.cfg.model("two-minds"), self.cfg.home / "by-hand"
+        settings = ["--reading", "exact", "--out", str(by_hand)]
+        monkeypatch.setattr(sys, "argv", ["merge", "--recipe", str(out.with_name("two-minds.recipe.yaml")), *settings])
+        assert merge.main() == 0
+        assert files(by_hand) == files(out)
+        assert sorted(p.name for p in out.parent.iterdir()) == ["two-minds", "two-minds.recipe.yaml"]
+
+    def test_its_error_is_shown_and_nothing_is_left(self, run):
+        tensors = weights(self.folders["math"])
+        tensors["model.norm.weight"][0] = float("nan")
+        store(self.folders["math"], tensors)
+        artifact.seal(self.folders["math"], "math", {})
+        said = r"(?s)mean: the command ended with exit status 2.*model.norm.weight holds infinities"
+        with pytest.raises(UserError, match=said):
+            stage.make(self.cfg, "mean")
+        assert [p.name for p in (self.cfg.home / "merged").iterdir()] == ["mean.recipe.yaml"]
+
+
+@pytest.mark.parametrize("run", ["bf16"], indirect=True)
+class TestKey:
+    """A merge is made again when its recipe, its settings or its parents change, and otherwise kept."""
+
+    def test_other_settings_replace_a_merge(self, run):
+        cfg, _ = run
+        stage.make(cfg, "fused")
+        before = weights(cfg.model("fused"))
+        other = cfg.params.merge.model_copy(update={"iqr_multiplier": 0.1})
+        changed = cfg.model_copy(update={"params": cfg.params.model_copy(update={"merge": other})})
+        assert stage.make(changed, "fused")["merged_now"]
+        assert not all(torch.equal(before[n], t) for n, t in weights(cfg.model("fused")).items())
+        assert not stage.make(changed, "fused")["merged_now"]
+
+    def test_content_of_the_parents_counts_and_their_times_do_not(self, run):
+        cfg, folders = run
+        stage.make(cfg, "fused")
+        for file in folders["math"].iterdir():
+            os.utime(file)
+        artifact.seal(folders["math"], "trained again", {"seconds": 9})
+        assert not stage.make(cfg, "fused")["merged_now"]
+        tensors = weights(folders["math"])
+        store(folders["math"], {name: tensor * 2 for name, tensor in tensors.items()})
+        artifact.seal(folders["math"], "math", {})
+        assert stage.make(cfg, "fused")["merged_now"]
+
+    def test_a_kill_after_the_renaming_leaves_nothing_behind_after_the_next_call(self, run, here):
+        cfg, _ = run
+        stage.make(cfg, "fused")
+        out = cfg.model("fused")
+        partial = artifact.partial_path(out)
+        partial.with_name(f"{partial.name}.key").write_text(artifact.manifest(out)["key"])
+        stage.make(cfg, "fused")
+        assert len(here) == 2
+        assert sorted(p.name for p in out.parent.iterdir()) == ["fused", "fused.recipe.yaml"]
+
+
 def test_every_kind_of_merge_is_made_once_and_told(run):
     cfg, folders = run
-    facts = [merged.make(cfg, name) for name in RECIPES]
+    facts = [stage.make(cfg, name) for name in RECIPES]
     assert all(f["merged_now"] for f in facts)
-    assert not any(merged.make(cfg, name)["merged_now"] for name in RECIPES)
-    table = merged.facts_table(facts)
+    assert not any(stage.make(cfg, name)["merged_now"] for name in RECIPES)
+    table = tables.facts_table(facts)
     assert table.order.to_dict() == {
         "mean": "linear(math, science, code)", "alone": "linear(science)",
         "sparse": "ties(backbone, math, science, code)", "between": "slerp(math, code)", "fused": "math & science",
@@ -81,39 +178,39 @@ def test_every_kind_of_merge_is_made_once_and_told(run):
 def test_tables_of_fusion_hold_the_fusion_steps_and_no_others(run):
     cfg, folders = run
     for name in RECIPES:
-        merged.make(cfg, name)
-    methods = {name: set(merged.statistics(cfg.model(name)).method) for name in RECIPES}
+        stage.make(cfg, name)
+    methods = {name: set(tables.statistics(cfg.model(name)).method) for name in RECIPES}
     assert methods == {"mean": {"linear"}, "alone": {"linear"}, "sparse": {"ties"}, "between": {"slerp"},
                        "fused": {"fusion"}, "onto-sparse": {"fusion", "ties"}, "two-minds": {"fusion"}}  # fmt: skip
-    tables = merged.fusion_tables(cfg)
-    assert list(tables) == list(FUSED)
-    left, right = weights(folders["science"]), weights(folders["math"])
-    differing = sum(int((left[n] != right[n]).sum()) for n in left)
-    summary = merged.summary(tables)
-    assert summary.loc["fused", "weights that differ"] == round(differing / sum(t.numel() for t in left.values()), 3)
+    fused = tables.fusion_tables(cfg)
+    assert list(fused) == list(FUSED)
+    base, other = weights(folders["science"]), weights(folders["math"])
+    differing = sum(int((base[n] != other[n]).sum()) for n in base)
+    summary = tables.summary(fused)
+    assert summary.loc["fused", "weights that differ"] == round(differing / sum(t.numel() for t in base.values()), 3)
     assert summary.loc["onto-sparse", "other"] == "ties(backbone, math, science)"
-    regimes = merged.regimes(tables)
-    assert regimes.sum(axis=1).to_list() == [len(left)] * 4
-    assert len(merged.degenerate(tables)) == regimes.reindex(columns=["everything", "nothing"]).sum().sum()
+    regimes = tables.regimes(fused)
+    assert regimes.sum(axis=1).to_list() == [len(base)] * 4
+    assert len(tables.degenerate(fused)) == regimes.reindex(columns=["everything", "nothing"]).sum().sum()
 
 
 def test_a_run_without_any_fusion_has_empty_tables():
-    assert merged.summary({}).empty
-    assert merged.regimes({}).empty
-    assert list(merged.degenerate({}).columns) == merged.STEP_COLUMNS
+    assert tables.summary({}).empty
+    assert tables.regimes({}).empty
+    assert list(tables.degenerate({}).columns) == tables.STEP_COLUMNS
 
 
 def test_recipes_are_checked_before_there_is_a_model(home):
     cfg = config.load("smol")
-    merged.check(with_recipes(cfg, RECIPES))
+    stage.check(with_recipes(cfg, RECIPES))
     uneven = SPARSE | {"models": [{"model": "math", "density": 0.5}, {"model": "code"}]}
     nested = {"method": "fusion", "base": "code", "other": {"method": "linear", "models": [
         {"model": "math", "weight": 1}, {"model": "science", "weight": -1}]}}  # fmt: skip
     with pytest.raises(UserError) as error:
-        merged.check(with_recipes(cfg, RECIPES | {"uneven": uneven, "nested": nested}))
+        stage.check(with_recipes(cfg, RECIPES | {"uneven": uneven, "nested": nested}))
     assert str(error.value).splitlines() == [
-        "merge.models.uneven: models: density is given for some models only; give it for all or for none",
-        "merge.models.nested: weight = (1.0, -1.0) sums to 0 and cannot be normalized; set normalize to false",
+        "merge.models.uneven: ties: models: density is given for some models only; give it for all or for none",
+        "merge.models.nested: linear: weight = (1.0, -1.0) sums to 0 and cannot be normalized; set normalize to false",
     ]
 
 
@@ -128,7 +225,8 @@ def test_the_notebook_shows_what_there_is_of_fusion(run, monkeypatch, recipes, f
     monkeypatch.setattr(config, "load", lambda name: cfg)
     monkeypatch.setattr(record, "require", lambda cfg, stage: {"artifacts": {}})
     monkeypatch.setattr(record, "write", lambda *args: recorded.append(args) or {"artifacts": {}})
-    program = "\n".join(cell.source for cell in code_cells(ROOT / "notebooks" / "03_fusion_merge.ipynb"))
+    book = nbformat.read(ROOT / "notebooks" / "03_fusion_merge.ipynb", as_version=4)
+    program = "\n".join(cell.source for cell in code_cells(book))
     exec(program, {"display": lambda shown: None})
     plots.plt.close("all")
     ((_, stage, made, facts, _),) = recorded
@@ -139,20 +237,20 @@ def test_the_notebook_shows_what_there_is_of_fusion(run, monkeypatch, recipes, f
 
 def test_a_value_that_is_not_finite_is_found(run):
     cfg, _ = run
-    merged.make(cfg, "mean")
+    stage.make(cfg, "mean")
     folder = cfg.model("mean")
-    assert merged.all_finite(folder)
+    assert analysis.all_finite(folder)
     for value in (float("nan"), float("-inf")):
         tensors = weights(folder)
         tensors["model.layers.1.mlp.down_proj.weight"][-1, -1] = value
         store(folder, tensors)
-        assert not merged.all_finite(folder)
+        assert not analysis.all_finite(folder)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_winners_are_counted_entry_by_entry(run, name):
     cfg, folders = run
-    merged.make(cfg, name)
+    stage.make(cfg, name)
     table = analysis.winners(cfg.model(name), {n: folders[n] for n in NAMES})
     ours, theirs = weights(cfg.model(name)), [weights(folders[n]) for n in NAMES]
     counts = dict.fromkeys([*NAMES, "shared", "none"], 0)
@@ -174,7 +272,7 @@ def test_winners_are_counted_entry_by_entry(run, name):
 
 def test_a_merge_that_is_one_of_the_experts_has_its_weights_alone(run):
     cfg, folders = run
-    merged.make(cfg, "alone")
+    stage.make(cfg, "alone")
     found = analysis.winners(cfg.model("alone"), {n: folders[n] for n in NAMES}).loc["all"]
     assert (found["none"], found.science + found.shared) == (0.0, 1.0)
 
@@ -184,17 +282,18 @@ def test_readings_agree_with_what_fusion_does_with_the_same_tensors(run):
     summary, overlap = analysis.agreement(folders["science"], folders["math"], 1.5)
     assert overlap.to_numpy().diagonal().tolist() == [1.0] * 4
     assert (overlap.to_numpy() == overlap.to_numpy().T).all()
-    left, right = weights(folders["science"]), weights(folders["math"])
-    done = [fusion.fuse(left[n].float(), right[n].float())[1] for n in left]
-    taken = sum(s.selected for s in done) / sum(s.differing for s in done)
-    assert summary.loc["exact", "taken, of those that differ"] == pytest.approx(taken)
+    base, other = weights(folders["science"]), weights(folders["math"])
+    done = [merge_tensors(Fusion(), (base[n].float(), other[n].float()))[1] for n in base]
+    taken = sum(s["selected"] for s in done) / sum(s["differing"] for s in done)
+    assert summary.loc["exact", "differing weights taken"] == pytest.approx(taken)
 
 
 def test_importance_is_drawn_for_the_tensors_that_are_there(run):
     _, folders = run
-    drawn = analysis.histograms(folders["science"], folders["math"], 1.5, ("self_attn.q_proj", "no.such", "mlp.down_proj"))
+    kinds = ("self_attn.q_proj", "no.such", "mlp.down_proj")
+    drawn = analysis.histograms(folders["science"], folders["math"], 1.5, kinds)
     assert drawn.groupby("kind", sort=False).reading.apply(list).to_dict() == dict.fromkeys(
-        ("self_attn.q_proj", "mlp.down_proj"), list(analysis.READINGS))  # fmt: skip
+        ("self_attn.q_proj", "mlp.down_proj"), list(analysis.ARITHMETICS))  # fmt: skip
     for row in drawn.itertuples():
         assert (row.scores > 0).all()
         size = {"self_attn.q_proj": 32 * 32, "mlp.down_proj": 32 * 48}[row.kind]

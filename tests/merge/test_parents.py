@@ -12,8 +12,8 @@ from tinyr1.core import artifact
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import parse
 from tinyr1.merge import checkpoint, parents
-from tinyr1.merge.engine import Options
-from tinyr1.merge.parents import Parents
+from tinyr1.merge.engine import MergeOptions
+from tinyr1.merge.parents import ParentHashes
 
 FUSION = {"method": "fusion", "base": "code", "other": "math"}
 
@@ -24,7 +24,7 @@ def folders(tmp_path):
 
 
 def test_every_weight_file_by_model_in_the_order_given(folders):
-    found = Parents(folders).hashes()
+    found = ParentHashes(folders).hashes()
     assert list(found) == ["math", "science", "code"]
     for name, folder in folders.items():
         assert found[name] == {f.name: artifact.file_hash(f) for f in folder.glob("*.safetensors")}
@@ -39,7 +39,7 @@ def test_nobody_waits_for_a_hash_before_asking(folders, monkeypatch):
         return path.name
 
     monkeypatch.setattr(parents.artifact, "file_hash", slow)
-    found = Parents(folders)  # returns though no hash can be made yet
+    found = ParentHashes(folders)  # returns though no hash can be made yet
     go.set()
     assert set(found.hashes()["math"].values()) == {f.name for f in folders["math"].glob("*.safetensors")}
 
@@ -48,16 +48,16 @@ def test_a_checkpoint_of_this_kit_is_not_hashed_again(folders, tmp_path, monkeyp
     steps = parse(FUSION, "test")
 
     def build(out):
-        return checkpoint.merge(steps, folders, out, Options(), "test")
+        return checkpoint.merge_checkpoints(steps, folders, out, MergeOptions(), "test")
 
     artifact.make(tmp_path / "made", {}, build, "")
     monkeypatch.setattr(parents.artifact, "file_hash", lambda path: pytest.fail(f"{path} hashed"))
     manifest = artifact.check(tmp_path / "made", "")
-    known = Parents({"made": tmp_path / "made"}).hashes()["made"]
+    known = ParentHashes({"made": tmp_path / "made"}).hashes()["made"]
     assert known == {"model.safetensors": manifest["files"]["model.safetensors"]["sha256"]}
     (tmp_path / "made" / "new.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="new.safetensors came after the folder was finished"):
-        Parents({"made": tmp_path / "made"})
+        ParentHashes({"made": tmp_path / "made"})
 
 
 def test_what_goes_wrong_in_a_thread_is_raised_where_the_hashes_are_asked_for(folders, monkeypatch):
@@ -65,14 +65,14 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_the_hashes_are_asked_for(fo
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(parents.artifact, "file_hash", broken)
-    found = Parents(folders)
+    found = ParentHashes(folders)
     with pytest.raises(OSError, match="Input/output error"):
         found.hashes()
 
 
 def test_a_folder_without_weights_is_said_at_once(folders, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        Parents(folders | {"code": tmp_path / "nowhere"})
+        ParentHashes(folders | {"code": tmp_path / "nowhere"})
 
 
 def test_a_file_cut_while_it_is_hashed_is_named(folders, monkeypatch):
@@ -98,8 +98,8 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path, size):
 
 def test_the_command_says_mistakes_before_torch_is_imported():
     """What needs a checkpoint only is imported late: the time in which the weights are hashed."""
-    code = "import sys; from tinyr1.merge import __main__ as merge; sys.argv = ['merge', '--math', 'nowhere']; code = merge.main(); "
-    code += "sys.exit(9 if 'torch' in sys.modules else code)"
+    code = "import sys; from tinyr1.merge import __main__ as merge; sys.argv = ['merge', '--math', 'nowhere']; "
+    code += "code = merge.main(); sys.exit(9 if 'torch' in sys.modules else code)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (2, "error: --science, --code: missing; give all three experts, "
                                                      "or --recipe\n")  # fmt: skip

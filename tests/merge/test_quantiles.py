@@ -4,23 +4,23 @@ import pytest
 import torch
 
 from tinyr1.merge import quantiles
-from tinyr1.merge.method import Block
+from tinyr1.merge.method import RowBlock
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
 def order_statistics(scan, values, ranks):
     """The values of the given ranks of one series."""
-    return quantiles.select(scan, [values], [ranks])[0]
+    return quantiles.order_statistics(scan, [values], [ranks])[0]
 
 
 def scan_of(values: torch.Tensor, step: int = 100):
     """Passes over a flat tensor in blocks of `step` entries."""
-    blocks = [Block(i, (part,)) for i, part in enumerate(values.split(step))]
+    blocks = [RowBlock(i, (part,)) for i, part in enumerate(values.split(step))]
     return lambda function: map(function, blocks)
 
 
-def only(block: Block) -> torch.Tensor:
+def only(block: RowBlock) -> torch.Tensor:
     return block.tensors[0]
 
 
@@ -65,7 +65,7 @@ def test_several_series_take_two_passes_and_bfloat16_takes_one():
 
     values = spread()
     series = [only, lambda block: block.tensors[0].abs(), only]
-    found = quantiles.select(counting(values), series, [[5, 5, 0], [996], []])
+    found = quantiles.order_statistics(counting(values), series, [[5, 5, 0], [996], []])
     assert found == [values.sort().values[[5, 5, 0]].tolist(), [values.abs().max().item()], []]
     assert len(passes) == 2
     order_statistics(counting(-values.bfloat16()), only, [500])
@@ -76,7 +76,7 @@ def test_several_series_take_two_passes_and_bfloat16_takes_one():
 
 def test_the_order_of_keys_is_that_of_values_and_reversible():
     values = spread().sort().values
-    keys = quantiles.ordered(values)
+    keys = quantiles.sort_keys(values)
     assert (keys.diff() > 0).all()
     assert [quantiles.value_of(key) for key in keys.tolist()] == values.tolist()
 

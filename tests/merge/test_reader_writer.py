@@ -23,7 +23,7 @@ from tinyr1.merge import __main__ as merge
 from tinyr1.merge import writer as checkpoint_writer
 from tinyr1.merge.method import as_rows
 from tinyr1.merge.reader import Checkpoint
-from tinyr1.merge.writer import Writer
+from tinyr1.merge.writer import ShardWriter
 
 DAMAGES = 500
 EVERY = (
@@ -46,8 +46,8 @@ def whole(checkpoint: Checkpoint, name: str) -> torch.Tensor:
 
 
 def written(folder, tensors: dict[str, torch.Tensor], limit: int) -> None:
-    """The tensors through `Writer`, the last first and two bytes at a time where that is possible."""
-    writer = Writer(folder, {n: (tuple(t.shape), t.dtype) for n, t in tensors.items()}, limit)
+    """The tensors through `ShardWriter`, the last first and two bytes at a time where that is possible."""
+    writer = ShardWriter(folder, {n: (tuple(t.shape), t.dtype) for n, t in tensors.items()}, limit)
     for name, tensor in reversed(list(tensors.items())):
         flat = tensor.reshape(-1)
         for i in reversed(range(0, len(flat), 2)):
@@ -98,7 +98,7 @@ class TestReading:
         folder = write(tmp_path / "a", Shape(), weights(Shape(), torch.Generator()))
         checkpoint = Checkpoint(folder).open()
         (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-        with pytest.raises(UserError, match=r"model.safetensors: ended while model.norm.weight was read"):
+        with pytest.raises(UserError, match=r"model.safetensors: became shorter while model.norm.weight was read"):
             checkpoint.rows("model.norm.weight", 0, 1)
         checkpoint.close()
 
@@ -244,12 +244,12 @@ class TestPieces:
             return real(handle, view, at)
 
         with (tmp_path / "probe").open("w") as probe:
-            if not checkpoint_writer._set_direct(probe.fileno(), True):
+            if not checkpoint_writer.set_direct(probe.fileno(), True):
                 pytest.skip("this file system cannot write past the page cache")
         real, direct = os.pwrite, []
         monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
         monkeypatch.setattr(checkpoint_writer.os, "pwrite", watch)
-        writer = Writer(tmp_path, {"a": ((64, 64), torch.float32)}, 10**9)
+        writer = ShardWriter(tmp_path, {"a": ((64, 64), torch.float32)}, 10**9)
         writer.write("a", 0, torch.zeros(64, 64))
         writer.close()
         *whole, last = direct
@@ -258,7 +258,7 @@ class TestPieces:
         assert 0 < last[1] < 4096
 
     def test_bytes_that_never_came_are_an_error(self, tmp_path):
-        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        writer = ShardWriter(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
         writer.write("a", 0, torch.zeros(3, 4))
         with pytest.raises(ValueError, match="model.safetensors: of all bytes only the first"):
             writer.close()
@@ -273,7 +273,7 @@ class TestWritingFails:
         def fail(*_):
             raise error
 
-        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        writer = ShardWriter(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint_writer.os, call, fail)
             writer.write("a", 0, torch.zeros(4, 4))
@@ -286,7 +286,7 @@ class TestWritingFails:
 
         monkeypatch.setattr(checkpoint_writer, "PIECE", 4096)
         monkeypatch.setattr(checkpoint_writer.os, "pwrite", full)
-        writer = Writer(tmp_path, {"a": ((1024, 1024), torch.float32)}, 10**9)
+        writer = ShardWriter(tmp_path, {"a": ((1024, 1024), torch.float32)}, 10**9)
 
         def write_all():
             for row in range(1024):
@@ -304,7 +304,7 @@ class TestWritingFails:
 
         real = os.fsync
         monkeypatch.setattr(checkpoint_writer.os, "fsync", cut)
-        writer = Writer(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
+        writer = ShardWriter(tmp_path, {"a": ((4, 4), torch.float32)}, 10**9)
         writer.write("a", 0, torch.zeros(4, 4))
         with pytest.raises(OSError, match="cut short while it was written"):
             writer.close()

@@ -1,19 +1,24 @@
-"""Merge recipes: any nesting of merge methods as data, for params, files and mergekit's YAML.
+"""Merge recipes: any nesting of merge methods as data, for params files, recipe files and mergekit's YAML.
 
     {method: fusion, base: code, other: {method: fusion, base: science, other: math}}
 
-is the released order (math & science) & code: science takes entries of math, then code takes entries of the result
-(ledger §3.1). A string names a model; where its folder is, is said elsewhere.
+is the released order (math & science) & code: science takes entries of math, then code takes entries of that result
+(docs/fidelity.md §3.1). A string is the name of a model; the caller knows the folder of each name.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tinyr1.core.errors import UserError
 
-READINGS = ("exact", "released", "paper")  # of fusion, see tinyr1.merge.fusion
-DTYPE_NAMES = ("bfloat16", "float16", "float32")  # that a merge converts to
+Reading = Literal["exact", "released", "paper"]  # of fusion; tinyr1.merge.fusion defines them
+READINGS: tuple[str, ...] = get_args(Reading)
+DTYPE_NAMES = ("bfloat16", "float16", "float32")  # a merge converts to one of these
+MethodName = Literal[
+    "fusion", "slerp", "linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della",
+    "breadcrumbs", "breadcrumbs_ties",
+]  # fmt: skip
 _MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
 _SPARSE = {"models", "base", "normalize", "lambda", "rescale"}
 # What each method takes: keys of the recipe, and keys of each of its models beside `model`.
@@ -31,15 +36,15 @@ TAKES: dict[str, tuple[set[str], set[str]]] = {
     "breadcrumbs_ties": (_SPARSE, {"weight", "density", "gamma"}),
 }
 _NEEDED = {"base", "other", "models", "t"}
-FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # beside recipe and models
+FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # of a recipe file, beside recipe, models
 
 
-class _Block(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
-class Input(_Block):
-    """One of the models that a method takes in any number, with its own settings."""
+class Input(_Strict):
+    """One of the models of a method that takes any number of them, with its own settings."""
 
     model: "str | Recipe"
     weight: float = 1.0
@@ -48,20 +53,32 @@ class Input(_Block):
     epsilon: float | None = None
 
 
-class Recipe(_Block):
-    """One merge step. base keeps what the others do not change; other is the other model of a two-model method."""
+class Recipe(_Strict):
+    """One merge step.
 
-    method: Literal[tuple(TAKES)]
+    base: the model that keeps its entries where the step changes nothing. other: the second model of a method that
+    merges exactly two. A key that is null has the method's own default; reading and iqr_multiplier have those of the
+    whole merge.
+    """
+
+    method: MethodName
     base: "str | Recipe | None" = None
     other: "str | Recipe | None" = None
     models: list[Input] | None = Field(default=None, min_length=1)
-    reading: Literal[READINGS] | None = None  # null: what the whole merge uses
+    reading: Reading | None = None
     iqr_multiplier: float | None = Field(default=None, ge=0)
     t: float | None = Field(default=None, ge=0, le=1)
-    normalize: bool | None = None  # null: the method's own default, as for the next two
+    normalize: bool | None = None
     rescale: bool | None = None
     lambda_: float | None = Field(default=None, alias="lambda")
     seed: int | None = None  # of the random masks; null: 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_key_of_today(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "right" in data:
+            raise ValueError("right: unknown; this key is called `other` now, rename it")
+        return data
 
     @model_validator(mode="after")
     def _fits_method(self) -> "Recipe":
@@ -78,7 +95,7 @@ class Recipe(_Block):
 
     @property
     def parts(self) -> "tuple[str | Recipe, ...]":
-        """What the method merges, in the order of its blocks: the base first."""
+        """The models and steps that this step merges, in the order of its blocks: the base first."""
         pair = [part for part in (self.base, self.other) if part is not None]
         return (*pair, *(one.model for one in self.models or ()))
 
@@ -93,21 +110,25 @@ class Recipe(_Block):
         first = self.parts[0]
         return first if isinstance(first, str) else first.main_leaf
 
+    @property
+    def steps(self) -> "tuple[Recipe, ...]":
+        """This step and all steps inside it."""
+        return (self, *(s for part in self.parts if isinstance(part, Recipe) for s in part.steps))
+
 
 def readings(recipe: Recipe, reading: str) -> set[str]:
     """The readings of all fusion steps; `reading` for those that name none."""
-    inner = [readings(part, reading) for part in recipe.parts if isinstance(part, Recipe)]
-    return set().union(*inner, {recipe.reading or reading} if recipe.method == "fusion" else ())
+    return {step.reading or reading for step in recipe.steps if step.method == "fusion"}
 
 
 def describe(recipe: Recipe | str) -> str:
-    """A recipe for reading: the paper's (math & science) & code for fusion, base last; else method(base; models)."""
+    """A recipe for reading: the paper's (math & science) & code for fusion, base last; else method(base, models)."""
     if isinstance(recipe, str):
         return recipe
-    if recipe.method == "fusion":
-        parts = [f"({describe(p)})" if isinstance(p, Recipe) else p for p in (recipe.other, recipe.base)]
-        return " & ".join(parts)
-    return f"{recipe.method}({', '.join(describe(p) for p in recipe.parts)})"
+    if recipe.method != "fusion":
+        return f"{recipe.method}({', '.join(describe(part) for part in recipe.parts)})"
+    base, other = recipe.parts
+    return " & ".join(f"({describe(p)})" if isinstance(p, Recipe) else p for p in (other, base))
 
 
 def parse(data: object, name: str) -> Recipe:
@@ -115,18 +136,26 @@ def parse(data: object, name: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = {line for item in error.errors() if (line := _problem(item)) is not None}
+        lines = {line for item in error.errors() for line in _problems(dict(item))}
         raise UserError("\n".join(f"{name}: {line}" for line in sorted(lines))) from error
 
 
-def _problem(item: Any) -> str | None:
-    """A line for one of pydantic's errors; a part is tried as a name and as a step, one of them counts."""
+def _problems(item: dict[str, Any]) -> list[str]:
+    """One of pydantic's errors as lines `path: rule`.
+
+    pydantic tries a part both as a name and as a step; only the error of the kind that the part has counts.
+    """
     path = [str(p) for p in item["loc"] if p != "str" and "Recipe" not in str(p)]
-    message = item["msg"]
     if item["loc"][-1:] == ("str",):
         if isinstance(item["input"], dict):
-            return None
-        message = f"{item['input']!r} is neither the name of a model nor a merge step"
+            return []
+        said = f"{item['input']!r} is neither the name of a model nor a merge step"
     elif item["type"] == "model_type" and path:
-        return None
-    return f"{'.'.join(path)}: {message}"
+        return []
+    elif item["type"] == "value_error":  # of the two validators above, whose lines begin with a key
+        return [".".join([*path, line]) for line in str(item["ctx"]["error"]).splitlines()]
+    elif item["type"] == "extra_forbidden":
+        said = "unknown key; remove it or correct its spelling"
+    else:
+        said = item["msg"]
+    return [f"{'.'.join(path)}: {said}" if path else said]

@@ -1,11 +1,11 @@
-"""The command that merges checkpoints; `tinyr1.merge.checkpoint` does it.
+"""The command that merges checkpoints; `tinyr1.merge.checkpoint` does the work.
 
     python -m tinyr1.merge --math A --science B --code C --out D      the released order: (math & science) & code
     python -m tinyr1.merge --recipe recipe.yaml --out D               any recipe; ours or mergekit's YAML
     python -m tinyr1.merge --verify D                                 hash the files again
 
-What needs torch is imported late: it takes seconds, in which the weights are hashed already, and a mistake in the
-command is said at once.
+Everything that needs torch is imported late. Its import takes seconds: the weights are hashed meanwhile, and a mistake
+in the command is an error before it.
 """
 
 import argparse
@@ -13,23 +13,23 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tinyr1.core import artifact, launch, recipe
+from tinyr1.core import artifact, launch
 from tinyr1.core.errors import UserError, guarded
-from tinyr1.core.recipe import Recipe
+from tinyr1.core.recipe import DTYPE_NAMES, FILE_KEYS, READINGS, Recipe
 from tinyr1.merge import mergekit
-from tinyr1.merge.checks import check_disk, chosen
-from tinyr1.merge.parents import Parents
+from tinyr1.merge.checks import check_disk, folders_of
+from tinyr1.merge.parents import ParentHashes
 
 if TYPE_CHECKING:
-    from tinyr1.merge.engine import Options
+    from tinyr1.merge.engine import MergeOptions
 
-MADE_FROM = "made_from"  # fact of a merge: hash of recipe, settings and weights
+MADE_FROM = "made_from"  # fact of a merge: hash of recipe, settings and weights of the parents
 
 
 def _folder(text: str) -> Path | None:
-    """A path; an empty one, as `make merge` gives for a variable that was not set, is none."""
+    """A path; None for an empty text, which `make merge` passes for a variable that was not set."""
     return Path(text) if text else None
 
 
@@ -41,42 +41,43 @@ def _count(text: str) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Merge checkpoints: Arcee Fusion and other methods, in any nesting.")
+    add = parser.add_argument
     for name in ("math", "science", "code"):
-        parser.add_argument(f"--{name}", type=_folder, help=f"{name} expert; the order is (math & science) & code")
-    parser.add_argument("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
-    parser.add_argument("--out", type=_folder, help="folder for the merged checkpoint")
-    parser.add_argument("--reading", choices=recipe.READINGS, help="of Arcee Fusion, see tinyr1.merge.fusion; default: exact")
-    parser.add_argument("--iqr-multiplier", type=float, help="λ of fusion's threshold; default: 1.5")
-    parser.add_argument("--dtype", choices=recipe.DTYPE_NAMES, help="convert inputs to it first; default: as stored")
-    parser.add_argument("--out-dtype", choices=recipe.DTYPE_NAMES, help="of the result; default: dtype")
-    parser.add_argument("--tokenizer", metavar="MODEL", help="keep this model's tokenizer where they differ")
-    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
-    parser.add_argument("--threads", type=_count, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
-    parser.add_argument("--verify", type=Path, metavar="FOLDER", help="hash a merged checkpoint's files again")
+        add(f"--{name}", type=_folder, help=f"{name} expert; the order is (math & science) & code")
+    add("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
+    add("--out", type=_folder, help="folder for the merged checkpoint")
+    add("--replace", action="store_true", help="replace the result of another merge in --out, once this one is done")
+    add("--reading", choices=READINGS, help="of Arcee Fusion, see tinyr1.merge.fusion; default: exact")
+    add("--iqr-multiplier", type=float, help="λ of fusion's threshold; default: 1.5")
+    add("--dtype", choices=DTYPE_NAMES, help="convert inputs to it first; default: as stored")
+    add("--out-dtype", choices=DTYPE_NAMES, help="of the result; default: dtype")
+    add("--tokenizer", metavar="MODEL", help="use the tokenizer of this model where they differ")
+    add("--device", help="default: cuda where there is a GPU, else cpu")
+    add("--threads", type=_count, default=len(os.sched_getaffinity(0)))
+    add("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
+    add("--verify", type=Path, metavar="FOLDER", help="hash a merged checkpoint's files again")
     return parser
 
 
-def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict]:
+def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
     """Recipe, folders and settings from the command line and the recipe file; the command line wins."""
-    settings: dict = {}
+    settings: dict[str, Any] = {}
     experts = {name: getattr(a, name) for name in ("math", "science", "code")}
     if a.recipe is not None:
         if any(experts.values()):
             raise UserError("--recipe names its own models; leave out --math, --science and --code")
-        steps, folders, settings = mergekit.read(a.recipe)
+        recipe, folders, settings = mergekit.read_recipe(a.recipe)
     else:
         if absent := [f"--{name}" for name, folder in experts.items() if folder is None]:
             raise UserError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
-        steps, folders = Recipe(method="fusion", base="code",
-                                other=Recipe(method="fusion", base="science", other="math")), experts  # fmt: skip
-    own = {k: getattr(a, k) for k in (*recipe.FILE_KEYS, "device", "threads")}
-    settings |= {k: v for k, v in own.items() if v is not None}
-    return steps, folders, {k: v for k, v in settings.items() if v is not None}
+        first = Recipe(method="fusion", base="science", other="math")
+        recipe, folders = Recipe(method="fusion", base="code", other=first), experts
+    settings |= {k: v for k in (*FILE_KEYS, "device", "threads") if (v := getattr(a, k)) is not None}
+    return recipe, folders, {k: v for k, v in settings.items() if v is not None}
 
 
 def verify(folder: Path) -> list[str]:
-    """What is wrong with a merged checkpoint: files that are missing, changed or new. Hashes every file."""
+    """The files of a merged checkpoint that are missing, changed or new, a line each. Hashes every file."""
     manifest = artifact.manifest_path(folder)
     if not manifest.is_file():
         raise UserError(f"{folder}: no {manifest.name}; not a checkpoint that this program finished")
@@ -92,75 +93,81 @@ def verify(folder: Path) -> list[str]:
 
 
 def _check_free(out: Path) -> None:
-    """The output folder is free or holds a finished merge."""
+    """UserError where the output folder holds anything but a finished merge."""
     if out.exists() and not artifact.manifest_path(out).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
 
 
 def _check_room(out: Path, need: int) -> None:
-    """The disk has room for a new merge of `need` bytes, if one is to be made."""
+    """UserError where the disk has no room for a new merge of `need` bytes."""
     if not artifact.manifest_path(out).is_file():
-        unfinished = sum(f.stat().st_blocks * 512 for f in artifact.partial_path(out).glob("*"))  # removed before writing
-        check_disk(out, need - unfinished)
+        leftovers = artifact.partial_path(out).glob("*")  # of a killed merge; removed before this one writes
+        check_disk(out, need - sum(file.stat().st_blocks * 512 for file in leftovers))
 
 
 def _check_same(out: Path, made_from: Callable[[], str]) -> None:
-    """A finished merge in the output folder is this very one."""
+    """UserError where the output folder holds a finished merge of another recipe or other models."""
     if artifact.manifest_path(out).is_file() and artifact.manifest(out)["facts"].get(MADE_FROM) != made_from():
-        raise UserError(f"{out}: holds the result of another recipe or other models; choose another --out")
+        raise UserError(f"{out}: holds the result of another recipe or other models; choose another --out, or give "
+                        "--replace")  # fmt: skip
 
 
-def _make(steps: Recipe, folders: dict[str, Path], out: Path, options: "Options", parents: Parents) -> str:
-    """Merge into `out`, or find that merge there; a line about it. A merge that fails leaves nothing behind."""
+def _make(
+    recipe: Recipe, folders: dict[str, Path], out: Path, options: "MergeOptions", parents: ParentHashes, replace: bool
+) -> str:
+    """Merge into `out` unless that merge is there already; returns a line about it. A failed merge leaves nothing."""
     from tinyr1.merge import checkpoint
 
-    job = {"recipe": steps.model_dump(by_alias=True), **options.results()}
-
     def made_from() -> str:
-        return artifact.digest(job | {"models": parents.hashes()})
+        return artifact.digest(checkpoint.identity(recipe, options, parents.hashes()))
 
-    def build(partial: Path) -> dict:
-        _check_same(out, made_from)  # once more, now that this process is alone with the output
+    def build(partial: Path) -> dict[str, Any]:
+        if not replace:
+            _check_same(out, made_from)  # check again under the lock
         try:
-            return checkpoint.merge(steps, folders, partial, options, "merge", parents) | {MADE_FROM: made_from()}
-        except BaseException:  # an interrupt too: a merge starts over, and half of one is of no use to anybody
+            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents)
+            return facts | {MADE_FROM: made_from()}
+        except BaseException:  # an interrupt, too: a merge starts over, and nobody can use half of one
             artifact.discard(out)
             raise
 
-    _check_same(out, made_from)
-    # The key is of what is known before the hashes are: it tells whether a kill left a finished merge of this command.
-    manifest, built = artifact.make(out, job | {"models": parents.stamps()}, build, "run it again")
+    if not replace:
+        _check_same(out, made_from)
+    # The key must be known before the hashes are: it tells whether a killed process left a finished merge of this job.
+    key = checkpoint.identity(recipe, options, parents.identities())
+    manifest, built = artifact.make(out, key, build, "run it again")
     facts = manifest["facts"]
     return f"{'merged in ' + str(facts['seconds']) + ' s' if built else 'already there'}: {out} ({facts['order']})"
 
 
-def _run(a: argparse.Namespace) -> int:
+def _execute(a: argparse.Namespace) -> int:
     if a.verify is not None:
         problems = verify(a.verify)
         print("\n".join(problems) or f"{a.verify}: every file is as it was written")
         return 1 if problems else 0
-    steps, folders, settings = _job(a)
+    recipe, folders, settings = _job(a)
     if a.out is not None:
         _check_free(a.out)
     elif not a.dry_run:
         raise UserError("--out: missing; name the folder for the merged checkpoint")
-    parents = None if a.dry_run else Parents(chosen(steps, folders))
+    parents = None if a.dry_run else ParentHashes(folders_of(recipe, folders))
     with launch.lasting_imports():
         from tinyr1.merge import checkpoint
 
-    options = checkpoint.options(settings)
-    models = checkpoint.load(steps, folders, options)
+    options = checkpoint.options_from(settings)
+    models = checkpoint.load_models(recipe, folders, options)
     if a.out is not None:
-        _check_room(a.out, checkpoint.output_bytes(models, steps, options))
-    if a.dry_run:
-        print(checkpoint.plan(steps, models, a.out, options))
+        _check_room(a.out, checkpoint.output_bytes(models, recipe, options))
+    if parents is None:
+        print(checkpoint.describe_plan(recipe, models, a.out, options))
     else:
-        print(_make(steps, folders, a.out, options, parents))
+        print(_make(recipe, folders, a.out, options, parents, a.replace))
     return 0
 
 
 def main() -> int:
-    return guarded(lambda: _run(_arguments().parse_args()), "interrupted; nothing was left behind")
+    launch.die_with_parent()  # a notebook starts this command; without its kernel nobody waits for the result
+    return guarded(lambda: _execute(_arguments().parse_args()), "interrupted; nothing was left behind")
 
 
 if __name__ == "__main__":

@@ -1,139 +1,139 @@
-"""Checkpoints in, checkpoint out: checks before, weights by `tinyr1.merge.engine`, and everything that goes with them.
+"""Checkpoints in, checkpoint out: checks first, then weights (`engine`), then the files that go with them.
 
-`tinyr1.merge` is the command.
+    out/  model*.safetensors   merged weights            config.json        of the main model, written last
+          merge.jsonl          statistics of each tensor tokenizer files    of the main model, or of the one named
+          README.md            model card                mergekit_config.yml  the recipe for mergekit
+
+`python -m tinyr1.merge` is the command.
 """
 
 import json
-import math
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from tinyr1.core import artifact, jsonl, recipe
-from tinyr1.core.checkpoints import SPECIAL, TOKENIZER_FILES, read_json
+from tinyr1.core import artifact, jsonl
+from tinyr1.core.checkpoints import SPECIAL, TOKENIZER_FILES, read_config
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import Recipe, describe
-from tinyr1.merge import checks, mergekit, modelcard
-from tinyr1.merge.engine import DTYPES, Options, shared_tensors, step_of, stored_dtype, write
-from tinyr1.merge.method import BLOCK, as_rows, borders
+from tinyr1.core.recipe import Recipe, describe, readings
+from tinyr1.merge import checks, mergekit
+from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, shared_tensors, trial_rate
+from tinyr1.merge.method import BLOCK, as_rows
 from tinyr1.merge.methods import build
-from tinyr1.merge.parents import Parents
-from tinyr1.merge.reader import Checkpoint, Stored
+from tinyr1.merge.parents import ParentHashes
+from tinyr1.merge.reader import Checkpoint
 
 STATISTICS = "merge.jsonl"
 MERGEKIT_FILE = "mergekit_config.yml"
+CARD_COLUMNS = ("tensor", "base", "other", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
 
 
-def merge(
-    steps: Recipe, folders: dict[str, Path], out: Path, options: Options, title: str, parents: Parents | None = None
-) -> dict:
-    """A complete merged checkpoint in the folder `out`, whose earlier content goes; returns a summary.
+def merge_checkpoints(
+    recipe: Recipe, folders: dict[str, Path], out: Path, options: MergeOptions, title: str,
+    parents: ParentHashes | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A complete merged checkpoint in the folder `out`, whose earlier content is removed; returns the facts about it.
 
-    Everything that can be known from headers is checked before anything is computed or written. parents: of the same
-    folders, where their hashes are being made already. UserError or UserError when the models do not fit
-    together.
+    parents: the hashes of the same folders, where threads compute them already. UserError when the models do not fit
+    together, which headers show before anything is computed or written.
     """
     started = time.perf_counter()
-    models = load(steps, folders, options)
-    for leftover in out.glob("*"):  # of a run that was killed; its room is free before room is asked for
+    models = load_models(recipe, folders, options)
+    for leftover in out.glob("*"):  # of a killed merge; remove it before asking how much room there is
         leftover.unlink()
-    checks.check_disk(out, output_bytes(models, steps, options))
-    parents = parents or Parents(checks.chosen(steps, folders))
-    rows, written = write(steps, models, out, options, title)
-    main, tokenizer = folders[steps.main_leaf], folders[options.tokenizer or steps.main_leaf]
+    checks.check_disk(out, output_bytes(models, recipe, options))
+    parents = parents or ParentHashes(checks.folders_of(recipe, folders))
+    rows, hashes = merge_weights(recipe, models, out, options, title)
+    main, tokenizer = folders[recipe.main_leaf], folders[options.tokenizer or recipe.main_leaf]
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
     jsonl.write(out / STATISTICS, rows)
-    names = {name: str(folder) for name, folder in folders.items()}
     settings = options.results()
-    whole = {key: settings[key] for key in ("reading", "iqr_multiplier")}
-    text = mergekit.to_mergekit(steps, names, settings["dtype"], settings["out_dtype"], **whole)
+    text = mergekit.to_mergekit(
+        recipe, {name: str(folder) for name, folder in folders.items()}, settings["dtype"], settings["out_dtype"],
+        reading=settings["reading"], iqr_multiplier=settings["iqr_multiplier"],
+    )  # fmt: skip
     (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
-    (out / "README.md").write_text(modelcard.card(steps, parents.hashes(), settings, rows, text), encoding="utf-8")
-    _write_config(main, tokenizer, out, options)  # last: without it nothing loads the folder
-    parameters = sum(t.entries for t in shared_tensors(models, models[steps.main_leaf]).values())
+    (out / "README.md").write_text(model_card(recipe, parents.hashes(), settings, rows, text), encoding="utf-8")
+    _write_config(main, tokenizer, out, options)  # last: no program loads the folder without it
+    parameters = sum(t.entries for t in shared_tensors(models, models[recipe.main_leaf]).values())
     seconds = round(time.perf_counter() - started, 2)
-    return {"order": describe(steps), "parameters": parameters, "seconds": seconds, **settings,
-            artifact.HASHED: written, artifact.ASIDE: [MERGEKIT_FILE, "README.md"]}  # fmt: skip
+    return {"order": describe(recipe), "parameters": parameters, "seconds": seconds, **settings,
+            artifact.HASHED: hashes, artifact.ASIDE: [MERGEKIT_FILE, "README.md"]}  # fmt: skip
 
 
-def options(settings: dict) -> Options:
-    """Options from a recipe file or a command line: dtypes by name, the device a GPU where there is one.
+def identity(recipe: Recipe, options: MergeOptions, models: dict[str, Any]) -> dict[str, Any]:
+    """All that determines a merged checkpoint, as JSON; models: whatever identifies each input, by model."""
+    return {"recipe": recipe.model_dump(by_alias=True), **options.results(), "models": models}
 
-    UserError for a dtype or a device that there is not.
+
+def options_from(settings: dict[str, Any]) -> MergeOptions:
+    """Options from a recipe file or a command line: dtypes by name; by default a GPU where there is one.
+
+    UserError for an unknown dtype and for a device that this machine does not have.
     """
-    given = {"device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
+    settings = {"device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
     for key in ("dtype", "out_dtype"):
-        if key in given:
-            if given[key] not in DTYPES:
-                raise UserError(f"{key}: {given[key]!r} is not one of {', '.join(DTYPES)}")
-            given[key] = DTYPES[given[key]]
-    _check_device(given["device"])
-    return Options(**given)
-
-
-def _check_device(name: str) -> None:
+        if key in settings:
+            if settings[key] not in DTYPES:
+                raise UserError(f"{key}: {settings[key]!r} is not one of {', '.join(DTYPES)}")
+            settings[key] = DTYPES[settings[key]]
+    name = settings["device"]
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
         why = str(error).splitlines()[0]
         raise UserError(f"--device: {name!r} cannot be used here ({why}); use cpu, or cuda with a GPU") from error
+    return MergeOptions(**settings)
 
 
-def load(steps: Recipe, folders: dict[str, Path], options: Options) -> dict[str, Checkpoint]:
-    """The checkpoints that a recipe names, checked against each other from their headers."""
-    build(steps, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
-    models = {name: Checkpoint(folder) for name, folder in checks.chosen(steps, folders).items()}
+def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions) -> dict[str, Checkpoint]:
+    """The checkpoints that a recipe names, checked against each other from their headers. UserError lists problems."""
+    build(recipe, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
+    models = {name: Checkpoint(folder) for name, folder in checks.folders_of(recipe, folders).items()}
     checks.check(models, options.tokenizer)
-    _check_dtypes(steps, models[steps.main_leaf], options)
+    used = readings(recipe, options.reading)
+    defined = (torch.bfloat16, torch.float32) if "released" in used else tuple(DTYPES.values())
+    for name, stored in models[recipe.main_leaf].tensors.items():
+        dtype = options.dtype or stored.dtype
+        if used and dtype.is_floating_point and dtype not in defined:
+            raise UserError(
+                f"{name}: fusion ({', '.join(sorted(used))}) takes {', '.join(map(str, defined))}, not {dtype}; "
+                "give --dtype"
+            )
     return models
 
 
-def _check_dtypes(steps: Recipe, main: Checkpoint, options: Options) -> None:
-    """The dtypes that fusion is defined in, by its readings; asked before weights are read."""
-    readings = recipe.readings(steps, options.reading)
-    known = (torch.bfloat16, torch.float32) if "released" in readings else tuple(DTYPES.values())
-    for name, stored in main.tensors.items():
-        dtype = options.dtype or stored.dtype
-        if readings and dtype.is_floating_point and dtype not in known:
-            raise UserError(
-                f"{name}: fusion ({', '.join(sorted(readings))}) takes {', '.join(map(str, known))}, not {dtype}; "
-                "give --dtype"
-            )
-
-
-def output_bytes(models: dict[str, Checkpoint], steps: Recipe, options: Options) -> int:
+def output_bytes(models: dict[str, Checkpoint], recipe: Recipe, options: MergeOptions) -> int:
     """Size of the merged weights."""
-    tensors = shared_tensors(models, models[steps.main_leaf]).values()
-    return sum(t.entries * stored_dtype(t, options).itemsize for t in tensors)
+    tensors = shared_tensors(models, models[recipe.main_leaf]).values()
+    return sum(t.entries * dtype_of_result(t, options).itemsize for t in tensors)
 
 
-def _write_config(main: Path, tokenizer: Path, out: Path, options: Options) -> None:
-    """The main model's config, with the dtype of the result and the special tokens of the tokenizer that is kept."""
-    content = dict(read_json(main / "config.json"))
-    other = read_json(tokenizer / "config.json")
-    content = {key: value for key, value in content.items() if key not in SPECIAL}
-    content |= {key: other[key] for key in SPECIAL if key in other}
-    wanted = options.results()["out_dtype"] or options.results()["dtype"]
-    if wanted:
-        key = "dtype" if "dtype" in content else "torch_dtype"
-        content[key] = wanted
+def _write_config(main: Path, tokenizer: Path, out: Path, options: MergeOptions) -> None:
+    """config.json of the main model, with the dtype of the result and the special tokens of the tokenizer's model."""
+    special = {key: value for key, value in read_config(tokenizer).items() if key in SPECIAL}
+    content = {key: value for key, value in read_config(main).items() if key not in SPECIAL} | special
+    if wanted := options.results()["out_dtype"] or options.results()["dtype"]:
+        content["dtype" if "dtype" in content else "torch_dtype"] = wanted
     (out / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def plan(steps: Recipe, models: dict[str, Checkpoint], out: Path | None, options: Options) -> str:
+def describe_plan(recipe: Recipe, models: dict[str, Checkpoint], out: Path | None, options: MergeOptions) -> str:
     """What a merge will read, compute and write, with an estimate from a trial on two blocks of real weights."""
-    size = output_bytes(models, steps, options)
-    tensors = shared_tensors(models, models[steps.main_leaf])
+    size = output_bytes(models, recipe, options)
+    tensors = shared_tensors(models, models[recipe.main_leaf])
     entries = sum(t.entries for t in tensors.values())
     widest = max((as_rows(t.shape)[1] for t in tensors.values()), default=0)
     block = max(BLOCK, widest) * (len(models) + 8) * 4 * options.threads
-    rate = _trial(steps, models, tensors, options)
+    rate = trial_rate(recipe, models, options)
     lines = [
-        f"recipe     {describe(steps)} ({options.reading}, λ = {options.iqr_multiplier})",
+        f"recipe     {describe(recipe)} ({options.reading}, λ = {options.iqr_multiplier})",
         *(f"{name:10s} {m.folder}: {len(m.tensors)} tensors, {m.bytes / 1e9:.2f} GB" for name, m in models.items()),
         f"result     {len(tensors)} tensors, {entries / 1e6:.1f} M parameters, {size / 1e9:.2f} GB in "
         f"{-(-size // options.shard_bytes)} file(s)" + (f" in {out}" if out else ""),
@@ -143,25 +143,40 @@ def plan(steps: Recipe, models: dict[str, Checkpoint], out: Path | None, options
     return "\n".join(lines)
 
 
-def _trial(steps: Recipe, models: dict[str, Checkpoint], tensors: dict[str, Stored], options: Options) -> float:
-    """Parameters/s of merging the first rows of the largest tensor, times the threads."""
-    floating = {n: t for n, t in tensors.items() if t.dtype.is_floating_point and t.entries}
-    if not floating:
-        return math.inf
-    name, stored = max(floating.items(), key=lambda item: item[1].entries)
-    rows, width = as_rows(stored.shape)
-    rows = min(rows, max(1, 2 * BLOCK // width))
-    root = step_of(steps, name, models, options)
-    for model in models.values():
-        model.open()
-    try:
-        for _ in range(2):  # the first time compiles
-            started = time.perf_counter()
-            root.prepare((rows, width), map)
-            for place in borders((rows, width)):
-                root.rows(*place)
-            seconds = time.perf_counter() - started
-    finally:
-        for model in models.values():
-            model.close()
-    return rows * width / seconds * options.threads
+def model_card(
+    recipe: Recipe, parents: dict[str, dict[str, str]], settings: dict[str, Any], rows: list[dict[str, Any]], text: str
+) -> str:
+    """README.md of a merged checkpoint.
+
+    parents: model -> file -> SHA-256; rows: statistics of `merge_weights`; text: the recipe as mergekit's YAML.
+    """
+    parts = [
+        "---\ntags:\n- merge\n- tinyr1\nlibrary_name: transformers\n---\n",
+        f"# {describe(recipe)}\n",
+        "Merged by [tinyr1](https://arxiv.org/abs/2503.04872); `a & b` is fusion with b as the base.\n",
+        "## Settings\n", _markdown(settings.items(), ("setting", "value")),
+        "## Parents\n",
+        _markdown([(m, f, h) for m, files in parents.items() for f, h in files.items()], ("model", "file", "sha256")),
+        "## Recipe for mergekit\n", f"```yaml\n{text}```\n",
+    ]  # fmt: skip
+    if fused := [row for row in rows if row["method"] == "fusion" and "threshold" in row]:
+        parts += [
+            "## Fusion, tensor by tensor\n",
+            "Shares are of the entries that differ and of the squared distance between the two models. `everything` "
+            "means that all entries that differ were taken: the tensor is that of the other model. `nothing`: it is "
+            "that of the base.\n",
+            _markdown(map(_card_row, fused), CARD_COLUMNS),
+        ]
+    return "\n".join(parts)
+
+
+def _card_row(row: dict[str, Any]) -> tuple:
+    share = row["selected"] / row["differing"] if row["differing"] else 0.0
+    return (row["tensor"], row["base"], row["other"], f"{row['threshold']:.3g}", f"{share:.4f}",
+            f"{row['distance_share']:.4f}", f"{row['nonpositive_rows']} of {row['rows']}", row["regime"])  # fmt: skip
+
+
+def _markdown(rows: Iterable[tuple], columns: tuple[str, ...]) -> str:
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    lines += [" | ".join(str(value) for value in row) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)

@@ -1,10 +1,13 @@
-"""What must hold before a byte of weights is read: checks of a merge's inputs and output from headers alone."""
+"""Checks of the inputs and the output of a merge, from headers alone, before a byte of weights is read.
+
+Nothing here imports torch, so that the command can use it before that takes its seconds.
+"""
 
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES, read_json
+from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES, read_json, read_object
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
 
@@ -17,17 +20,17 @@ SHOWN = 20  # problems listed before the rest is only counted
 RESERVE = 100 * 10**6  # bytes of the output disk that stay free
 
 
-def chosen(steps: Recipe, folders: dict[str, Path]) -> dict[str, Path]:
-    """The folders of the models that a recipe names."""
-    if unknown := sorted(set(steps.leaves) - set(folders)):
+def folders_of(recipe: Recipe, folders: dict[str, Path]) -> dict[str, Path]:
+    """The folders of the models that a recipe names, in the order of its leaves. UserError where one is missing."""
+    if unknown := sorted(set(recipe.leaves) - set(folders)):
         raise UserError(f"recipe: no folder is given for {', '.join(unknown)}; models: {', '.join(folders) or 'none'}")
-    return {name: folders[name] for name in dict.fromkeys(steps.leaves)}
+    return {name: folders[name] for name in dict.fromkeys(recipe.leaves)}
 
 
 def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
-    """All models have the same architecture, tensors and tokenizer; UserError lists every mismatch by model.
+    """UserError unless all models have the same architecture, tensors and tokenizer; it lists every mismatch by model.
 
-    tokenizer: the model whose tokenizer and special tokens are kept; None demands that all have the same.
+    tokenizer: the model whose tokenizer and special tokens the result gets; None demands that all have the same.
     """
     if tokenizer is not None and tokenizer not in models:
         raise UserError(f"tokenizer: {tokenizer!r} is not one of the models ({', '.join(models)})")
@@ -46,7 +49,7 @@ def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
 
 def _generation_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
     """Special tokens of generation_config.json, where both models have one."""
-    a, b = (read_json(m.folder / "generation_config.json") or {} for m in (first, model))
+    a, b = (read_object(m.folder / "generation_config.json") or {} for m in (first, model))
     return [
         f"generation_config.json: {k} is {b[k]!r} in {name}, {a[k]!r} in {first_name}; name the model whose "
         "tokenizer to keep"
@@ -66,16 +69,16 @@ def _config_problems(first_name: str, first: "Checkpoint", name: str, model: "Ch
     ]
 
 
-def tied_head(model: "Checkpoint") -> set[str]:
+def _tied_head(model: "Checkpoint") -> set[str]:
     """The output head of a model that shares it with the embedding: some checkpoints store it, others do not."""
     return {"lm_head.weight"} if model.config.get("tie_word_embeddings") else set()
 
 
 def _tensor_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
     problems = []
-    for tensor in sorted((first.tensors.keys() ^ model.tensors.keys()) - tied_head(first)):
-        owner, other = (first_name, name) if tensor in first.tensors else (name, first_name)
-        problems.append(f"{tensor}: only {owner} has it, {other} does not")
+    for tensor in sorted((first.tensors.keys() ^ model.tensors.keys()) - _tied_head(first)):
+        owner, lacks = (first_name, name) if tensor in first.tensors else (name, first_name)
+        problems.append(f"{tensor}: only {owner} has it, {lacks} does not")
     for tensor in sorted(first.tensors.keys() & model.tensors.keys()):
         a, b = first.tensors[tensor], model.tensors[tensor]
         if a.shape != b.shape:
@@ -100,14 +103,14 @@ def _tokenizer_problems(first_name: str, first: "Checkpoint", name: str, model: 
 
 
 def _content(path: Path) -> object:
-    """What must agree: the data of a JSON file, however it is laid out; the bytes of any other."""
+    """The data of a JSON file, whatever its layout; the bytes of any other file."""
     if path.suffix == ".json":
         return read_json(path)
     return path.read_bytes() if path.is_file() else None
 
 
 def check_disk(out: Path, need: int) -> None:
-    """The disk of the output has room for `need` bytes; UserError says how much is missing."""
+    """UserError unless the disk of the output has room for `need` bytes."""
     place = next(p for p in (out, *out.resolve().parents) if p.exists())
     free = shutil.disk_usage(place).free
     if free < need + RESERVE:

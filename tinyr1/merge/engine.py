@@ -1,17 +1,25 @@
-"""Merging weights in one pass over the tensors of several checkpoints, whatever the recipe.
+r"""All weights of a merge in one pass over the tensors of several checkpoints, whatever the recipe.
 
-A chain of steps needs no checkpoint in between: every step works on the blocks that the steps inside it make, and
-the result has the bytes that separate merges would have given. What is in memory are some blocks, not a model.
+    tensor by tensor, in the order of the output files; here for (math & science) & code:
+
+    rows of math ------\
+    rows of science --- step --- merged rows, rounded as if they had been stored ---\
+    rows of code ------------------------------------------------------------------- step --- rows --- ShardWriter
+
+A chain of steps needs no checkpoint in between: every step computes its blocks from the blocks of the steps inside it,
+and the result has the bytes that separate merges would have given. Some blocks are in memory, and never a model. Large
+tensors are shared out among the threads block by block; each small tensor belongs to one thread.
 """
 
 import ctypes
+import math
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -22,30 +30,31 @@ import torch
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 from tinyr1.core.recipe import DTYPE_NAMES, Recipe, describe
-from tinyr1.merge import kernels
-from tinyr1.merge.method import Block, Method, as_rows, borders
-from tinyr1.merge.methods import build, tensor_seed
-from tinyr1.merge.reader import Checkpoint, Stored
-from tinyr1.merge.writer import SHARD_BYTES, Writer
+from tinyr1.merge.float_bits import all_finite
+from tinyr1.merge.method import BLOCK, Method, RowBlock, as_rows, borders
+from tinyr1.merge.methods import build
+from tinyr1.merge.reader import Checkpoint, StoredTensor
+from tinyr1.merge.writer import SHARD_BYTES, ShardWriter
 
 LARGE = 4  # blocks from which all threads work on one tensor; smaller tensors get a thread each
 DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
+Each = Callable[[Callable, Iterable], Iterator]  # each(function, items) yields the results in order, as `map` does
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a merge is computed and stored; dtypes are torch's, None keeps what the inputs have."""
+class MergeOptions:
+    """How a merge is computed and stored; dtypes are torch's, None keeps those of the inputs."""
 
-    reading: str = "exact"
+    reading: str = "exact"  # of fusion steps that name none; the same holds for iqr_multiplier
     iqr_multiplier: float = 1.5
     dtype: torch.dtype | None = None  # inputs are converted to it before anything is computed
-    out_dtype: torch.dtype | None = None  # every step's result is; None: dtype
+    out_dtype: torch.dtype | None = None  # the result of every step is converted to it; None: dtype
     device: str = "cpu"
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     shard_bytes: int = SHARD_BYTES
-    tokenizer: str | None = None  # the model whose tokenizer is kept; None: all must have the same
+    tokenizer: str | None = None  # the model whose tokenizer the result gets; None: all must have the same
 
-    def results(self) -> dict:
+    def results(self) -> dict[str, Any]:
         """The options that change a bit of the result, as JSON."""
         names = {dtype: name for name, dtype in DTYPES.items()} | {None: None}
         return {
@@ -58,13 +67,14 @@ class Options:
 class _Leaf:
     """A tensor of an input model, block by block."""
 
-    def __init__(self, name: str, model: str, checkpoint: Checkpoint, options: Options) -> None:
+    def __init__(self, name: str, model: str, checkpoint: Checkpoint, options: MergeOptions) -> None:
         self.name, self.model, self.checkpoint, self.options = name, model, checkpoint, options
-        self.checked: set[int] = set()  # first rows of the blocks that were seen to be finite
+        self.checked: set[int] = set()  # first rows of the blocks that are known to be finite
 
-    def rows(self, first: int, last: int) -> tuple[torch.Tensor, list]:
-        """(rows in the dtype that is computed in, no counts); UserError when one is not finite."""
+    def rows(self, first: int, last: int) -> tuple[torch.Tensor, list[Any]]:
+        """(rows in the dtype and on the device of the computation, no counts); UserError when one is not finite."""
         stored = self.checkpoint.rows(self.name, first, last)
+        # A method reads a block several times; the check of the first time holds.
         if first not in self.checked and not _finite(stored):
             raise UserError(
                 f"{self.checkpoint.folder}: {self.name} holds infinities or NaNs (model {self.model}); "
@@ -74,40 +84,44 @@ class _Leaf:
         tensor = stored.to(dtype=self.options.dtype)
         if tensor.dtype != stored.dtype and not _finite(tensor):
             raise UserError(f"{self.name}: model {self.model} has numbers beyond the range of {tensor.dtype}; give "
-                             "another --dtype")  # fmt: skip
+                            "another --dtype")  # fmt: skip
         return tensor.to(device=self.options.device), []
 
 
 class _Step:
-    """One merge step of one tensor; prepared before its rows can be had."""
+    """One merge step of one tensor; `prepare` comes before `rows`."""
 
-    def __init__(self, recipe: Recipe, method: Method, inputs: list, options: Options) -> None:
-        self.recipe, self.method, self.inputs, self.options = recipe, method, inputs, options
+    def __init__(self, recipe: Recipe, name: str, models: dict[str, Checkpoint], options: MergeOptions) -> None:
+        self.recipe, self.options = recipe, options
+        self.inputs: list[_Leaf | _Step] = [
+            _Leaf(name, part, models[part], options) if isinstance(part, str) else _Step(part, name, models, options)
+            for part in recipe.parts
+        ]
+        self.method: Method = build(recipe, options.reading, options.iqr_multiplier).for_tensor(name)
         self.state: Any = None
 
-    def prepare(self, shape: tuple[int, int], each: Callable) -> None:
-        for inner in self.inputs:
+    def prepare(self, shape: tuple[int, int], each: Each) -> None:
+        """Let the method and those of the inner steps look at the whole tensor of (rows, width)."""
+        for inner in self.inputs:  # inner steps first: the blocks of this one are computed from theirs
             if isinstance(inner, _Step):
                 inner.prepare(shape, each)
         places = borders(shape)
 
-        def scan(function: Callable) -> Iterator:
-            return each(lambda place: function(self.block(*place)), places)
+        def block(place: tuple[int, int]) -> RowBlock:
+            return RowBlock(place[0], tuple(part.rows(*place)[0] for part in self.inputs))
 
-        self.state = self.method.prepare(scan, shape)
+        self.state = self.method.prepare(lambda function: each(lambda place: function(block(place)), places), shape)
 
-    def block(self, first: int, last: int) -> Block:
-        return Block(first, tuple(part.rows(first, last)[0] for part in self.inputs))
-
-    def rows(self, first: int, last: int) -> tuple[torch.Tensor, list]:
+    def rows(self, first: int, last: int) -> tuple[torch.Tensor, list[Any]]:
         """(merged rows, counts of the inner steps and of this one)."""
         parts = [part.rows(first, last) for part in self.inputs]
-        merged, counts = self.method.apply(self.state, Block(first, tuple(t for t, _ in parts)))
-        stored = merged.to(self.options.out_dtype or merged.dtype)  # as if the step had been stored and read again
+        merged, counts = self.method.apply(self.state, RowBlock(first, tuple(rows for rows, _ in parts)))
+        # Two conversions, as if the step had been stored and read again: a chain then equals separate merges.
+        stored = merged.to(self.options.out_dtype or merged.dtype)
         return stored.to(self.options.dtype or merged.dtype), [*(c for _, inner in parts for c in inner), counts]
 
     def steps(self) -> "Iterator[_Step]":
-        """Inner steps first, in the order of `rows`' counts."""
+        """Inner steps first, in the order of the counts of `rows`."""
         for part in self.inputs:
             if isinstance(part, _Step):
                 yield from part.steps()
@@ -115,86 +129,92 @@ class _Step:
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    if tensor.dtype == torch.bfloat16:
-        return kernels.all_finite(tensor.view(torch.uint16).reshape(-1).numpy())
+    if tensor.dtype == torch.bfloat16:  # torch would first make a mask of the whole block
+        return all_finite(tensor.view(torch.uint16).reshape(-1).numpy())
     return bool(tensor.isfinite().all())
 
 
-def write(
-    recipe: Recipe, models: dict[str, Checkpoint], out: Path, options: Options, title: str
-) -> tuple[list[dict], dict[str, str]]:
+def merge_weights(
+    recipe: Recipe, models: dict[str, Checkpoint], out: Path, options: MergeOptions, title: str
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Merge the weights of checked models into safetensors files under `out`.
 
-    Returns a statistics row a tensor and step, and the SHA-256 of each file.
+    Returns a statistics row for each tensor and step, and the SHA-256 of each file.
     """
-    main = models[recipe.main_leaf]
-    tensors = shared_tensors(models, main)
-    keep_freed_memory()
-    writer = Writer(out, {n: (t.shape, stored_dtype(t, options)) for n, t in tensors.items()}, options.shard_bytes)
-    watch = _Watch(title, sum(t.entries for t in tensors.values()))
-    rows: dict[str, list[dict]] = {}
+    tensors = shared_tensors(models, models[recipe.main_leaf])
+    _keep_freed_memory()
+    layout = {n: (t.shape, dtype_of_result(t, options)) for n, t in tensors.items()}
+    writer = ShardWriter(out, layout, options.shard_bytes)
+    progress = _Progress(title, sum(t.entries for t in tensors.values()))
+    rows: dict[str, list[dict[str, Any]]] = {}
     try:
         for model in models.values():
             model.open()
+        # Every thread computes alone: threads inside torch would compete with those of the pool.
         with ThreadPoolExecutor(options.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            job = partial(_merge_tensor, recipe, models, options, writer, watch)
-            for is_large, names in groupby(writer.order, lambda name: _is_large(tensors[name])):
+            job = partial(_merge_tensor, recipe, models, options, writer, progress)
+            # Tensors in the order of the files, so that the writer has little to hold back for its order.
+            for is_large, group in groupby(writer.order, lambda name: _is_large(tensors[name])):
+                names = list(group)
                 if is_large:
-                    rows |= {n: job(n, tensors[n], partial(_in_order, pool, 2 * options.threads)) for n in names}
+                    each = partial(_in_order, pool, 2 * options.threads)
+                    rows |= {name: job(name, tensors[name], each) for name in names}
                 else:
-                    few = list(names)
-                    found = _in_order(pool, 4 * options.threads, lambda name: job(name, tensors[name], map), few)
-                    rows |= dict(zip(few, found, strict=True))
+                    results = _in_order(pool, 4 * options.threads, lambda name: job(name, tensors[name], map), names)
+                    rows |= dict(zip(names, results, strict=True))
+    except BaseException:  # an interrupt, too: the threads of the writer must end before the process can
+        writer.abandon()
+        raise
     finally:
-        watch.bar.close()
+        progress.bar.close()
         for model in models.values():
             model.close()
-        hashes = writer.close() if len(rows) == len(tensors) else writer.abandon()
-    return [row for name in tensors for row in rows[name]], hashes
+    return [row for name in tensors for row in rows[name]], writer.close()
 
 
-def _is_large(stored: Stored) -> bool:
+def _is_large(stored: StoredTensor) -> bool:
     return len(borders(as_rows(stored.shape))) >= LARGE
 
 
-def shared_tensors(models: dict[str, Checkpoint], main: Checkpoint) -> dict[str, Stored]:
-    """What is merged, by name: all tensors, but for a tied output head that not every model stores."""
+def shared_tensors(models: dict[str, Checkpoint], main: Checkpoint) -> dict[str, StoredTensor]:
+    """The tensors that are merged, by name: all, except a tied output head that not every model stores."""
     return {n: main.tensors[n] for n in sorted(set.intersection(*(set(m.tensors) for m in models.values())))}
 
 
-def stored_dtype(stored: Stored, options: Options) -> torch.dtype:
+def dtype_of_result(stored: StoredTensor, options: MergeOptions) -> torch.dtype:
+    """The dtype of a merged tensor; integers keep theirs."""
     wanted = options.out_dtype or options.dtype
     return wanted if wanted is not None and stored.dtype.is_floating_point else stored.dtype
 
 
 def _merge_tensor(
-    recipe: Recipe, models: dict[str, Checkpoint], options: Options, writer: Writer, watch: "_Watch",
-    name: str, stored: Stored, each: Callable,
-) -> list[dict]:  # fmt: skip
-    """Merge one tensor and write it; `each(function, items)` yields results in order."""
+    recipe: Recipe, models: dict[str, Checkpoint], options: MergeOptions, writer: ShardWriter, progress: "_Progress",
+    name: str, stored: StoredTensor, each: Each,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Merge one tensor and write it; returns a statistics row for each step."""
     shape = as_rows(stored.shape)
     if not stored.dtype.is_floating_point:
         _copy_equal(models, name, writer)
         return []
     if stored.entries == 0:
         return []
-    root = step_of(recipe, name, models, options)
+    root = _Step(recipe, name, models, options)
     for model in models.values():
         model.announce(name)
     root.prepare(shape, each)
-    dtype = stored_dtype(stored, options)
+    dtype = dtype_of_result(stored, options)
 
-    def block(place: tuple[int, int]) -> list:
+    def merge_block(place: tuple[int, int]) -> list[Any]:
         merged, counts = root.rows(*place)
         merged = merged.to(dtype).cpu()
         if not _finite(merged):
             raise UserError(f"{name}: the result has numbers beyond the range of {dtype}; give another --out-dtype")
         writer.write(name, place[0] * shape[1] * dtype.itemsize, merged)
-        watch.add(merged.numel())
+        progress.add(merged.numel())
         return counts
 
-    totals: list = []
-    for counts in each(block, borders(shape)):
+    totals: list[Any] = []
+    for counts in each(merge_block, borders(shape)):
         totals = counts if not totals else [None if a is None else a + b for a, b in zip(totals, counts, strict=True)]
     return [
         {"tensor": name, "method": step.recipe.method, "base": _called(step.recipe.base),
@@ -207,34 +227,24 @@ def _called(part: Recipe | str | None) -> str | None:
     return part if part is None else describe(part)
 
 
-def step_of(recipe: Recipe, name: str, models: dict[str, Checkpoint], options: Options) -> _Step:
-    inputs = [
-        _Leaf(name, part, models[part], options) if isinstance(part, str) else step_of(part, name, models, options)
-        for part in recipe.parts
-    ]
-    method = build(recipe, options.reading, options.iqr_multiplier)
-    if hasattr(method, "seed"):
-        method = replace(method, seed=tensor_seed(method.seed, name))
-    return _Step(recipe, method, inputs, options)
-
-
-def _copy_equal(models: dict[str, Checkpoint], name: str, writer: Writer) -> None:
+def _copy_equal(models: dict[str, Checkpoint], name: str, writer: ShardWriter) -> None:
     """Integer tensors (buffers) are not merged: they must be the same in all models."""
     (first_name, first), *others = models.items()
     rows = as_rows(first.tensors[name].shape)[0]
     tensor = first.rows(name, 0, rows)
-    for other_name, other in others:
-        if not torch.equal(tensor, other.rows(name, 0, rows)):
+    for model_name, model in others:
+        if not torch.equal(tensor, model.rows(name, 0, rows)):
             raise UserError(
-                f"{name}: an integer tensor that differs between {first_name} and {other_name}; integers cannot be "
+                f"{name}: an integer tensor that differs between {first_name} and {model_name}; integers cannot be "
                 "merged, make the models agree on it"
             )
     writer.write(name, 0, tensor)
 
 
-def _in_order(pool: ThreadPoolExecutor, window: int, function: Callable, items: Any) -> Iterator:
-    """pool.map that starts no more than `window` items ahead of what was taken."""
-    waiting: deque = deque()
+def _in_order(pool: ThreadPoolExecutor, window: int, function: Callable, items: Iterable) -> Iterator:
+    """pool.map that starts at most `window` items ahead of the result that is taken next."""
+    # Unbounded, as pool.map is, the results of a whole tensor could wait in memory for the first of them.
+    waiting: deque[Future] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -247,7 +257,7 @@ def _in_order(pool: ThreadPoolExecutor, window: int, function: Callable, items: 
             future.cancel()
 
 
-class _Watch:
+class _Progress:
     """Parameters done, for the progress bar."""
 
     def __init__(self, title: str, total: int) -> None:
@@ -261,12 +271,37 @@ class _Watch:
             self.bar.update(round(self.done / 1e6), round(self.total / 1e6), f"{rate:.0f} M parameters/s")
 
 
-def keep_freed_memory() -> None:
-    """Let the C library reuse the memory of blocks: handed back to the system, it costs a page fault each time."""
+def _keep_freed_memory() -> None:
+    """Let the C library reuse the memory of blocks: memory returned to the system costs page faults to get back."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # a C library without it is slower, not wrong
+    except (OSError, AttributeError):  # a C library without mallopt is slower, not wrong
         return
     trim_threshold, mmap_threshold = -1, -3
     mallopt(trim_threshold, 1 << 30)
-    mallopt(mmap_threshold, 32 << 20)  # the most that glibc takes; a larger value would be refused and change nothing
+    mallopt(mmap_threshold, 32 << 20)  # the most that glibc takes; it refuses a larger value and changes nothing
+
+
+def trial_rate(recipe: Recipe, models: dict[str, Checkpoint], options: MergeOptions) -> float:
+    """Parameters per second of a merge, from merging two blocks of its largest tensor on one thread."""
+    tensors = shared_tensors(models, models[recipe.main_leaf])
+    floating = {n: t for n, t in tensors.items() if t.dtype.is_floating_point and t.entries}
+    if not floating:
+        return math.inf
+    name, stored = max(floating.items(), key=lambda item: item[1].entries)
+    rows, width = as_rows(stored.shape)
+    rows = min(rows, max(1, 2 * BLOCK // width))
+    root = _Step(recipe, name, models, options)
+    for model in models.values():
+        model.open()
+    try:
+        for _ in range(2):  # the first time compiles
+            started = time.perf_counter()
+            root.prepare((rows, width), map)
+            for place in borders((rows, width)):
+                root.rows(*place)
+            seconds = time.perf_counter() - started
+    finally:
+        for model in models.values():
+            model.close()
+    return rows * width / seconds * options.threads

@@ -1,5 +1,6 @@
-"""Recipe files: ours, and mergekit's YAML in and out."""
+"""Recipe files: our own YAML form in and out, and mergekit's in and out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +10,48 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import FILE_KEYS, TAKES, Recipe, parse, readings
 
 FUSION_IN_MERGEKIT = "arcee_fusion"
+MERGEKIT_KEYS = {
+    "name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",
+}  # fmt: skip
 
 
-def read(path: Path) -> tuple[Recipe, dict[str, Path], dict]:
-    """A recipe file of ours (recipe, models, options) or of mergekit (merge_method); folders relative to the file."""
+def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
+    """(recipe, model -> folder, settings) of a file of ours or of mergekit; folders are relative to the file."""
     if not path.is_file():
         raise UserError(f"--recipe: {path} does not exist")
     text = path.read_text(encoding="utf-8")
     documents = _documents(text, str(path))
     if any(isinstance(d, dict) and "merge_method" in d for d in documents):
-        steps, folders, settings = from_mergekit(text, str(path))
+        recipe, folders, settings = from_mergekit(text, str(path))
     else:
-        data = documents[0] if len(documents) == 1 else None
-        if not isinstance(data, dict) or not {"recipe", "models"} <= set(data) or not isinstance(data["models"], dict):
-            raise UserError(f"{path}: needs `recipe` (a merge step) and `models` (name: folder)")
-        steps, folders = parse(data.pop("recipe"), str(path)), data.pop("models")
-        if wrong := [name for name, folder in folders.items() if not isinstance(folder, str)]:
-            raise UserError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
-        settings = data
-        if extra := sorted(set(settings) - set(FILE_KEYS)):
-            raise UserError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
-        for key, value in settings.items():
-            kind, called = ((int, float), "a number") if key == "iqr_multiplier" else (str, "text")
-            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-                raise UserError(f"{path}: {key}: {value!r} is not {called}")
-    return steps, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
+        recipe, folders, settings = _own_form(documents[0] if len(documents) == 1 else None, path)
+    return recipe, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
 
 
-def _documents(text: str, name: str) -> list:
+def _own_form(data: object, path: Path) -> tuple[Recipe, dict[str, str], dict[str, Any]]:
+    if not isinstance(data, dict) or not {"recipe", "models"} <= set(data) or not isinstance(data["models"], dict):
+        raise UserError(f"{path}: needs `recipe` (a merge step) and `models` (name: folder)")
+    recipe, folders = parse(data["recipe"], str(path)), data["models"]
+    if wrong := [name for name, folder in folders.items() if not isinstance(folder, str)]:
+        raise UserError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
+    settings = {key: value for key, value in data.items() if key not in ("recipe", "models")}
+    if extra := sorted(set(settings) - set(FILE_KEYS)):
+        raise UserError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
+    for key, value in settings.items():
+        kind, called = ((int, float), "a number") if key == "iqr_multiplier" else (str, "text")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise UserError(f"{path}: {key}: {value!r} is not {called}")
+    return recipe, folders, settings
+
+
+def own_form(recipe: Recipe, folders: dict[str, Path], settings: dict[str, Any]) -> str:
+    """A recipe file of ours, which `read_recipe` reads; settings: some of FILE_KEYS."""
+    models = {name: str(folder.absolute()) for name, folder in folders.items()}
+    data = {"recipe": recipe.model_dump(by_alias=True, exclude_none=True), "models": models, **settings}
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _documents(text: str, name: str) -> list[Any]:
     """The YAML documents of a file that are not empty."""
     try:
         return [d for d in yaml.safe_load_all(text) if d is not None]
@@ -54,32 +69,34 @@ def to_mergekit(
     """The recipe as mergekit configuration; several documents, as mergekit-multi reads them, for a nested one.
 
     Folders are written absolute, so that the file can be used from anywhere. mergekit has one reading of fusion and
-    λ = 1.5, and takes seeds elsewhere: what the whole merge (reading, iqr_multiplier) or a step sets of these is a
-    comment.
+    λ = 1.5, and takes seeds elsewhere: settings of these, of the whole merge (reading, iqr_multiplier) or of a step,
+    become comments.
     """
-    documents: list[dict] = []
+    documents: list[dict[str, Any]] = []
     comments: list[str] = []
 
     def place(part: "str | Recipe") -> str:
         if isinstance(part, Recipe):
-            return step(part)
+            return add_step(part)
         return str(Path(folders[part]).absolute()) if part in folders else part
 
-    def say(whose: str, settings: dict) -> None:
+    def comment(whose: str, settings: dict[str, Any]) -> None:
         if said := ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None):
             comments.append(f"# not in mergekit: {whose} with {said}\n")
 
-    def step(recipe: Recipe) -> str:
-        base = {} if recipe.base is None else {"base_model": place(recipe.base)}
-        models = [{"model": place(recipe.other)}, {"model": base["base_model"]}] if recipe.other is not None else []
-        for one in recipe.models or ():
-            settings = {k: getattr(one, k) for k in TAKES[recipe.method][1] if getattr(one, k) is not None}
+    def add_step(step: Recipe) -> str:
+        base = {} if step.base is None else {"base_model": place(step.base)}
+        models: list[dict[str, Any]] = []
+        if step.other is not None:
+            models = [{"model": place(step.other)}, {"model": base["base_model"]}]
+        for one in step.models or ():
+            settings = {k: getattr(one, k) for k in TAKES[step.method][1] if getattr(one, k) is not None}
             models.append({"model": place(one.model), "parameters": settings})
-        shared = {"t": recipe.t, "normalize": recipe.normalize, "rescale": recipe.rescale, "lambda": recipe.lambda_}
+        shared = {"t": step.t, "normalize": step.normalize, "rescale": step.rescale, "lambda": step.lambda_}
         shared = {k: v for k, v in shared.items() if v is not None}
         name = f"step-{len(documents) + 1}"
-        say(name, {k: getattr(recipe, k) for k in ("reading", "iqr_multiplier", "seed")})
-        method = FUSION_IN_MERGEKIT if recipe.method == "fusion" else recipe.method
+        comment(name, {k: getattr(step, k) for k in ("reading", "iqr_multiplier", "seed")})
+        method = FUSION_IN_MERGEKIT if step.method == "fusion" else step.method
         documents.append({
             "name": name, "models": models, "merge_method": method, **base,
             **({"parameters": shared} if shared else {}),
@@ -88,17 +105,18 @@ def to_mergekit(
         return name
 
     if readings(recipe, ""):
-        say("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
-    step(recipe)
+        comment("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
+    add_step(recipe)
     if len(documents) == 1:
         del documents[0]["name"]
     return "".join(comments) + yaml.safe_dump_all(documents, sort_keys=False)
 
 
-def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
+def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict[str, Any]]:
     """(recipe, model -> folder, {dtype, out_dtype, tokenizer}) of mergekit YAML with one or several documents.
 
-    UserError for what has no counterpart here: slices, gradients and filters, unions of tokenizers, other methods.
+    UserError for everything that has no counterpart here: slices, gradients, filters, unions of tokenizers, and other
+    methods.
     """
     documents = _documents(text, name)
     if not documents or not all(isinstance(d, dict) for d in documents):
@@ -130,9 +148,9 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict]:
     return recipe, folders, settings
 
 
-def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
-    known = {"name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source"}
-    if extra := sorted(set(document) - known):
+def _mergekit_step(document: dict[str, Any], place: Callable[[object], str | Recipe], name: str) -> Recipe:
+    """One document as a step; place: a model's folder, or the earlier step that has this name."""
+    if extra := sorted(set(document) - MERGEKIT_KEYS):
         raise UserError(f"{name}: {', '.join(extra)}: cannot be read here; only whole models, constant parameters")
     method = document.get("merge_method")
     if method == FUSION_IN_MERGEKIT:
@@ -155,9 +173,7 @@ def _mergekit_step(document: dict, place: Any, name: str) -> Recipe:
     else:
         shared = {k: v for k, v in parameters.items() if k in model_takes}
         listed = others if "base" in takes else models
-        data["models"] = [
-            {"model": place(m), **shared, **(m.get("parameters") or {})} for m in listed
-        ]
+        data["models"] = [{"model": place(m), **shared, **(m.get("parameters") or {})} for m in listed]
     ignored = {"int8_mask"}  # an engine setting that changes no result
     data |= {k: v for k, v in parameters.items() if k not in model_takes | ignored}
     if any(isinstance(v, (list, dict)) for v in parameters.values()):

@@ -1,7 +1,12 @@
-"""A tensor of several models as blocks of whole rows, so that merging needs memory for a block and not for a model.
+"""A tensor of several models as blocks of whole rows, so that merging needs memory for some blocks and not for a model.
 
-A merge method first looks at all blocks as often as it must (`prepare`), then turns each block into a block of the
-result (`apply`). Blocks have fixed borders and results are taken in their order: threads change the time, not a bit.
+    prepare(scan, shape) -> state                 scan(function) calls the function on every block: one pass
+    apply(state, block)  -> merged rows, counts   once for every block
+    statistics(state, sum of the counts)          one row of merge.jsonl
+
+A merge method first scans all blocks as often as it must (`prepare`), then turns each block into a block of the result
+(`apply`). The borders of the blocks are fixed and their results are used in order, so the number of threads changes
+the time and no bit of the result.
 """
 
 from abc import ABC, abstractmethod
@@ -16,32 +21,41 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Block:
-    """Rows start, start + 1, … of one tensor: (rows, width) of each input, the base first. 0-d and 1-d: one row."""
+class RowBlock:
+    """Rows start, start + 1, … of one tensor: (rows, width) of each input, the base first."""
 
     start: int
     tensors: tuple[torch.Tensor, ...]
 
 
-# Calls a function on every block, perhaps on several threads; yields the results in the order of the blocks. What a
-# function returns must not share memory with its block, which is reused.
-Scan = Callable[[Callable[[Block], T]], Iterator[T]]
+# Calls a function on every block, perhaps on several threads; yields the results in the order of the blocks. The result
+# of a function must not share memory with its block, because the memory of a block is used again.
+Scan = Callable[[Callable[[RowBlock], T]], Iterator[T]]
 
 
 class Method(ABC):
     """One way to merge tensors of equal shape and dtype; holds its parameters and nothing else."""
 
+    @property
+    @abstractmethod
+    def inputs(self) -> int:
+        """Number of tensors in a block, the base included."""
+
     @abstractmethod
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> Any:
-        """What `apply` needs to know about the whole tensor of `shape` (rows, width); each `scan` is one pass."""
+        """The state that `apply` needs of the whole tensor, whose shape is (rows, width); each `scan` is one pass."""
 
     @abstractmethod
-    def apply(self, state: Any, block: Block) -> tuple[torch.Tensor, Any]:
-        """(merged rows in the dtype of the inputs, counts to be added up over the blocks or None)."""
+    def apply(self, state: Any, block: RowBlock) -> tuple[torch.Tensor, Any]:
+        """(merged rows in the dtype of the inputs, counts to be added up over the blocks, or None)."""
 
-    def statistics(self, state: Any, counts: Any) -> dict:
-        """What the method did to the tensor, for the record; numbers only."""
+    def statistics(self, state: Any, counts: Any) -> dict[str, Any]:
+        """What the method did to the tensor, as JSON. counts: those of `apply`, added up over all blocks."""
         return {}
+
+    def for_tensor(self, name: str) -> "Method":
+        """The method for one tensor. Random methods draw for each tensor anew, see `sparse.tensor_seed`."""
+        return self
 
 
 def as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -54,26 +68,26 @@ def as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def borders(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """First and last + 1 row of every block."""
+    """(first row, last row + 1) of every block of a tensor with this (rows, width)."""
     rows, width = shape
     step = max(1, BLOCK // max(1, width))
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def merge_tensors(method: Method, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, dict]:
+def merge_tensors(method: Method, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, dict[str, Any]]:
     """(merged tensor, statistics) of tensors in memory, the base first. ValueError when they are not alike."""
     first = tensors[0]
-    for other in tensors[1:]:
-        if other.shape != first.shape or other.dtype != first.dtype:
+    for each in tensors[1:]:
+        if each.shape != first.shape or each.dtype != first.dtype:
             raise ValueError(
-                f"tensors of shapes {tuple(first.shape)} and {tuple(other.shape)} and dtypes {first.dtype} and "
-                f"{other.dtype} cannot be merged; both must agree"
+                f"tensors of shapes {tuple(first.shape)} and {tuple(each.shape)} and dtypes {first.dtype} and "
+                f"{each.dtype} cannot be merged; both must agree"
             )
     if first.numel() == 0:
         return first.clone(), {}
     shape = as_rows(first.shape)
     flat = [t.reshape(shape) for t in tensors]
-    blocks = [Block(a, tuple(t[a:b] for t in flat)) for a, b in borders(shape)]
+    blocks = [RowBlock(a, tuple(t[a:b] for t in flat)) for a, b in borders(shape)]
     state = method.prepare(lambda function: map(function, blocks), shape)
     parts, counts = zip(*(method.apply(state, block) for block in blocks), strict=True)
     total = None if counts[0] is None else sum(counts[1:], counts[0])

@@ -1,22 +1,22 @@
-"""Exact order statistics of values that come block by block, without sorting or keeping them.
+"""Exact order statistics of values that come block by block, without sorting or storing them.
 
 The bits of a float32, read as an integer, order like the float once those of negative numbers are flipped. A first
-pass counts the upper 16 bits, a second one the lower 16 bits of the values whose upper bits were hit: two histograms of
-65,536 bins find any rank. Values that need no more than 16 bits, such as bfloat16, are done after the first.
+pass counts the upper 16 bits; a second one counts the lower 16 bits of the values whose upper bits were hit. Two
+histograms of 65,536 bins find any rank. Values of at most 16 bits, such as bfloat16, need the first pass only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from tinyr1.merge.method import Block, Scan
+from tinyr1.merge.method import RowBlock, Scan
 
 BINS = 2**16
-Values = Callable[[Block], torch.Tensor]
+Values = Callable[[RowBlock], torch.Tensor]
 
 
-def ordered(values: torch.Tensor) -> torch.Tensor:
-    """int32 keys in the order of the values, flat; -0 and 0 are one value. Values: float32, bfloat16 or float16."""
+def sort_keys(values: torch.Tensor) -> torch.Tensor:
+    """int32 keys in the order of the values, flat; -0 and 0 have one key. values: float32, bfloat16 or float16."""
     if values.dtype == torch.float64:
         raise ValueError("values of dtype torch.float64 have more bits than the histograms; convert them to float32")
     bits = (values.flatten().float() + 0.0).view(torch.int32)  # -0 + 0 is 0
@@ -42,29 +42,29 @@ def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
     cumulative = counts.cumsum(0)
     if not 0 <= rank < int(cumulative[-1]):
         raise ValueError(f"rank {rank} of {int(cumulative[-1])} values does not exist; ranks count from 0")
-    found = int(torch.searchsorted(cumulative, rank, right=True))
-    return found, rank - int(cumulative[found] - counts[found])
+    place = int(torch.searchsorted(cumulative, rank, right=True))
+    return place, rank - int(cumulative[place] - counts[place])
 
 
-def select(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:
-    """For each function of a block (n,) its values of the given ascending ranks, from 0; two passes for all.
+def order_statistics(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:
+    """For each function of a block, the values of its ranks (ascending, from 0); two passes for all of them.
 
-    For a few ranks: each holds a histogram of 512 KiB. No value may be NaN. Exact, on the device of the values.
+    Exact, on the device of the values, none of which may be NaN. Made for few ranks: each needs 512 KiB.
     """
 
-    def upper(block: Block) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = [ordered(values(block)) for values in series]
+    def upper(block: RowBlock) -> tuple[torch.Tensor, torch.Tensor]:
+        keys = [sort_keys(values(block)) for values in series]
         fine = [((k ^ (k >> 31)) & (BINS - 1)).any() for k in keys]  # lower bits in use, flips undone
         return torch.stack([histogram(k) for k in keys]), torch.stack(fine)
 
     if not any(ranks):
         return [[] for _ in series]
-    first = _added(scan(upper))
-    hits = [[locate(first[0][i], rank) for rank in wanted] for i, wanted in enumerate(ranks)]
-    bins = sorted({(i, high) for i, found in enumerate(hits) if first[1][i] for high, _ in found})
+    counts, needs_second = _added(scan(upper))
+    hits = [[locate(counts[i], rank) for rank in wanted] for i, wanted in enumerate(ranks)]
+    bins = sorted({(i, high) for i, hit in enumerate(hits) if needs_second[i] for high, _ in hit})
 
-    def lower(block: Block) -> tuple[torch.Tensor]:
-        keys = {i: ordered(series[i](block)) for i, _ in bins}
+    def lower(block: RowBlock) -> tuple[torch.Tensor, ...]:
+        keys = {i: sort_keys(series[i](block)) for i, _ in bins}
         return (torch.stack([histogram(keys[i], high) for i, high in bins]),)
 
     second = dict(zip(bins, _added(scan(lower))[0], strict=True)) if bins else {}
@@ -74,10 +74,10 @@ def select(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]])
         low = locate(second[i, high], rank)[0] if (i, high) in second else (BINS - 1) * (top < 0)
         return value_of(top * BINS + low)
 
-    return [[value(i, *hit) for hit in found] for i, found in enumerate(hits)]
+    return [[value(i, *hit) for hit in each] for i, each in enumerate(hits)]
 
 
-def _added(parts) -> tuple[torch.Tensor, ...]:
+def _added(parts: Iterator[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
     """Tuples of tensors, added up position by position."""
     total = next(parts)
     for part in parts:

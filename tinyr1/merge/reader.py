@@ -1,7 +1,9 @@
 """Safetensors checkpoints, read block by block.
 
-Every tensor is known from the headers alone, and the rows that are asked for are mapped, so that what is resident is
-what is worked on.
+    headers of all files -> tensors: name -> (file, first byte, shape, dtype)
+    rows(name, first, last) -> window of the file that holds them (mapped, the last two stay) -> tensor over that memory
+
+Headers alone say where every tensor is. Rows are mapped and not copied, so that only the pages in use take memory.
 """
 
 import json
@@ -19,18 +21,17 @@ from tinyr1.core.checkpoints import INDEX, read_config, read_weight_map, weight_
 from tinyr1.core.errors import UserError
 from tinyr1.merge.method import as_rows
 
-DTYPES = {
+DTYPES_STORED = {  # dtypes by their names in safetensors headers
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# Blocks that lie beside each other share a mapping: one of many MB has large pages, of which few must be looked up.
+# Neighbouring blocks share a mapping: one of many MB has large pages, and few page-table entries serve all of it.
 WINDOW = 2**23  # bytes, a multiple of a large page; a mapping begins at a multiple of it and is at least two long
 WINDOWS = 2  # mappings that a checkpoint keeps
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """Where a tensor is: file, first byte, shape, dtype."""
 
     file: Path
@@ -49,20 +50,21 @@ class Stored:
 
 
 class Checkpoint:
-    """Tensors, config and tokenizer files of a folder. UserError when a file is missing or damaged."""
+    """Tensors and config of a checkpoint folder. UserError when a file is missing or damaged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.config = read_config(self.folder)
         self.files = weight_files(self.folder)
-        self.tensors: dict[str, Stored] = {}
-        for file, tensors in ((file, _header(file)) for file in self.files):
-            for name, stored in tensors.items():
+        self.tensors: dict[str, StoredTensor] = {}
+        for file in self.files:
+            for name, stored in _header(file).items():
                 if name in self.tensors:
                     raise UserError(f"{file}: {name} is also in {self.tensors[name].file.name}")
                 self.tensors[name] = stored
         _check_index(self.folder, self.tensors)
         self._handles: dict[Path, int] = {}
+        # The threads work on neighbouring blocks, so that two windows serve nearly all of them.
         self._windows = lru_cache(WINDOWS)(self._map)
 
     @property
@@ -70,6 +72,7 @@ class Checkpoint:
         return sum(stored.bytes for stored in self.tensors.values())
 
     def open(self) -> "Checkpoint":
+        """Open the files, for `rows`; returns itself."""
         self._handles = {file: os.open(file, os.O_RDONLY) for file in self.files}
         return self
 
@@ -80,9 +83,9 @@ class Checkpoint:
         self._windows.cache_clear()
 
     def rows(self, name: str, first: int, last: int) -> torch.Tensor:
-        """Rows first to last - 1 of a tensor as (rows, width); the checkpoint is open.
+        """Rows first to last - 1 of a tensor as (rows, width), in the dtype of the file; the checkpoint is open.
 
-        The rows are mapped, not copied, for as long as the result lives; writing to them changes no file.
+        The rows stay mapped for as long as the result lives; writing to them changes no file.
         """
         stored = self.tensors[name]
         width = as_rows(stored.shape)[1]
@@ -90,12 +93,13 @@ class Checkpoint:
         if size == 0:
             return torch.empty((last - first, width), dtype=stored.dtype)
         begin = stored.begin + first * width * stored.dtype.itemsize
-        if os.fstat(self._handles[stored.file]).st_size < begin + size:  # touching it would end the process
-            raise UserError(f"{stored.file}: ended while {name} was read; it was cut short meanwhile")
+        # Reading a mapped page behind the end of a file kills the process with SIGBUS, so the size is checked first.
+        if os.fstat(self._handles[stored.file]).st_size < begin + size:
+            raise UserError(f"{stored.file}: became shorter while {name} was read; fetch or write it again")
         start, end = begin // WINDOW * WINDOW, -(-(begin + size) // WINDOW) * WINDOW
         window = self._windows(stored.file, start, max(end, start + 2 * WINDOW))
         data = torch.frombuffer(window, dtype=torch.uint8, offset=begin - start, count=size)
-        if begin % stored.dtype.itemsize:
+        if begin % stored.dtype.itemsize:  # a view in the wider dtype needs an aligned start
             data = data.clone()
         return data.view(stored.dtype).view(last - first, width)
 
@@ -103,16 +107,17 @@ class Checkpoint:
         """Bytes of a file from `start` to `end`, or to its end."""
         handle = self._handles[file]
         size = min(end, os.fstat(handle).st_size) - start
+        # Copy on write: torch wants writable memory, and the file must never change.
         return mmap.mmap(handle, size, access=mmap.ACCESS_COPY, offset=start)
 
     def announce(self, name: str) -> None:
-        """Tell the system that a tensor will be read soon, so that the disk starts before it is asked for."""
+        """Tell the system that a tensor will be read soon, so that the disk starts before the first block waits."""
         stored = self.tensors[name]
         os.posix_fadvise(self._handles[stored.file], stored.begin, stored.bytes, os.POSIX_FADV_WILLNEED)
 
 
-def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
-    """The index lists the tensors that the files hold, each in its file."""
+def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
+    """UserError unless the index lists every tensor of the files, each in its file."""
     if not (folder / INDEX).exists():
         return
     weight_map = read_weight_map(folder)
@@ -123,9 +128,10 @@ def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
         raise UserError(f"{tensors[unlisted[0]].file}: holds {unlisted[0]}, which the index does not list")
 
 
-def _header(file: Path) -> dict[str, Stored]:
-    """Tensors of one file. The library checks the header (lengths, offsets, gaps, file size); offsets come from it."""
+def _header(file: Path) -> dict[str, StoredTensor]:
+    """Tensors of one file by name."""
     try:
+        # The library checks lengths, offsets, gaps and file size; it does not tell offsets, so they are read here.
         with safe_open(file, "pt"):
             pass
         with file.open("rb") as handle:
@@ -134,19 +140,18 @@ def _header(file: Path) -> dict[str, Stored]:
     except (SafetensorError, OSError, ValueError, struct.error) as error:
         raise UserError(f"{file}: damaged safetensors file: {error}; fetch or write it again") from error
     header.pop("__metadata__", None)
-    found = {}
+    tensors = {}
     for name, entry in header.items():
-        if entry["dtype"] not in DTYPES:
+        if entry["dtype"] not in DTYPES_STORED:
             raise UserError(f"{file}: {name} is stored as {entry['dtype']}; dequantize the model first")
         begin = 8 + length + entry["data_offsets"][0]
-        found[name] = Stored(file, begin, tuple(entry["shape"]), DTYPES[entry["dtype"]])
-    return found
+        tensors[name] = StoredTensor(file, begin, tuple(entry["shape"]), DTYPES_STORED[entry["dtype"]])
+    return tensors
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; a key that comes twice would hide a tensor."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)} is listed twice")
-    return found
+    return dict(pairs)

@@ -1,30 +1,26 @@
-"""The merges of a run: its recipes to checkpoints, and tables of what they did."""
+"""Stage 03 of a run: its recipes become merged checkpoints. Notebook 03 calls this.
 
-from collections.abc import Iterator
+    params: merge.models -> recipe file -> python -m tinyr1.merge (a child process) -> runs/<run>/merged/<name>/
+
+The child is the command that a person can type; its log, which begins with that command, is
+runs/<run>/logs/merge-<name>.log.
+"""
+
+import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-import torch
-
-from tinyr1.core import artifact, jsonl
+from tinyr1.core import artifact, launch, machine
+from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.progress import say
+from tinyr1.core.progress import EVENTS, say
 from tinyr1.core.recipe import Recipe
-from tinyr1.merge import checkpoint
-from tinyr1.merge.engine import Options
-from tinyr1.merge.method import as_rows, borders
+from tinyr1.merge import mergekit
+from tinyr1.merge.checkpoint import identity
+from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.methods import build
-from tinyr1.merge.reader import Checkpoint
-
-STEP_COLUMNS = ["model", "other", "base", "tensor", "regime", "threshold", "differing", "entries"]
-
-
-def options(cfg: Config) -> Options:
-    """The run's settings; merging uses a GPU where there is one."""
-    settings = cfg.params.merge
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Options(reading=settings.reading, iqr_multiplier=settings.iqr_multiplier, device=device)
 
 
 def check(cfg: Config) -> None:
@@ -42,109 +38,63 @@ def check(cfg: Config) -> None:
         raise UserError("\n".join(problems))
 
 
-def make(cfg: Config, name: str) -> dict:
-    """The merged checkpoint of a run's recipe; kept if it was made from the same branches and settings."""
-    recipe, chosen = cfg.merges[name], options(cfg)
+def make(cfg: Config, name: str) -> dict[str, Any]:
+    """Merge one of the run's recipes, unless that was done from the same branches and settings; facts about it.
+
+    UserError with the end of the log when the merge fails.
+    """
+    recipe, settings = cfg.merges[name], cfg.params.merge
+    device = "cuda" if machine.has_gpu() else "cpu"
+    options = MergeOptions(reading=settings.reading, iqr_multiplier=settings.iqr_multiplier, device=device)
     folders = {leaf: cfg.model(leaf) for leaf in recipe.leaves}
     remedy = cfg.remedy("02_branch_sft")
-    inputs = {
-        "recipe": recipe.model_dump(by_alias=True), **chosen.results(),
-        "models": {leaf: artifact.check(path, remedy)["content"] for leaf, path in folders.items()},
-    }  # fmt: skip
-
-    def merge(out: Path) -> dict:
-        return checkpoint.merge(recipe, folders, out, chosen, name)
-
-    again = cfg.remedy("03_fusion_merge")
-    manifest, built = artifact.make(cfg.model(name), inputs, merge, again)
-    facts = manifest["facts"] | _fusion_settings(recipe, chosen)
-    state = f"merged in {facts['seconds']:.0f} s" if built else "kept"
+    contents = {leaf: artifact.check(path, remedy)["content"] for leaf, path in folders.items()}
+    out = cfg.model(name)
+    finished = _is_finished(cfg, out, artifact.digest(identity(recipe, options, contents)))
+    if not finished:
+        _start(cfg, name, recipe, folders, options)
+    facts = artifact.check(out, cfg.remedy("03_fusion_merge"))["facts"] | _fusion_settings(recipe, options)
+    state = "kept" if finished else f"merged in {facts['seconds']:.0f} s"
     say(f"  {name:18s} {facts['order']}, {state}")
-    return facts | {"model": name, "merged_now": built}
+    return facts | {"model": name, "merged_now": not finished}
 
 
-def _fusion_settings(recipe: Recipe, chosen: Options) -> dict:
-    """The readings and λ that a recipe's fusion steps use, one or a list; None for both where it has none."""
-    steps = list(_fusion_steps(recipe))
-    used = {
-        "reading": {s.reading or chosen.reading for s in steps},
-        "iqr_multiplier": {chosen.iqr_multiplier if s.iqr_multiplier is None else s.iqr_multiplier for s in steps},
-    }
-    return {k: min(v, default=None) if len(v) < 2 else ", ".join(map(str, sorted(v))) for k, v in used.items()}
+def _is_finished(cfg: Config, out: Path, key: str) -> bool:
+    """Whether `out` is the merge with this key, complete, with nothing of a killed process beside it."""
+    remedy = f"remove it (rm -r {out}) and {cfg.remedy('03_fusion_merge')}"
+    if not artifact.manifest_path(out).is_file() or artifact.check(out, remedy)["key"] != key:
+        return False
+    return not list(out.parent.glob(f"{artifact.partial_path(out).name}*"))
 
 
-def _fusion_steps(recipe: Recipe) -> Iterator[Recipe]:
-    if recipe.method == "fusion":
-        yield recipe
-    for part in recipe.parts:
-        if isinstance(part, Recipe):
-            yield from _fusion_steps(part)
+def _start(cfg: Config, name: str, recipe: Recipe, folders: dict[str, Path], options: MergeOptions) -> None:
+    """Run the command for one recipe and show its progress."""
+    out = cfg.model(name)
+    file = out.with_name(f"{name}.recipe.yaml")
+    settings = {"reading": options.reading, "iqr_multiplier": options.iqr_multiplier}
+    artifact.write_atomic(file, mergekit.own_form(recipe, folders, settings))
+    size = sum(weights.stat().st_size for weights in weight_files(folders[recipe.main_leaf]))
+
+    def progress() -> tuple[int, int, str] | None:
+        """Megabytes on the disk: the files of a merge get their full size at once and their blocks one by one."""
+        with suppress(FileNotFoundError):  # renamed while this looks
+            blocks = sum(f.stat().st_blocks for f in artifact.partial_path(out).glob("*.safetensors"))
+            return min(blocks * 512, size) // 10**6, size // 10**6, ""
+        return None
+
+    command = [sys.executable, "-m", "tinyr1.merge", "--recipe", str(file), "--out", str(out), "--replace",
+               "--device", options.device]  # fmt: skip
+    log = cfg.home / "logs" / f"merge-{name}.log"
+    # The bar of this process shows the progress; that of the child would be lines in the log.
+    launch.follow(command, {EVENTS: ""}, log, name, progress, "MB")
 
 
-def statistics(folder: Path) -> pd.DataFrame:
-    """Per-tensor statistics of a merged checkpoint: tensor, method, base, right, and those of the method."""
-    return pd.DataFrame(jsonl.read(folder / checkpoint.STATISTICS))
+def _fusion_settings(recipe: Recipe, options: MergeOptions) -> dict[str, Any]:
+    """reading and iqr_multiplier of a recipe's fusion steps: one value, several as a text, None without such a step."""
+    methods = [build(step, options.reading, options.iqr_multiplier) for step in recipe.steps if step.method == "fusion"]
 
+    def joined(key: str) -> Any:
+        values = sorted({getattr(method, key) for method in methods})
+        return ", ".join(map(str, values)) if len(values) > 1 else next(iter(values), None)
 
-def fusion_tables(cfg: Config) -> dict[str, pd.DataFrame]:
-    """`statistics` of the fusion steps of every merged model that has any, by model name."""
-    tables = {name: statistics(cfg.model(name)) for name in cfg.merges}
-    tables = {name: table[table.method == "fusion"] for name, table in tables.items() if len(table)}
-    return {name: table for name, table in tables.items() if len(table)}
-
-
-def facts_table(facts: list[dict]) -> pd.DataFrame:
-    """One row for each merged model: order (base last), reading and λ of its fusion steps, parameters, seconds."""
-    columns = ["model", "order", "reading", "iqr_multiplier", "parameters", "seconds"]
-    table = pd.DataFrame(facts)[columns].set_index("model")
-    return table.where(table.notna(), "–")
-
-
-def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Each fusion step over all tensors, weighted by entries; shares are fractions."""
-    rows = []
-    for name, table in tables.items():
-        for (other, base), step in table.groupby(["other", "base"], sort=False):
-            differing = step.differing.sum()
-            rows.append({
-                "model": name, "other": other, "base": base,
-                "weights that differ": differing / step.entries.sum(),
-                "taken, of those": step.selected.sum() / max(1, differing),
-                "tensors with threshold 0": step.threshold.le(0).mean(),
-                "rows with KL < 0": step.negative_rows.sum() / max(1, step.rows.sum()),
-            })  # fmt: skip
-    columns = ["model", "other", "base"]
-    return (pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)).set_index("model").round(3)
-
-
-def regimes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tensors by what fusion did to them, for each step; `everything` and `nothing` are the degenerate regimes."""
-    return _joined(tables).pivot_table(
-        index=["model", "other", "base"], columns="regime", values="tensor", aggfunc="count", fill_value=0, sort=False
-    )
-
-
-def degenerate(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tensors of which fusion took everything or nothing, named: model, right, base, tensor, regime, threshold."""
-    joined = _joined(tables)
-    return joined[joined.regime.isin(["everything", "nothing"])][STEP_COLUMNS].reset_index(drop=True)
-
-
-def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tables below each other, with the model as a column; a run may have no fusion step at all."""
-    parts = [table.assign(model=name) for name, table in tables.items()]
-    return pd.concat(parts) if parts else pd.DataFrame(columns=STEP_COLUMNS)
-
-
-def all_finite(folder: Path) -> bool:
-    """Whether every floating-point tensor of a checkpoint is finite."""
-    opened = Checkpoint(folder).open()
-    try:
-        return all(
-            bool(opened.rows(name, *place).isfinite().all())
-            for name, stored in opened.tensors.items()
-            if stored.dtype.is_floating_point
-            for place in borders(as_rows(stored.shape))
-        )
-    finally:
-        opened.close()
+    return {key: joined(key) for key in ("reading", "iqr_multiplier")}

@@ -1,4 +1,4 @@
-"""Which entries of a tensor are kept: the largest by magnitude, exactly as many as asked, or by chance.
+"""Which entries of a tensor stay: an exact number of the largest by magnitude, or entries by chance.
 
 Both give the same entries whatever the borders of the blocks, the number of threads and the device.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tinyr1.merge import quantiles
-from tinyr1.merge.method import Block, Scan
+from tinyr1.merge.method import RowBlock, Scan
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,21 @@ def heads(
     """
     wanted = [(i, size) for i, each in enumerate(sizes) for size in each if 0 < size < entries]
     ranks = [[entries - size for j, size in wanted if j == i] for i in range(len(sizes))]
-    values = [value for found in quantiles.select(scan, magnitudes, ranks) for value in found]
+    values = [value for each in quantiles.order_statistics(scan, magnitudes, ranks) for value in each]
 
-    def around(block: Block) -> tuple[int, list[list[int]]]:
+    def around(block: RowBlock) -> tuple[int, list[list[int]]]:
         seen = {i: magnitudes[i](block) for i, _ in wanted}
         pairs = [(seen[i], value) for (i, _), value in zip(wanted, values, strict=True)]
         counts = [torch.stack([(s > value).count_nonzero(), (s == value).count_nonzero()]) for s, value in pairs]
         return block.start, torch.stack(counts).tolist()
 
     counted = list(scan(around)) if wanted else []
-    found = {
+    made = {
         key: _head(value, key[1], [(start, *counts[at]) for start, counts in counted])
         for at, (key, value) in enumerate(zip(wanted, values, strict=True))
     }
     trivial = {0: Head(math.inf, {}), entries: Head(-1.0, {})}
-    return [[trivial[size] if size in trivial else found[i, size] for size in each] for i, each in enumerate(sizes)]
+    return [[trivial[size] if size in trivial else made[i, size] for size in each] for i, each in enumerate(sizes)]
 
 
 def _head(value: float, size: int, blocks: list[tuple[int, int, int]]) -> Head:

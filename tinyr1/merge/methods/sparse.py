@@ -1,19 +1,28 @@
 """Task arithmetic with pruned differences: TIES, model breadcrumbs, DARE, DELLA.
 
 `density`, `gamma` and `epsilon` are one number for all models or one per model. Neither the borders of the blocks nor
-the number of threads changes which entries are kept.
+the number of threads changes which entries a method keeps.
 """
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
-from tinyr1.merge.method import Block, Method, Scan
+from tinyr1.merge.method import Method, RowBlock, Scan
 from tinyr1.merge.methods import pruning
-from tinyr1.merge.methods.task_vectors import TaskArithmetic, per_model, require, require_flags, tensors_of
+from tinyr1.merge.methods.task_vectors import (
+    PerModel,
+    TaskArithmetic,
+    check_flag,
+    check_number,
+    check_shares,
+    of_model,
+    tensors_of,
+)  # fmt: skip
+from tinyr1.merge.quantiles import Values
 
 TINY_MASS = 1e-7  # a sum of magnitudes below this is not rescaled to or from (mergekit's value)
 
@@ -22,18 +31,22 @@ TINY_MASS = 1e-7  # a sum of magnitudes below this is not rescaled to or from (m
 class _Pruned(TaskArithmetic):
     """Task arithmetic with a share `density` of each difference, chosen by a subclass."""
 
-    density: float | tuple[float, ...] = 1.0
+    density: PerModel = 1.0
     rescale: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        require_flags(self, "rescale")
-        per_model(self, "density", len(self.weight), "a number from 0 to 1", lambda d: 0 <= d <= 1)
+        check_flag("rescale", self.rescale)
+        check_shares("density", self.density, len(self.weight))
+
+    def share(self, model: int) -> float:
+        """The density of one model."""
+        return of_model(self.density, model)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The kept entries of one model: those of `outer` without those of `inner`. scale: the factor on them."""
+    """The entries that one model keeps: those of `outer` without those of `inner`. scale: a factor on them."""
 
     inner: pruning.Head
     outer: pruning.Head
@@ -48,23 +61,23 @@ class _Magnitude(_Pruned):
     """Pruning by |δ| over the whole tensor, to an exact number of entries.
 
     Entries are taken from the largest down and equal ones in the order of their index; mergekit takes equal ones in no
-    particular order. `rescale` makes the kept magnitudes sum up to those of the whole difference.
+    particular order. `rescale` makes the magnitudes that stay sum up to those of the whole difference.
     """
 
     @abstractmethod
     def places(self, model: int, entries: int) -> tuple[int, int]:
-        """First and last + 1 place of the kept entries in the order from the largest to the smallest."""
+        """First and last + 1 place of the entries that stay, in the order from the largest to the smallest."""
 
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> list[Window]:
         """A window for each model."""
         entries, models = shape[0] * shape[1], range(len(self.weight))
         magnitudes = [_magnitude(self, i) for i in models]
-        places = [(0, entries) if self.density[i] >= 1 else self.places(i, entries) for i in models]
-        windows = [Window(*pair) for pair in pruning.heads(scan, magnitudes, places, entries)]
+        places = [(0, entries) if self.share(i) >= 1 else self.places(i, entries) for i in models]
+        windows = [Window(inner, outer) for inner, outer in pruning.heads(scan, magnitudes, places, entries)]
         return self._scaled(scan, magnitudes, windows) if self.rescale else windows
 
-    def _scaled(self, scan: Scan, magnitudes: list[Callable], windows: list[Window]) -> list[Window]:
-        def masses(block: Block) -> tuple[torch.Tensor, torch.dtype]:
+    def _scaled(self, scan: Scan, magnitudes: list[Values], windows: list[Window]) -> list[Window]:
+        def masses(block: RowBlock) -> tuple[torch.Tensor, torch.dtype]:
             seen = [values(block) for values in magnitudes]
             kept = [s * w.mask(s, block.start) for s, w in zip(seen, windows, strict=True)]
             sums = [torch.stack([s.double().sum(), k.double().sum()]) for s, k in zip(seen, kept, strict=True)]
@@ -77,14 +90,14 @@ class _Magnitude(_Pruned):
         return [replace(window, scale=factor) for window, factor in zip(windows, scale, strict=True)]
 
     def prune(self, state: list[Window], model: int, delta: torch.Tensor, start: int) -> torch.Tensor:
-        if self.density[model] >= 1:
+        if self.share(model) >= 1:
             return delta
         window = state[model]
         kept = delta * window.mask(delta.abs().float(), start)
         return kept * window.scale if window.scale != 1 else kept
 
-    def statistics(self, state: list[Window], counts: torch.Tensor) -> dict:
-        """Also threshold_i, the smallest magnitude kept, for models of which a part is kept."""
+    def statistics(self, state: list[Window], counts: torch.Tensor) -> dict[str, Any]:
+        """Also threshold_i, the smallest magnitude that stays, for models that keep a part of their entries."""
         kept = counts.tolist()[1:]
         limits = {f"threshold_{i}": w.outer.value for i, w in enumerate(state, 1) if kept[i - 1] and w.outer.value >= 0}
         return super().statistics(state, counts) | limits
@@ -98,7 +111,7 @@ class Ties(_Magnitude):
     elects: ClassVar[bool] = True
 
     def places(self, model: int, entries: int) -> tuple[int, int]:
-        density = self.density[model]
+        density = self.share(model)
         return 0, max(1, int(density * entries)) if density > 0 and entries else 0
 
 
@@ -109,15 +122,15 @@ class Breadcrumbs(_Magnitude):
     Where density + gamma exceed 1, fewer of the largest are dropped.
     """
 
-    gamma: float | tuple[float, ...] = 0.01
+    gamma: PerModel = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        per_model(self, "gamma", len(self.weight), "a number from 0 to 1", lambda g: 0 <= g <= 1)
+        check_shares("gamma", self.gamma, len(self.weight))
 
     def places(self, model: int, entries: int) -> tuple[int, int]:
-        kept = int(self.density[model] * entries)
-        start = min(int(self.gamma[model] * entries), entries - kept)
+        kept = int(self.share(model) * entries)
+        start = min(int(of_model(self.gamma, model) * entries), entries - kept)
         return start, start + kept
 
 
@@ -130,29 +143,33 @@ class BreadcrumbsTies(Breadcrumbs):
 
 @dataclass(frozen=True, kw_only=True)
 class _Random(_Pruned):
-    """Pruning by chance. `rescale` divides what is kept by its probability, so that its expectation is the difference.
+    """Pruning by chance. `rescale` divides an entry that stays by its probability: its expectation is the difference.
 
-    The draws depend on seed, model and index alone (`pruning.uniform`); see `tensor_seed`. mergekit 0.1.5 rescales to
-    the sum of magnitudes instead: for DARE the same in expectation, for DELLA not, whose paper divides as here.
+    The draws depend on seed, model and index alone (`pruning.uniform`). mergekit 0.1.5 rescales to the sum of
+    magnitudes instead. For DARE that is the same in expectation; for DELLA it is not, and its paper divides as here.
     """
 
     rescale: bool = True
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        require("seed", self.seed, "a whole number from 0 to 2^64 - 1", lambda s: type(s) is int and 0 <= s < 2**64)
+        rule = "a whole number from 0 to 2^64 - 1"
+        check_number("seed", self.seed, rule, lambda seed: type(seed) is int and 0 <= seed < 2**64)
+
+    def for_tensor(self, name: str) -> Method:
+        return replace(self, seed=tensor_seed(self.seed, name))
 
     def probability(self, model: int, delta: torch.Tensor) -> float | torch.Tensor:
-        """The chance of each entry (rows, width) to be kept."""
-        return self.density[model]
+        """The chance of each entry (rows, width) to stay."""
+        return self.share(model)
 
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> tuple[int, int]:
         return shape
 
     def prune(self, state: tuple[int, int], model: int, delta: torch.Tensor, start: int) -> torch.Tensor:
-        if self.density[model] in (0, 1):
-            return delta * self.density[model]
+        if self.share(model) in (0, 1):
+            return delta * self.share(model)
         chance = self.probability(model, delta)
         kept = pruning.uniform(self.seed, model, start * state[1], delta.shape, delta.device) < chance
         return kept * ((delta / chance).to(delta.dtype) if self.rescale else delta)
@@ -160,7 +177,7 @@ class _Random(_Pruned):
 
 @dataclass(frozen=True, kw_only=True)
 class DareLinear(_Random):
-    """DARE (arXiv 2311.03099): each entry is kept with probability `density`, then task arithmetic."""
+    """DARE (arXiv 2311.03099): each entry stays with probability `density`, then task arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,18 +189,19 @@ class DareTies(DareLinear):
 
 @dataclass(frozen=True, kw_only=True)
 class DellaLinear(_Random):
-    """DELLA's MagPrune (arXiv 2406.11617), then task arithmetic: larger entries are kept more probably.
+    """DELLA's MagPrune (arXiv 2406.11617), then task arithmetic: larger entries stay with a larger probability.
 
     The probability rises evenly with the rank of |δ| in its row, from density - epsilon to density + epsilon, which is
     mergekit's epsilon. Equal magnitudes rank by index; an entry alone in its row has probability density.
     """
 
-    epsilon: float | tuple[float, ...] = 0.15
+    epsilon: PerModel = 0.15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        per_model(self, "epsilon", len(self.weight), "a number from 0 to 1", lambda e: 0 <= e <= 1)
-        for d, e in zip(self.density, self.epsilon, strict=True):
+        check_shares("epsilon", self.epsilon, len(self.weight))
+        for model in range(len(self.weight)):
+            d, e = self.share(model), of_model(self.epsilon, model)
             if 0 < d < 1 and not (d - e > 0 and d + e < 1):
                 raise ValueError(
                     f"density = {d} with epsilon = {e} makes probabilities from {d - e:g} to {d + e:g}; they must lie "
@@ -191,7 +209,7 @@ class DellaLinear(_Random):
                 )
 
     def probability(self, model: int, delta: torch.Tensor) -> float | torch.Tensor:
-        density, epsilon, width = self.density[model], self.epsilon[model], delta.shape[-1]
+        density, epsilon, width = self.share(model), of_model(self.epsilon, model), delta.shape[-1]
         if width < 2:
             return density
         order = delta.abs().argsort(dim=-1, stable=True)
@@ -208,10 +226,18 @@ class Della(DellaLinear):
     elects: ClassVar[bool] = True
 
 
-def _magnitude(method: Method, model: int) -> Callable[[Block], torch.Tensor]:
-    """|δ| of a model in float32, where it is taken in the dtype of the tensors."""
+def tensor_seed(seed: int, name: str) -> int:
+    """Seed of one tensor for the random methods, from the recipe's seed and the tensor's name.
 
-    def values(block: Block) -> torch.Tensor:
+    With one seed for all tensors, the same positions of every tensor would stay.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little")
+
+
+def _magnitude(method: Method, model: int) -> Values:
+    """|δ| of a model: subtracted in the dtype of the tensors, returned in float32."""
+
+    def values(block: RowBlock) -> torch.Tensor:
         base, *models = tensors_of(method, block)
         return (models[model] - base).abs().float()
 

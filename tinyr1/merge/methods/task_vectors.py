@@ -1,19 +1,20 @@
-"""Task arithmetic, the frame of all methods that add differences to a base, and what they share.
+"""Task arithmetic: the frame of all methods that add differences to a base, with the checks of their parameters.
 
 Differences and weighted differences are rounded to the dtype of the tensors and their sums taken in float32, as
 mergekit 0.1.5 does.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from tinyr1.merge.method import Block, Method, Scan
+from tinyr1.merge.method import Method, RowBlock, Scan
 
 TINY_WEIGHT = 1e-8  # a sum of weights below this does not divide (mergekit's value)
+PerModel = float | tuple[float, ...]  # a parameter: one number for all models, or one for each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,24 +29,23 @@ class TaskArithmetic(Method):
     lambda_: float = 1.0
     elects: ClassVar[bool] = False  # whether the sign of each entry is elected among the models (TIES)
 
-    def __post_init__(self):
-        check_weights(self)
-        require_flags(self, "normalize")
-        require("lambda", self.lambda_, "a finite number", math.isfinite)
+    def __post_init__(self) -> None:
+        check_weights(self.weight)
+        check_flag("normalize", self.normalize)
+        check_number("lambda", self.lambda_, "a finite number", math.isfinite)
 
     @property
     def inputs(self) -> int:
-        """Number of tensors in a block, the base among them."""
         return len(self.weight) + 1
 
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> Any:
         return None
 
     def prune(self, state: Any, model: int, delta: torch.Tensor, start: int) -> torch.Tensor:
-        """The entries of a model's difference (rows, width) that take part, 0 elsewhere."""
+        """The difference (rows, width) of a model, 0 where an entry takes no part; start: first row of the block."""
         return delta
 
-    def apply(self, state: Any, block: Block) -> tuple[torch.Tensor, torch.Tensor]:
+    def apply(self, state: Any, block: RowBlock) -> tuple[torch.Tensor, torch.Tensor]:
         """(merged rows, number of entries and of each model's entries that take part and are not 0)."""
         base, *models = tensors_of(self, block)
         weights = torch.tensor(self.weight, dtype=base.dtype, device=base.device).view(-1, 1, 1)
@@ -59,44 +59,47 @@ class TaskArithmetic(Method):
             total *= self.lambda_
         return base + total, counts
 
-    def statistics(self, state: Any, counts: torch.Tensor) -> dict:
+    def statistics(self, state: Any, counts: torch.Tensor) -> dict[str, Any]:
         """kept_share_i: the share of entries in which model i = 1, 2, … takes part and differs from the base."""
         entries, *kept = counts.tolist()
         return {f"kept_share_{i}": count / entries for i, count in enumerate(kept, 1)}
 
 
-def require(name: str, value: Any, rule: str, holds: Callable[[Any], bool]) -> None:
+def check_number(name: str, value: Any, rule: str, holds: Callable[[Any], bool]) -> None:
     """ValueError unless the value is a number for which `holds` is true; rule: "a number from 0 to 1"."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
         raise ValueError(f"{name} = {value!r} is not {rule}")
 
 
-def require_flags(method: Method, *names: str) -> None:
-    """ValueError unless the fields are true or false; a text such as "false" would count as true."""
-    for name in names:
-        if not isinstance(getattr(method, name), bool):
-            raise ValueError(f"{name} = {getattr(method, name)!r} is neither true nor false")
+def check_flag(name: str, value: Any) -> None:
+    """ValueError unless the value is true or false; a text such as "false" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} = {value!r} is neither true nor false")
 
 
-def check_weights(method: Method) -> None:
-    """Stores `weight` as a tuple of finite numbers."""
-    if isinstance(method.weight, int | float) or len(method.weight) == 0:
-        raise ValueError(f"weight = {method.weight!r} is not a list; give one number per model, e.g. [1.0, 0.5]")
-    per_model(method, "weight", len(method.weight), "a finite number", math.isfinite)
+def check_weights(weight: Sequence[float]) -> None:
+    """ValueError unless `weight` is a list of finite numbers."""
+    if isinstance(weight, int | float) or len(weight) == 0:
+        raise ValueError(f"weight = {weight!r} is not a list; give one number per model, e.g. [1.0, 0.5]")
+    for each in weight:
+        check_number("weight", each, "a finite number", math.isfinite)
 
 
-def per_model(method: Method, name: str, models: int, rule: str, holds: Callable[[float], bool]) -> None:
-    """Checks a parameter and stores it as a tuple with one number per model."""
-    value = getattr(method, name)
-    values = (value,) * models if isinstance(value, int | float) else tuple(value)
-    if len(values) != models:
-        raise ValueError(f"{name} has {len(values)} values for {models} models; give one number or one per model")
-    for each in values:
-        require(name, each, rule, holds)
-    object.__setattr__(method, name, values)
+def check_shares(name: str, values: PerModel, models: int) -> None:
+    """ValueError unless a parameter is a number from 0 to 1, or a list with one for each model."""
+    each = (values,) if isinstance(values, int | float) else values
+    if len(each) != models and not isinstance(values, int | float):
+        raise ValueError(f"{name} has {len(each)} values for {models} models; give one number or one per model")
+    for value in each:
+        check_number(name, value, "a number from 0 to 1", lambda v: 0 <= v <= 1)
 
 
-def tensors_of(method: Method, block: Block) -> tuple[torch.Tensor, ...]:
+def of_model(values: PerModel, model: int) -> float:
+    """The value of a parameter for one model."""
+    return values if isinstance(values, int | float) else values[model]
+
+
+def tensors_of(method: Method, block: RowBlock) -> tuple[torch.Tensor, ...]:
     """The tensors of a block; ValueError when there are more or fewer than the method has parameters for."""
     if len(block.tensors) != method.inputs:
         raise ValueError(
@@ -107,12 +110,12 @@ def tensors_of(method: Method, block: Block) -> tuple[torch.Tensor, ...]:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype sums are taken in: at least float32."""
+    """The dtype that sums are taken in: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def added(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The sum in float32, one after the other, rounded to the dtype of the tensors."""
+    """The sum in float32, one tensor after the other, rounded to the dtype of the tensors."""
     total = torch.zeros_like(tensors[0], dtype=wide(tensors[0].dtype))
     for tensor in tensors:
         total += tensor
