@@ -17,7 +17,10 @@ MODEL ?= $(HOME_DIR)/$(RUN)/merged/math-science-code
 BENCHMARKS ?= aime24,gpqa,lcb
 PROTOCOL ?= sound
 ARGS ?=
+MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
+EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
 .PHONY: help setup reproduce test test-full lab chat merge evaluate bench publish clean lint $(STAGES)
+.PHONY: check-merge check-evaluate
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB"
@@ -32,9 +35,10 @@ help:
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make publish [RUN=smol]     copy the report of a finished run to reports/RUN, and its scores into README.md"
 	@echo "make clean [RUN=smol]       remove a run's artifacts and unpublished report (runs/RUN, or TINYR1_HOME/RUN)"
-	@echo "make setup [PYTHON=python3] the environment alone; about 4 min, once"
+	@echo "make setup [PYTHON=python3] the environment alone; about 1 min, once"
 
-setup:
+# What is asked for is checked before anything is installed.
+setup: $(addprefix check-,$(filter merge evaluate,$(MAKECMDGOALS)))
 	@$(PYTHON) -I tinyr1/environment.py $(EXACT)
 
 reproduce: setup
@@ -63,8 +67,24 @@ lab: setup
 chat: setup
 	@$(PY) -m tinyr1.chat "$(MODEL)"
 
+check-merge:
+	@case "$(ARGS)" in *--help*|*--verify*|*--recipe*) ;; *) \
+	for given in "MATH=$(MATH)" "SCIENCE=$(SCIENCE)" "CODE=$(CODE)"; do test -d "$${given#*=}" || \
+	{ echo "$$given is not a folder: name that of a checkpoint, as in: $(MERGE)" >&2; exit 1; }; done;; esac
+	@case "$(ARGS)" in *--help*|*--verify*|*--dry-run*) ;; *) test -n "$(OUT)" || \
+	{ echo "OUT= is missing: name a folder for the merged checkpoint, as in: $(MERGE)" >&2; exit 1; };; esac
+
 merge: setup
 	@$(PY) -m tinyr1.merge --math "$(MATH)" --science "$(SCIENCE)" --code "$(CODE)" --out "$(OUT)" $(ARGS)
+
+check-evaluate:
+	@case "$(ARGS)" in *--help*) exit 0;; esac; fail() { echo "$$1, as in: $(EVALUATE)" >&2; exit 1; }; \
+	test -n "$(BENCHMARKS)" || fail "BENCHMARKS= is empty: name some"; \
+	test -f "$(or $(TINYR1_PARAMS),params)/$(RUN).yaml" || fail "RUN=$(RUN) is unknown: there is no params/$(RUN).yaml"; \
+	case "$(PROTOCOL)" in sound|released) ;; *) fail "PROTOCOL=$(PROTOCOL) is neither sound nor released: name one of them";; esac; \
+	case "$(ARGS)" in *--endpoint*|*--responses*) exit 0;; esac; \
+	test -d "$(MODEL)" || echo "$(MODEL)" | grep -qx "[^/]*[^/]/[^/][^/]*" || \
+	fail "MODEL=$(MODEL) is no folder and no hub id: name a checkpoint or owner/name"
 
 evaluate: RUN = r1-1.5b
 evaluate: setup
