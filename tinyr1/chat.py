@@ -13,7 +13,7 @@ from typing import Any
 from tinyr1.core import config, prompts
 from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.errors import UserError, guarded
-from tinyr1.core.params import Domain
+from tinyr1.core.params.domains import Domain
 
 # A tokenizer has at least one of these files. Without any, transformers makes up an empty one.
 VOCABULARIES = (

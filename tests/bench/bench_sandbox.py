@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tinyr1.core.params import Sandbox
+from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.sandbox.forkserver import ForkServer
 from tinyr1.sandbox.runner import Runner
 

@@ -158,7 +158,7 @@ class TestFiles:
 
     def test_right_of_a_step_is_called_other_now(self, data):
         step = STEP | {"other": {"method": "fusion", "base": "science", "right": "math"}}
-        assert "merge.models.0.recipe.other.right: unknown parameter; it is called other now" in problems(
+        assert "merge.models.0.recipe.other.right: unknown; this key is called `other` now, rename it" in problems(
             put(data, "merge.models.0.recipe", step)
         )
 

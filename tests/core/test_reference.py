@@ -10,11 +10,14 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from tinyr1.core import params, reference
+from tinyr1.core.params import __main__ as generator
+from tinyr1.core.params import reference
+from tinyr1.core.params.blocks import Block
+from tinyr1.core.params.schema import Params
 
 FILES = sorted((ROOT / "params").glob("*.yaml"))
-BLOCKS = [kind for kinds in reference.blocks(params.Params).values() for kind in kinds]
-OWN = sorted({kind for kind in BLOCKS if issubclass(kind, params.Block)}, key=lambda kind: kind.__name__)
+BLOCKS = [kind for kinds in reference.blocks(Params).values() for kind in kinds]
+OWN = sorted({kind for kind in BLOCKS if issubclass(kind, Block)}, key=lambda kind: kind.__name__)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def faults(schema, data):
 
 def outdated(root):
     """The generated files that are not what the blocks of tinyr1.core.params give."""
-    return [path for path, text in params.generated().items() if (root / path).read_text(encoding="utf-8") != text]
+    return [path for path, text in generator.generated().items() if (root / path).read_text(encoding="utf-8") != text]
 
 
 def test_what_is_generated_is_current():
@@ -66,7 +69,7 @@ def test_every_parameter_names_its_source(kind):
 
 def test_the_page_has_every_parameter_once_for_each_block():
     page = (ROOT / "docs" / "params.md").read_text(encoding="utf-8")
-    for path, kinds in reference.blocks(params.Params).items():
+    for path, kinds in reference.blocks(Params).items():
         assert not path or f"`{path}`" in page
         section = page.split(f'<a id="{kinds[0].__name__.lower()}"></a>')[1].split("<a id=")[0]
         for kind in kinds:
@@ -143,7 +146,7 @@ def test_the_schema_has_titles_descriptions_choices_and_kinds(schema):
 
 def test_the_blocks_at_a_path_are_known():
     def names(*path):
-        return [kind.__name__ for kind in reference.kinds_at(params.Params, path)]
+        return [kind.__name__ for kind in reference.kinds_at(Params, path)]
 
     assert names() == ["Params"]
     assert names("backbone", "distill") == ["Distill"]

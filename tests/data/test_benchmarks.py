@@ -13,7 +13,7 @@ from pyarrow import parquet
 from pydantic import TypeAdapter
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Benchmark
+from tinyr1.core.params.domains import Benchmark
 from tinyr1.data import benchmarks, files
 
 EVERY_DAY = ("2020-01-01", "2030-12-31")

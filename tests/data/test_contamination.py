@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tinyr1.core.params import Decontaminate
+from tinyr1.core.params.domains import Decontaminate
 from tinyr1.data.contamination import Contamination, words
 
 BENCHMARK = "A train leaves the town of Alma at noon and runs 90 kilometers per hour towards the distant sea"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tinyr1.core.params import FileSource
+from tinyr1.core.params.domains import FileSource
 from tinyr1.data import curate, readers, sources
 
 THOUGHT = "<|begin_of_thought|>\n\nwhy\n\n<|end_of_thought|>\n\n"

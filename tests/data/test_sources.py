@@ -7,7 +7,7 @@ from huggingface_hub.errors import HTTPError
 from pydantic import TypeAdapter
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Source
+from tinyr1.core.params.domains import Source
 from tinyr1.data import files, sources
 
 ROWS = [

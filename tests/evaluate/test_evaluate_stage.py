@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tinyr1.core import artifact, config, machine
-from tinyr1.core.params import Params
+from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
 from tinyr1.evaluate import examples, scores, stage
 

@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from tinyr1.core.config import ROOT
-from tinyr1.core.params import Params, Sandbox
+from tinyr1.core.params.evaluation import Sandbox
+from tinyr1.core.params.schema import Params
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade
 from tinyr1.evaluate.grading.symbolic import Verifier

@@ -244,7 +244,9 @@ def test_nothing_to_grade_gives_no_grades(cfg):
 NOT_JUDGING = {
     "tinyr1.core.artifact": "hashes keys",
     "tinyr1.core.record": "hashes the judging modules",
-    "tinyr1.core.params": "parameters, whose values are in the key",
+    "tinyr1.core.params.domains": "parameters, whose values are in the key",
+    "tinyr1.core.params.evaluation": "parameters, whose values are in the key",
+    "tinyr1.core.params.schema": "parameters, whose values are in the key",
     "tinyr1.core.progress": "shows progress",
     "tinyr1.core.errors": "the class of errors",
     "tinyr1.sampling.store": "the file of grades",

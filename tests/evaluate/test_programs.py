@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tinyr1.core.params import Sandbox
+from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.evaluate.grading import programs
 from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.sandbox.forkserver import Refused, Result, SandboxError

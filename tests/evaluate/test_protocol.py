@@ -9,7 +9,7 @@ from test_grade import params_of, rules
 
 from tinyr1.core import config, prompts
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Params
+from tinyr1.core.params.schema import Params
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.released import RELEASED
 

@@ -5,7 +5,8 @@ from pydantic import TypeAdapter
 from test_grade import DOMAINS, rules
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Benchmark, Sandbox
+from tinyr1.core.params.domains import Benchmark
+from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.data import benchmarks
 from tinyr1.data.answers import integer
 from tinyr1.evaluate.grading import extract, grade, released_math

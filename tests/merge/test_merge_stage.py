@@ -14,7 +14,7 @@ from test_notebooks import code_cells
 from tinyr1.core import artifact, config, launch, record
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import MergedModel
+from tinyr1.core.params.training import MergedModel
 from tinyr1.core.recipe import parse
 from tinyr1.merge import __main__ as merge
 from tinyr1.merge import analysis, stage, tables

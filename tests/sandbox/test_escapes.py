@@ -24,7 +24,8 @@ from conftest import ROOT
 from processes import descendants
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import LiveCodeBenchmark, Sandbox
+from tinyr1.core.params.domains import LiveCodeBenchmark
+from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.data import benchmarks
 from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.sandbox import syscalls

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import children, ended
 
-from tinyr1.core.params import Sandbox
+from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.sandbox import forkserver, probes, syscalls
 from tinyr1.sandbox import runner as sandbox
@@ -338,7 +338,8 @@ def test_a_program_that_is_killed_from_outside_once_is_run_again():
 
 def test_nothing_runs_on_when_the_judge_is_killed():
     code = (
-        "import sys, threading\nfrom tinyr1.core.params import Sandbox\nfrom tinyr1.sandbox.runner import Runner\n"
+        "import sys, threading\n"
+        "from tinyr1.core.params.evaluation import Sandbox\nfrom tinyr1.sandbox.runner import Runner\n"
         "with Runner(Sandbox(cpu_seconds=600, memory_mb=512, semantics='real', isolation='landlock')) as r:\n"
         "    print(r.server.process.pid, r.server.folder.name, flush=True)\n    r.run('while True: pass', '')"
     )

@@ -19,7 +19,7 @@ from tinyr1.branch import packing
 from tinyr1.core import artifact
 from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Sft
+from tinyr1.core.params.training import Sft
 from tinyr1.data.tokens import Tokens, read_tokens
 
 CPU_ENVIRONMENT = {

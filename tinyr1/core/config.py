@@ -17,9 +17,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from yaml.constructor import ConstructorError
 
-from tinyr1.core import reference
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import PATTERNS, Block, Params, contradictions
+from tinyr1.core.params import reference
+from tinyr1.core.params.blocks import PATTERNS, Block
+from tinyr1.core.params.schema import Params, contradictions
 from tinyr1.core.recipe import Recipe
 
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tinyr1.core.params import Domain
+from tinyr1.core.params.domains import Domain
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 

@@ -17,7 +17,7 @@ from tinyr1.core import machine
 from tinyr1.core.artifact import check, digest, file_hash, read_intact, write_atomic
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Params
+from tinyr1.core.params.schema import Params
 
 # A record without one of these keys was cut short or changed by hand.
 RECORD_KEYS = {"key", "notebook", "finished", "code", "machine", "params", "seconds", "artifacts"}

@@ -29,7 +29,7 @@ from typing import Any
 
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import RELEASES, Benchmark, LiveCodeBenchmark, MiniatureBenchmark
+from tinyr1.core.params.domains import RELEASES, Benchmark, LiveCodeBenchmark, MiniatureBenchmark
 from tinyr1.data import files
 from tinyr1.data.answers import integer
 from tinyr1.data.files import PublishedBenchmark, column

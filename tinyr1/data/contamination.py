@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from tinyr1.core.params import Decontaminate
+from tinyr1.core.params.domains import Decontaminate
 
 
 def words(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from tinyr1.core import artifact, hub, jsonl
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import HUB, AimeBenchmark, GpqaBenchmark, LiveCodeBenchmark
+from tinyr1.core.params.domains import HUB, AimeBenchmark, GpqaBenchmark, LiveCodeBenchmark
 
 PublishedBenchmark = AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark
 PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte

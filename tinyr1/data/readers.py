@@ -9,7 +9,7 @@ thinking, response and answer; `tinyr1.data.curate` adds id, domain, source and 
 import re
 from collections.abc import Callable
 
-from tinyr1.core.params import Source
+from tinyr1.core.params.domains import Source
 
 Row = dict
 Candidate = Row | str  # a row without id, domain, source and n_tokens; or the reason to drop the raw row

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tinyr1.core import hub
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import FileSource, Source
+from tinyr1.core.params.domains import FileSource, Source
 from tinyr1.data import files
 
 ROW_SUFFIXES = (".jsonl", ".parquet")

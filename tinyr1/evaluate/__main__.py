@@ -19,7 +19,7 @@ import pandas as pd
 
 from tinyr1.core import artifact, config, machine, record
 from tinyr1.core.errors import UserError, guarded
-from tinyr1.core.params import Params
+from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
 from tinyr1.evaluate import adopt, against, examples, lm_eval, scores, stage
 from tinyr1.evaluate.single import SingleModel, checkpoint_folder, content_key, fitted_to_context

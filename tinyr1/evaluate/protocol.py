@@ -14,7 +14,8 @@ from random import Random
 from string import Template
 
 from tinyr1.core import artifact, prompts
-from tinyr1.core.params import Benchmark, Domain, Params
+from tinyr1.core.params.domains import Benchmark, Domain
+from tinyr1.core.params.schema import Params
 from tinyr1.evaluate.released import RELEASED
 
 LETTERS = "ABCD"

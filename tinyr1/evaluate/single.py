@@ -7,7 +7,8 @@ from tinyr1.core import artifact, hub
 from tinyr1.core.checkpoints import CHECKPOINT, read_config
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params import Params, VllmEngine
+from tinyr1.core.params.evaluation import VllmEngine
+from tinyr1.core.params.schema import Params
 from tinyr1.sampling.preflight import context_limit
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tinyr1.core import artifact, jsonl, machine
 from tinyr1.core.config import Config
-from tinyr1.core.params import EndpointEngine, Engine, VllmEngine
+from tinyr1.core.params.evaluation import EndpointEngine, Engine, VllmEngine
 from tinyr1.core.prompts import split_response
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade, programs, selftest

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1.core import artifact, record
-from tinyr1.core.params import Sandbox
+from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.core.progress import Bar, say
 from tinyr1.core.prompts import split_response
 from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option

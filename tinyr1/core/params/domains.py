@@ -1,0 +1,229 @@
+"""Blocks of a params file: the domains, each with its sources of rows and its benchmarks (paper §2.1, §3.1.2)."""
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tinyr1.core.params.blocks import Block, Commit, Count, Date, Level, Name, PositiveShare, Sha256
+from tinyr1.core.params.training import Sft
+
+HUB = "hf://"
+# Problems of each LiveCodeBench release (its README; docs/fidelity.md §1.4).
+RELEASES = {"release_v1": 400, "release_v2": 511, "release_v3": 612, "release_v4": 713, "release_v5": 880,
+            "release_v6": 1055}  # fmt: skip
+
+
+Columns = Literal["openr1_math", "openthoughts", "openthoughts_metadata", "s1"]
+Tasks = Literal["math", "science", "code"]
+
+
+class _Source(Block):
+    """What all kinds of sources have."""
+
+    columns: Columns
+    """Whose columns the rows have: those of OpenR1-Math-220k, of OpenThoughts-114k (configuration default or metadata),
+    or of s1. It decides how a row is read (tinyr1.data.readers; docs/fidelity.md §1.4)."""
+    keep: dict[str, Annotated[list[str], Field(min_length=1)]]
+    """Column -> accepted values. A row with another value is dropped, with the column as its reason. Paper §2.1
+    names some columns and no values (docs/fidelity.md §1.1)."""
+    correct: Literal["verified", "any"]
+    """`verified`: only the generations that a checker accepted, where the columns say so; `any`: all. Paper §2.1:
+    verified for math (docs/fidelity.md §1.1)."""
+
+
+class HubSource(_Source):
+    """Rows of a Hugging Face dataset, streamed."""
+
+    kind: Literal["huggingface"]
+    """Rows of a Hugging Face dataset."""
+    path: str
+    """Dataset id, such as open-r1/OpenR1-Math-220k; paper §2.1 (docs/fidelity.md §1.4)."""
+    config: str | None
+    """Configuration of the dataset; null: its default. Choice where the paper names none (docs/fidelity.md §1.4)."""
+    revision: str | None
+    """Commit or branch of the dataset; null: the newest. Choice."""
+    rows: Count | None
+    """At most so many raw rows are read; null: all. Choice."""
+
+
+class FileSource(_Source):
+    """Rows of local files."""
+
+    kind: Literal["files"]
+    """Rows of local files."""
+    path: str
+    """A .jsonl or .parquet file, or a folder of them, relative to the repository. Choice."""
+    rows: Count | None
+    """At most so many raw rows are read; null: all. Choice."""
+
+
+class MiniatureSource(_Source):
+    """Rows that tinyr1.data.miniature writes, offline, in the columns of the real datasets and with their dirt."""
+
+    kind: Literal["miniature"]
+    """Written by this kit."""
+    tasks: Tasks
+    """Which families of tasks. Choice."""
+    levels: Annotated[list[Level], Field(min_length=1)]
+    """Difficulties, in turn: 1 easy to 3 hard. Choice."""
+    rows: Count
+    """Raw rows to write. Choice."""
+
+
+Source = Annotated[HubSource | FileSource | MiniatureSource, Field(discriminator="kind")]
+
+
+class _Benchmark(Block):
+    """What all kinds of benchmarks have."""
+
+    questions: Count | None
+    """Only the first so many questions are asked; null: all, as in the paper."""
+    samples: Count
+    """Answers to each question; paper §3.1.2: 16 for AIME, 4 for GPQA-Diamond and LiveCodeBench (docs/fidelity.md C18,
+    C21)."""
+    max_tokens: Count
+    """Longest answer in tokens, thinking included; paper §3.1.2: 32,768 (docs/fidelity.md §4.1)."""
+
+
+class _Published(_Benchmark):
+    """A benchmark that is read from files."""
+
+    answers: ClassVar[str]
+    """How its questions are answered: integer, option or program."""
+    hub_form: ClassVar[str] = "hf://owner/dataset/file.jsonl (or .csv, .parquet)"
+    hub_pattern: ClassVar[str] = r"hf://[\w.-]+/[\w.-]+(/[\w.-]+)+\.(jsonl|csv|parquet)"
+    path: str
+    """A .jsonl, .csv or .parquet file or a folder of them, relative to the repository, or a file of a hub dataset:
+    hf://owner/dataset/file at `revision`. Choice (docs/evaluation.md §0.1)."""
+    revision: Commit | None = None
+    """Commit of a hf:// dataset; such paths need it, and no others have it. Choice (docs/evaluation.md §0.1)."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the files, which refuses others; null: any are read. Choice (docs/evaluation.md §0.1)."""
+
+    @model_validator(mode="after")
+    def _path_and_revision_fit(self) -> "_Published":
+        hub, problems = self.path.startswith(HUB), []
+        if hub != (self.revision is not None):
+            problems.append(f"revision: goes with {HUB} paths, which need the full commit; path is {self.path!r}")
+        if hub and not re.fullmatch(self.hub_pattern, self.path):
+            problems.append(f"path: {self.path!r} should read {self.hub_form}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+class AimeBenchmark(_Published):
+    """AIME problems, answered by an integer from 0 to 999 (docs/evaluation.md §4)."""
+
+    kind: Literal["aime"]
+    """AIME problems."""
+    answers: ClassVar[str] = "integer"
+
+
+class GpqaBenchmark(_Published):
+    """GPQA-Diamond, four options a question; gated on the hub (docs/evaluation.md §5)."""
+
+    kind: Literal["gpqa"]
+    """GPQA-Diamond."""
+    answers: ClassVar[str] = "option"
+
+
+class LiveCodeBenchmark(_Published):
+    """LiveCodeBench, programs judged by tests (docs/evaluation.md §1.1)."""
+
+    kind: Literal["livecodebench"]
+    """LiveCodeBench."""
+    answers: ClassVar[str] = "program"
+    hub_form: ClassVar[str] = "hf://owner/dataset"
+    hub_pattern: ClassVar[str] = r"hf://[\w.-]+/[\w.-]+"
+    path: str
+    """A folder or file, relative to the repository, or hf://owner/dataset, whose files follow from `release`. Choice
+    (docs/evaluation.md §1.1)."""
+    release: Literal[tuple(RELEASES)] | None = None  # type: ignore[valid-type]  # mypy wants the literals spelt out
+    """Which of the dataset's files are read; the number of their problems is checked. Null: whatever a local path
+    holds.
+    The paper names none; release_v5 was the newest then (docs/fidelity.md §4.4)."""
+    window: tuple[Date, Date]
+    """First and last contest date, both included; paper Table 1: 2024-08 to 2025-02, released: 2024-08-01 to 2025-02-01
+    (docs/fidelity.md §4.4)."""
+
+    @model_validator(mode="after")
+    def _window_and_release_fit(self) -> "LiveCodeBenchmark":
+        if self.window[0] > self.window[1]:
+            raise ValueError(
+                f"window: {self.window[0]} is after {self.window[1]}; give the first contest date, then the last"
+            )
+        if self.path.startswith(HUB) and self.release is None:
+            raise ValueError(f"release: {HUB} paths need one of {', '.join(RELEASES)}")
+        return self
+
+
+class MiniatureBenchmark(_Benchmark):
+    """Questions that tinyr1.data.miniature writes; they share no worked solution with its training rows."""
+
+    kind: Literal["miniature"]
+    """Written by this kit."""
+    tasks: Tasks
+    """Which families of tasks: math is answered by integers, science by letters, code by programs. Choice."""
+    levels: Annotated[list[Level], Field(min_length=1)]
+    """Difficulties, in turn: 1 easy to 3 hard. Choice."""
+    questions: Count
+    """Questions to write. Choice."""
+
+    @property
+    def answers(self) -> str:
+        """How its questions are answered."""
+        return {"math": "integer", "science": "option", "code": "program"}[self.tasks]
+
+
+Benchmark = Annotated[
+    AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark | MiniatureBenchmark, Field(discriminator="kind")
+]
+
+
+class Domain(Block):
+    """One domain: what its expert learns from, and what every model is asked about it."""
+
+    instruction: str
+    """Text appended to each question, in training and in evaluation. The paper states none for training; for math,
+    DeepSeek's own advice (docs/fidelity.md §2.3)."""
+    instruction_with_options: str | None = None
+    """The text for questions that show lettered options, which few of the real science rows do; null: the same.
+    Choice."""
+    sources: Annotated[list[Source], Field(min_length=1)]
+    """Where the raw rows come from, in this order; paper §2.1 (docs/fidelity.md §1)."""
+    limit: Count | None
+    """At most so many curated rows are kept, those of the distillation included; null: all. Paper §2.1: 58,000 for math
+    (docs/fidelity.md §1.1, C2)."""
+    sft: Sft
+    """The fine-tuning of this domain's expert; paper §3.1.1 (docs/fidelity.md §2.1)."""
+    benchmarks: dict[Name, Benchmark]
+    """The benchmarks of this domain by name; a name occurs in one domain only. Paper §3.1.2: one for each domain."""
+
+    def instruction_for(self, shows_options: bool) -> str:
+        """The instruction of a question, by whether it shows lettered options."""
+        return (self.instruction_with_options if shows_options else None) or self.instruction
+
+
+class Decontaminate(Block):
+    """A row is contaminated when it holds `min_share` of the word n-grams of a benchmark question."""
+
+    ngram: Count
+    """Words in one n-gram. Choice (docs/fidelity.md §1.3)."""
+    min_share: PositiveShare
+    """Share of a question's n-grams, above 0 and at most 1: low for long competition problems, high for templated ones,
+    which share their wording. Choice (docs/fidelity.md §1.3)."""
+
+
+class Curate(Block):
+    """From raw rows to training rows."""
+
+    max_tokens: Count
+    """Longest row in tokens, prompt and response together; longer rows are dropped and counted, never cut. Released:
+    16,384, which cuts them (docs/fidelity.md §2.4)."""
+    generations_per_question: Count
+    """At most so many traces of one question are kept, where a source has several. Choice (docs/fidelity.md §1.1)."""
+    decontaminate: Decontaminate
+    """The rule against benchmark questions in the training rows. Choice: the paper states none (docs/fidelity.md
+    §1.3)."""

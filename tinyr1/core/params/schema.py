@@ -1,0 +1,156 @@
+"""The schema of a params file, `params/<run>.yaml`: every parameter with its meaning, its unit and its source.
+
+`docs/params.md` and `params/schema.json` are generated from these blocks (`python -m tinyr1.core.params`), so the text
+below a parameter is what a person reads about it. `tinyr1.core.config` reads the files.
+
+Sources: "paper §x" is arXiv 2503.04872v2; "released" is the code of Qihoo360/TinyR1-32B-Preview and of the training
+framework that it names; "choice" means that neither states it.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from tinyr1.core.params.blocks import Block, CountOrZero, Name
+from tinyr1.core.params.domains import Benchmark, Curate, Domain
+from tinyr1.core.params.evaluation import Evaluate, VllmEngine
+from tinyr1.core.params.training import Backbone, Merge, Sft, Trainer
+
+
+class Params(Block):
+    """A whole params file."""
+
+    description: str
+    """One sentence for the head of the report. Choice."""
+    seed: CountOrZero
+    """Seed of everything that is drawn; released training script: 42 (docs/fidelity.md §2.1)."""
+    backbone: Backbone
+    """The common ancestor of the branches; paper §3.1.1."""
+    domains: Annotated[dict[Name, Domain], Field(min_length=1)]
+    """The domains by name, in the order of all tables; paper §2.1: math, science and code."""
+    curate: Curate
+    """From raw rows to training rows; paper §2.1 (docs/fidelity.md §1)."""
+    trainer: Trainer
+    """What all fine-tuning runs share; released (docs/fidelity.md §2)."""
+    mixture: Sft | None
+    """The data-mixture baseline, one model on the rows of all domains; null: none. Paper Table 2, which does not give
+    its settings (docs/fidelity.md §5.2)."""
+    merge: Merge
+    """How the experts become one model; paper §2.2 (docs/fidelity.md §3)."""
+    evaluate: Evaluate
+    """How every model is asked and judged; paper §3.1.2 (docs/fidelity.md §4)."""
+
+    @property
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """Every benchmark by name, in the order of the domains."""
+        return {name: b for domain in self.domains.values() for name, b in domain.benchmarks.items()}
+
+    @property
+    def domain_of(self) -> dict[str, str]:
+        """Benchmark name -> domain name."""
+        return {name: domain for domain, block in self.domains.items() for name in block.benchmarks}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        if problems := list(contradictions(self)):
+            raise ValueError("\n".join(problems))
+        return self
+
+
+# --- rules between blocks: each yields lines "path: problem" -------------------------------------------------
+
+
+def _every_domain_takes_part_in_the_distillation(params: Params) -> Iterator[str]:
+    """And leaves rows for its branch."""
+    rows = params.backbone.distill.rows if params.backbone.distill else {}
+    for name in rows.keys() - params.domains.keys():
+        yield f"backbone.distill.rows.{name}: is not a domain of this run ({', '.join(params.domains)})"
+    for name, domain in params.domains.items() if rows else ():
+        if name not in rows:
+            yield f"backbone.distill.rows.{name}: missing; give a number of rows"
+        elif domain.limit is not None and domain.limit <= rows[name]:
+            yield (
+                f"domains.{name}.limit: {domain.limit} rows, but backbone.distill.rows.{name} takes {rows[name]} of "
+                "them and the branch is left with none; raise the limit"
+            )
+
+
+def _no_domain_has_the_name_of_another_model(params: Params) -> Iterator[str]:
+    for name in sorted(params.domains.keys() & {"backbone", "mixture"}):
+        yield f"domains.{name}: the name is taken by another model; choose another name"
+
+
+def _merges_name_models_of_the_run(params: Params) -> Iterator[str]:
+    """Two models of one name would share an output folder."""
+    models = {"backbone", *params.domains} | ({"mixture"} if params.mixture else set())
+    seen = models | {"mixture"}
+    for i, merged in enumerate(params.merge.models):
+        for leaf in merged.recipe.leaves:
+            if leaf not in models:
+                yield f"merge.models.{i}: {leaf!r} is not a model of this run ({', '.join(sorted(models))})"
+        if merged.called in seen:
+            yield (
+                f"merge.models.{i}: the name {merged.called!r} is taken by another model, which would share its output "
+                "folder; give this one a `name` of its own"
+            )
+        seen.add(merged.called)
+
+
+def _a_benchmark_has_one_domain(params: Params) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for domain, block in params.domains.items():
+        for name in block.benchmarks:
+            if seen.setdefault(name, domain) != domain:
+                yield f"domains.{domain}.benchmarks.{name}: {seen[name]} has a benchmark of this name; choose another"
+    if not seen:
+        yield "domains: none of them has a benchmark; give at least one, or nothing can be evaluated"
+
+
+def _rows_fit_a_sequence(params: Params) -> Iterator[str]:
+    if params.curate.max_tokens > params.trainer.sequence_length:
+        yield (
+            f"curate.max_tokens: {params.curate.max_tokens} is above trainer.sequence_length "
+            f"({params.trainer.sequence_length}); a row must fit into one packed sequence"
+        )
+
+
+def _answers_fit_the_engine(params: Params) -> Iterator[str]:
+    engine = params.evaluate.engine
+    if not isinstance(engine, VllmEngine):
+        return
+    for name, benchmark in params.benchmarks.items():
+        if benchmark.max_tokens >= engine.max_model_len:
+            yield (
+                f"domains.{params.domain_of[name]}.benchmarks.{name}.max_tokens: {benchmark.max_tokens} leaves no room "
+                f"for the prompt in evaluate.engine.max_model_len ({engine.max_model_len})"
+            )
+
+
+def _protocol_knows_benchmarks(params: Params) -> Iterator[str]:
+    for name, benchmark in params.benchmarks.items() if params.evaluate.protocol == "released" else ():
+        if benchmark.kind == "miniature":
+            yield (
+                f"domains.{params.domain_of[name]}.benchmarks.{name}: the released protocol knows aime, gpqa and "
+                "livecodebench only; set evaluate.protocol: sound"
+            )
+
+
+RULES = (
+    _every_domain_takes_part_in_the_distillation,
+    _no_domain_has_the_name_of_another_model,
+    _merges_name_models_of_the_run,
+    _a_benchmark_has_one_domain,
+    _rows_fit_a_sequence,
+    _answers_fit_the_engine,
+    _protocol_knows_benchmarks,
+)
+
+
+def contradictions(params: Params) -> Iterator[str]:
+    """What breaks a rule between blocks. A rule ends where a parameter that it looks at is absent (`config.parse`)."""
+    for rule in RULES:
+        try:
+            yield from rule(params)
+        except AttributeError:
+            continue
