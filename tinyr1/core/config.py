@@ -271,8 +271,6 @@ def _unknown(parts: list[str | int], data: Any) -> str:
     if owners:
         return f"unknown parameter of kind: {data['kind']}; it belongs to kind: {' or '.join(filter(None, owners))}"
     here = [k for kind in kinds if reference.tag(kind) in (None, data.get("kind")) for k in reference.fields_of(kind)]
-    if name == "right" and "other" in here:
-        return "unknown parameter; it is called other now"
     places: dict[str, list[str]] = {}
     for path, kinds in reference.blocks(Params).items():
         for known in {known: None for kind in kinds for known in reference.fields_of(kind)}:
