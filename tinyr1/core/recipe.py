@@ -40,38 +40,51 @@ FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # 
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class Input(_Strict):
     """One of the models of a method that takes any number of them, with its own settings."""
 
     model: "str | Recipe"
+    """Name of a model, or a merge step."""
     weight: float = 1.0
+    """Its weight in the sum."""
     density: float | None = Field(default=None, ge=0, le=1)
+    """Share of its difference to the base that takes part; null: all of it. Methods that prune."""
     gamma: float | None = None
+    """Share of the largest differences that breadcrumbs drop; null: 0.01."""
     epsilon: float | None = None
+    """DELLA: probabilities run from density - epsilon to density + epsilon with the rank in a row; null: 0.15."""
 
 
 class Recipe(_Strict):
-    """One merge step.
-
-    base: the model that keeps its entries where the step changes nothing. other: the second model of a method that
-    merges exactly two. A key that is null has the method's own default; reading and iqr_multiplier have those of the
-    whole merge.
-    """
+    """One merge step. Each method takes some of the keys; an error names those that it takes."""
 
     method: MethodName
+    """The method; `fusion` is Arcee Fusion (tinyr1.merge.fusion), the others are those of mergekit by its names."""
     base: "str | Recipe | None" = None
+    """The model, or step, that keeps its entries where the step changes nothing."""
     other: "str | Recipe | None" = None
+    """The second model, or step, of fusion and slerp, which merge exactly two."""
     models: list[Input] | None = Field(default=None, min_length=1)
+    """The models of the other methods; with a base, their differences to it are merged."""
     reading: Reading | None = None
+    """Which reading of fusion; null: that of the whole merge."""
     iqr_multiplier: float | None = Field(default=None, ge=0)
+    """λ of fusion's threshold; null: that of the whole merge."""
     t: float | None = Field(default=None, ge=0, le=1)
+    """Place of slerp between base (0) and other (1)."""
     normalize: bool | None = None
+    """Whether the sum is divided by the sum of the weights; null: the method's own default."""
     rescale: bool | None = None
+    """Whether the entries that pruning leaves are scaled up; null: the method's own default."""
     lambda_: float | None = Field(default=None, alias="lambda")
-    seed: int | None = None  # of the random masks; null: 0
+    """Factor on the sum of the differences; null: 1."""
+    seed: int | None = None
+    """Seed of the random masks of DARE and DELLA; null: 0."""
 
     @model_validator(mode="before")
     @classmethod

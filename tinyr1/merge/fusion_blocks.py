@@ -1,4 +1,4 @@
-"""Arcee Fusion over the blocks of a tensor: the method that `engine` runs. `fusion` defines what it computes.
+"""Arcee Fusion over the blocks of a tensor: the method that `engine` runs. `fusion` has the definition.
 
     prepare   pass 1  each block -> divergence of its rows, histogram of the upper halves of its scores
               pass 2  each block -> histograms of the lower halves in the three bins of the quartiles
@@ -55,6 +55,8 @@ class Fusion(Method):
         for rows, dtype in scan(lambda block: self._measure(block, fixed, high.mine())):  # noqa: B007
             divergence[done : done + len(rows)] = rows
             done += len(rows)
+        # A quartile lies in the bin of the upper halves where the counts reach its rank; the rest of the rank counts on
+        # inside that bin. Where two quartiles share a bin, `highs.index` gives both the counters of the first.
         counts = high.total()
         bins = [quantiles.locate(counts, rank) for rank in ranks]
         highs = [b for b, _ in bins]
@@ -67,6 +69,7 @@ class Fusion(Method):
             counts = low.total()
             lows = [quantiles.locate(counts[highs.index(h)], rest)[0] for h, rest in bins]
         quartiles = [quantiles.value_of((h - BINS // 2) * BINS + low) for h, low in zip(highs, lows, strict=True)]
+        # The released code rounds the threshold as its inputs are rounded; elsewhere nothing needs rounding.
         computed_in = dtype if self.reading == "released" else torch.float64
         return FusionState(divergence, fusion.threshold(quartiles, self.iqr_multiplier, computed_in), entries)
 
@@ -78,6 +81,7 @@ class Fusion(Method):
             factor = fusion.factor(scores, state.threshold, self.reading)
             merged = fusion.combine(base, other, factor, self.reading)
             return merged, np.array(fusion.tally(base, other, factor))
+        # The kernel counts while it writes: a second pass for the statistics would read both inputs again.
         out, tally = torch.empty_like(_loose(base)), np.zeros(len(fusion.COUNTS))
         limit = np.float32(state.threshold)
         # Kernels compare in float32: take the smallest float32 that is not below the threshold, so that the same

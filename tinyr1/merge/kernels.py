@@ -1,10 +1,10 @@
-r"""Compiled loops over rows for Arcee Fusion on a CPU; `fusion` says what they compute, `fusion_blocks` calls them.
+r"""Compiled loops over rows for Arcee Fusion on a CPU; `fusion` has the definitions, `fusion_blocks` the calls.
 
     base, other -- exact_divergence --> kl (rows,) float64, and histogram of the upper halves of the scores
                    bf16_terms       --> terms of the released divergence, which torch adds up
     + kl        -- count_high       --> histogram of the upper halves of the scores   \ quantiles, threshold
                 -- count_low        --> histograms of the lower halves, where wanted  /
-    + threshold -- fuse_rows        --> merged rows, and what `fusion.COUNTS` names
+    + threshold -- fuse_rows        --> merged rows, and their `fusion.COUNTS`
 
 One pass over the memory does here what tensor operations do in ten. Rows come as float32, or as bfloat16 in uint16
 (`float_bits`). One thread works on a row from its first entry to its last, so results do not depend on the number of
@@ -274,7 +274,7 @@ def bf16_terms(p, q, logs, out):
 
 @numba.njit(**STRICT)
 def fuse_rows(mode, base, other, kl, threshold, out, tally):
-    """Writes the merged rows to out, which has the dtype of other; adds to tally (4,) what `fusion.COUNTS` names.
+    """Writes the merged rows to out, which has the dtype of other; adds their `fusion.COUNTS` to tally (4,).
 
     An entry passes when its score is at or above the threshold; under PAPER it is above, and weighs ⌈score -
     threshold⌉. Released readings add the rounded difference, as the released code does; EXACT copies.
@@ -299,7 +299,7 @@ def fuse_rows(mode, base, other, kl, threshold, out, tally):
 
 @numba.njit(**_LANES)
 def _add(tally, d, passes):
-    """A tally (what `fusion.COUNTS` names) with one more entry, whose difference is d."""
+    """A tally (`fusion.COUNTS`) with one more entry, whose difference is d."""
     differing, selected, distance, taken = tally
     differs = d != np.float32(0)
     return (
@@ -321,7 +321,7 @@ def _tally_span(base, other, codes, limit):
 
 @numba.njit(**_LANES)
 def _copy_span(base, other, kl, threshold, out):
-    """Fuses a span under EXACT and returns what `_tally_span` does."""
+    """Fuses a span under EXACT and returns the counts that `_tally_span` returns."""
     # One loop serves for both: entries are copied, so relaxed sums cannot change a bit of the result.
     tally = np.int32(0), np.int32(0), np.float32(0), np.float32(0)
     for j in range(other.size):

@@ -1,4 +1,4 @@
-"""Identities of the checkpoints that a merge starts from: SHA-256 of their weights, made while other work goes on.
+"""Identities of the checkpoints that a merge starts from: SHA-256 of their weights, computed beside other work.
 
 Nothing here imports torch: the command starts the hashes first, and the seconds of that import pass meanwhile.
 """
@@ -53,11 +53,11 @@ class ParentHashes:
 
     def identities(self) -> dict[str, Any]:
         """By model, without waiting: `content` of its manifest, else file name -> (bytes, time of the last change)."""
-        found: dict[str, Any] = {name: manifest["content"] for name, manifest in self.manifests.items()}
-        for name in self.files.keys() - found.keys():
+        identities: dict[str, Any] = {name: manifest["content"] for name, manifest in self.manifests.items()}
+        for name in self.files.keys() - identities.keys():
             stats = {file.name: file.stat() for file in self.files[name]}
-            found[name] = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
-        return found
+            identities[name] = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+        return identities
 
     def hashes(self) -> dict[str, dict[str, str]]:
         """Model -> file name -> SHA-256; waits for those that are not ready, and raises the error of a thread."""

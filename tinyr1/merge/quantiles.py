@@ -49,7 +49,7 @@ def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
 def order_statistics(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:
     """For each function of a block, the values of its ranks (ascending, from 0); two passes for all of them.
 
-    Exact, on the device of the values, none of which may be NaN. Made for few ranks: each needs 512 KiB.
+    Exact, on the device of the values, none of which may be NaN. Meant for few ranks: each needs 512 KiB.
     """
 
     def upper(block: RowBlock) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Tables of notebook 03: what a run's merges did to the weights, tensor by tensor and step by step."""
+"""Tables of notebook 03: the effect of a run's merges on the weights, by tensor and step."""
 
 from pathlib import Path
 from typing import Any

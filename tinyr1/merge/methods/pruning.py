@@ -45,12 +45,12 @@ def heads(
         return block.start, torch.stack(counts).tolist()
 
     counted = list(scan(around)) if wanted else []
-    made = {
+    by_size = {
         key: _head(value, key[1], [(start, *counts[at]) for start, counts in counted])
         for at, (key, value) in enumerate(zip(wanted, values, strict=True))
     }
     trivial = {0: Head(math.inf, {}), entries: Head(-1.0, {})}
-    return [[trivial[size] if size in trivial else made[i, size] for size in each] for i, each in enumerate(sizes)]
+    return [[trivial[size] if size in trivial else by_size[i, size] for size in each] for i, each in enumerate(sizes)]
 
 
 def _head(value: float, size: int, blocks: list[tuple[int, int, int]]) -> Head:

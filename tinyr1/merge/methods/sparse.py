@@ -79,33 +79,33 @@ class _Magnitude(_Pruned):
     def _scaled(self, scan: Scan, magnitudes: list[Values], windows: list[Window]) -> list[Window]:
         def masses(block: RowBlock) -> tuple[torch.Tensor, torch.dtype]:
             seen = [values(block) for values in magnitudes]
-            kept = [s * w.mask(s, block.start) for s, w in zip(seen, windows, strict=True)]
-            sums = [torch.stack([s.double().sum(), k.double().sum()]) for s, k in zip(seen, kept, strict=True)]
+            inside = [s * w.mask(s, block.start) for s, w in zip(seen, windows, strict=True)]
+            sums = [torch.stack([s.double().sum(), i.double().sum()]) for s, i in zip(seen, inside, strict=True)]
             return torch.stack(sums).cpu(), block.tensors[0].dtype
 
         parts, dtypes = zip(*scan(masses), strict=True)
         # Rounded as in mergekit, but not to float16, where sums of a large tensor are infinite.
-        whole, kept = sum(parts).to(torch.bfloat16 if dtypes[0] == torch.bfloat16 else torch.float32).unbind(1)
-        scale = torch.where((whole < TINY_MASS) | (kept < TINY_MASS), 1, whole / kept).tolist()
+        whole, inside = sum(parts).to(torch.bfloat16 if dtypes[0] == torch.bfloat16 else torch.float32).unbind(1)
+        scale = torch.where((whole < TINY_MASS) | (inside < TINY_MASS), 1, whole / inside).tolist()
         return [replace(window, scale=factor) for window, factor in zip(windows, scale, strict=True)]
 
     def prune(self, state: list[Window], model: int, delta: torch.Tensor, start: int) -> torch.Tensor:
         if self.share(model) >= 1:
             return delta
         window = state[model]
-        kept = delta * window.mask(delta.abs().float(), start)
-        return kept * window.scale if window.scale != 1 else kept
+        inside = delta * window.mask(delta.abs().float(), start)
+        return inside * window.scale if window.scale != 1 else inside
 
     def statistics(self, state: list[Window], counts: torch.Tensor) -> dict[str, Any]:
         """Also threshold_i, the smallest magnitude that stays, for models that keep a part of their entries."""
-        kept = counts.tolist()[1:]
-        limits = {f"threshold_{i}": w.outer.value for i, w in enumerate(state, 1) if kept[i - 1] and w.outer.value >= 0}
+        stay = counts.tolist()[1:]
+        limits = {f"threshold_{i}": w.outer.value for i, w in enumerate(state, 1) if stay[i - 1] and w.outer.value >= 0}
         return super().statistics(state, counts) | limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ties(_Magnitude):
-    """TIES (arXiv 2306.01708): trim to the largest |δ|, elect signs, average what agrees with them."""
+    """TIES (arXiv 2306.01708): trim to the largest |δ|, elect signs, average the entries that agree with them."""
 
     normalize: bool = True
     elects: ClassVar[bool] = True
@@ -129,9 +129,9 @@ class Breadcrumbs(_Magnitude):
         check_shares("gamma", self.gamma, len(self.weight))
 
     def places(self, model: int, entries: int) -> tuple[int, int]:
-        kept = int(self.share(model) * entries)
-        start = min(int(of_model(self.gamma, model) * entries), entries - kept)
-        return start, start + kept
+        size = int(self.share(model) * entries)
+        start = min(int(of_model(self.gamma, model) * entries), entries - size)
+        return start, start + size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +171,8 @@ class _Random(_Pruned):
         if self.share(model) in (0, 1):
             return delta * self.share(model)
         chance = self.probability(model, delta)
-        kept = pruning.uniform(self.seed, model, start * state[1], delta.shape, delta.device) < chance
-        return kept * ((delta / chance).to(delta.dtype) if self.rescale else delta)
+        stays = pruning.uniform(self.seed, model, start * state[1], delta.shape, delta.device) < chance
+        return stays * ((delta / chance).to(delta.dtype) if self.rescale else delta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ class DellaLinear(_Random):
 
 @dataclass(frozen=True, kw_only=True)
 class Della(DellaLinear):
-    """DELLA: MagPrune, sign election, average of what agrees."""
+    """DELLA: MagPrune, sign election, average of the entries that agree."""
 
     normalize: bool = True
     elects: ClassVar[bool] = True

@@ -61,8 +61,8 @@ class TaskArithmetic(Method):
 
     def statistics(self, state: Any, counts: torch.Tensor) -> dict[str, Any]:
         """kept_share_i: the share of entries in which model i = 1, 2, … takes part and differs from the base."""
-        entries, *kept = counts.tolist()
-        return {f"kept_share_{i}": count / entries for i, count in enumerate(kept, 1)}
+        entries, *parts = counts.tolist()
+        return {f"kept_share_{i}": count / entries for i, count in enumerate(parts, 1)}
 
 
 def check_number(name: str, value: Any, rule: str, holds: Callable[[Any], bool]) -> None:
