@@ -315,9 +315,10 @@ def test_old_pythons_can_read_the_script():
 
 
 def hang(folder: Path) -> subprocess.Popen:
-    """A set-up whose installer, with a child of its own, works until there is a file `go`."""
+    """A set-up whose installer, with a child of its own, works until there is a file `go`, two minutes at most."""
     full = "head -c 300000 /dev/zero\n"  # more than a pipe holds: what follows happens once the set-up reads
-    work = "echo $$ >running\n(while ! [ -e go ]; do sleep 0.1; done) &\nwait\necho 2.13.0+cpu\n"
+    work = "for n in $(seq 1200); do [ -e go ] && exit; sleep 0.1; done"
+    work = f"echo $$ >running\n({work}) &\nwait\necho 2.13.0+cpu\n"
     (folder / "uv").write_text(full + work)
     child = start(folder)
     end = time.monotonic() + 60

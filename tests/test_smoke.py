@@ -66,7 +66,7 @@ def test_scores_cover_every_model_and_benchmark_once(smoke):
     cfg = config.load("smoke")
     table = pd.read_csv(cfg.reports / "scores.csv")
     assert tuple(table.columns) == SCORE_COLUMNS
-    pairs = {(m, b) for m in cfg.models for b in cfg.params.evaluate.benchmarks}
+    pairs = {(m, b) for m in cfg.models for b in cfg.params.benchmarks}
     assert len(table) == len(pairs)
     assert set(zip(table.model, table.benchmark, strict=True)) == pairs
     assert table.pass_at_1.between(0, 1).all()
