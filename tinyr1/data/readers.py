@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from tinyr1.core.params.domains import Source
+from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
 
 Row = dict
 Candidate = Row | str  # a row without id, domain, source and n_tokens; or the reason to drop the raw row
@@ -17,10 +18,10 @@ Candidate = Row | str  # a row without id, domain, source and n_tokens; or the r
 
 def think_parts(text: str) -> tuple[str, str] | None:
     """(thinking, response) of an R1 generation; None when the think tag is never closed, or nothing follows it."""
-    head, tag, response = text.partition("</think>")
+    head, tag, response = text.partition(THINK_CLOSE)
     if not tag or not response.strip():
         return None
-    return head.replace("<think>", "", 1).strip(), response.strip()
+    return head.replace(THINK_OPEN, "", 1).strip(), response.strip()
 
 
 def openthoughts_parts(text: str) -> tuple[str, str] | None:
@@ -90,9 +91,9 @@ READERS: dict[str, Callable[[dict, Source, int], list[Candidate]]] = {
 
 
 def normalise(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    """Rows of one raw row, up to `generations` of them; or one reason to drop it, a key of `curate.REASONS`.
+    """Rows of one raw row, up to `generations` of them; or one reason to drop it.
 
-    The reason is the name of the column where `source.keep` does not accept the value in it.
+    A reason is a key of `curate.REASONS`, or the name of the column whose value `source.keep` does not accept.
     """
     for column, accepted in source.keep.items():
         if raw[column] not in accepted:

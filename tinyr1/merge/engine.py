@@ -199,6 +199,7 @@ def _merge_tensor(
     if stored.entries == 0:
         return []
     root = _Step(recipe, name, models, options)
+    # The disk starts on the whole tensor before the first of its blocks is needed.
     for model in models.values():
         model.announce(name)
     root.prepare(shape, each)
@@ -207,12 +208,14 @@ def _merge_tensor(
     def merge_block(place: tuple[int, int]) -> list[Any]:
         merged, counts = root.rows(*place)
         merged = merged.to(dtype).cpu()
+        # Sums of finite weights can leave the range of a narrow dtype; nobody would see it in the file.
         if not _finite(merged):
             raise UserError(f"{name}: the result has numbers beyond the range of {dtype}; give another --out-dtype")
         writer.write(name, place[0] * shape[1] * dtype.itemsize, merged)
         progress.add(merged.numel())
         return counts
 
+    # In the order of the blocks, so that sums of floats are the same with any number of threads.
     totals: list[Any] = []
     for counts in each(merge_block, borders(shape)):
         totals = counts if not totals else [None if a is None else a + b for a, b in zip(totals, counts, strict=True)]

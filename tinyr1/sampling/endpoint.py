@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from tinyr1.core.errors import UserError
+from tinyr1.core.prompts import THINK_CLOSE
 from tinyr1.sampling.requests import Answer, Failure, Request, Result
 
 
@@ -124,4 +125,4 @@ def whole_text(message: Any) -> str:
     content = message.content or ""
     if not reasoning:
         return content
-    return f"{reasoning}\n</think>\n\n{content}" if content else reasoning
+    return f"{reasoning}\n{THINK_CLOSE}\n\n{content}" if content else reasoning

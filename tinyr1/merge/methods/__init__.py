@@ -1,7 +1,8 @@
 """The merge methods: a step of a recipe becomes an object that merges the blocks of a tensor (`method.Method`).
 
 `averages` has linear and slerp, `task_vectors` task arithmetic and `sparse` its variants that prune differences; read
-`task_vectors` first. Arcee Fusion is in `tinyr1.merge.fusion`. METHODS has the names that mergekit gives the methods.
+`task_vectors` first. Arcee Fusion is in `tinyr1.merge.fusion`. METHODS has the names that mergekit gives the methods;
+a new one also needs its keys in `TAKES` and its name in `MethodName` of `tinyr1.core.recipe`.
 Tensors come in and go out in one dtype and are rounded where mergekit 0.1.5 rounds them, so that both give the same
 bits where a method is deterministic. `weight` has one number per model; a base is the first tensor and has none.
 """
