@@ -199,7 +199,7 @@ def _grade_in_threads(
                     if ended.is_set():
                         return
                     add(sample, *outcome(sample.response, sample.question, sample.rules, runner, verifier))
-        except BaseException:
+        except BaseException:  # an interrupt, too: the other threads must stop before it goes on
             ended.set()
             raise
 
