@@ -3,10 +3,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from processes import ended
 
+from tinyr1.evaluate.grading import symbolic
 from tinyr1.evaluate.grading.symbolic import Verifier
 
 
@@ -75,6 +77,36 @@ def test_it_works_from_other_threads_and_leaves_no_process(verifier):
     assert sorted(found) == ["different"] * 7 + ["equal"]
     assert pids
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+@pytest.mark.parametrize(("deaths", "starts"), [(1, True), (3, False)])
+def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch, deaths, starts):
+    class Killed(symbolic._Child):
+        left = deaths
+
+        def is_ready(self):
+            if Killed.left:
+                Killed.left -= 1
+                self.process.kill()
+                self.process.wait()
+            return super().is_ready()
+
+    monkeypatch.setattr(symbolic, "_Child", Killed)
+    with Verifier(1, seconds=2) as own:
+        if starts:
+            assert own.compare("204", "\\boxed{204}").status == "equal"
+        else:
+            with pytest.raises(RuntimeError, match="does not start"):
+                own.compare("204", "\\boxed{204}")
+
+
+def test_a_child_that_ends_by_itself_is_not_started_again(monkeypatch):
+    started = []
+    monkeypatch.setattr(symbolic, "_Child", lambda *a: started.append(1) or child)
+    child = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1), is_ready=lambda: False, close=lambda: None)
+    with Verifier(1) as own, pytest.raises(RuntimeError, match="does not start"):
+        own.compare("1", "$1$")
+    assert len(started) == 1
 
 
 def sample(text, outcome, extracted, answer="204"):

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 START_SECONDS = 120  # to import SymPy, on a busy machine
+STARTS = 3  # of a child that a signal ends before it is ready: the kernel kills one when memory runs out
 TAIL = 2000  # characters from the end of a response, where its answer stands
 # Towers and large exponents, factorials of large numbers, sums and products: SymPy may try to write them out.
 _BOMB = re.compile(r"\^\s*\{?[^{}^\s]*\^|\^\s*\{?\s*\d{4,}|\*\*\s*\d{4,}|\d{3,}\s*!|\\(?:sum|prod)\b")
@@ -69,7 +70,7 @@ class Verifier:
         """
         child = self.idle.get()
         try:
-            child = child or _Child(self.memory_mb, self.seconds)
+            child = child or _started(self.memory_mb, self.seconds)
             line = child.reply([gold, text], self.seconds)
             if line:
                 equal, extracted = json.loads(line)
@@ -102,6 +103,22 @@ class Verifier:
             return [row for row in pool.map(disagreement, items) if row]
 
 
+def _started(memory_mb: int, seconds: float) -> "_Child":
+    """A child that is ready. RuntimeError where it ends by itself, or where a signal ends several in a row."""
+    for _ in range(STARTS):
+        child = _Child(memory_mb, seconds)
+        if child.is_ready():
+            return child
+        ended_by_signal = (child.process.poll() or 0) < 0
+        child.close()
+        if not ended_by_signal:
+            break
+    raise RuntimeError(
+        "Math-Verify does not start: run `python -m tinyr1.evaluate.grading.symbolic 2048 3` for the reason, "
+        "and `make setup`"
+    )
+
+
 class _Child:
     """One process that compares. Its standard error is dropped: libraries write model text into their warnings."""
 
@@ -114,12 +131,10 @@ class _Child:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._requests, self._replies = self.process.stdin, self.process.stdout
-        if self._line(START_SECONDS) != "ready":
-            self.close()
-            raise RuntimeError(
-                "Math-Verify does not start: run `python -m tinyr1.evaluate.grading.symbolic 2048 3` for the reason, "
-                "and `make setup`"
-            )
+
+    def is_ready(self) -> bool:
+        """Waits until it can compare; False when it ends before, or takes longer than START_SECONDS."""
+        return self._line(START_SECONDS) == "ready"
 
     def reply(self, request: list[str], seconds: float) -> str | None:
         """The line that answers a request; None after `seconds`, "" if the process ended."""
