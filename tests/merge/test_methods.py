@@ -9,6 +9,7 @@ import torch
 from tinyr1.merge import method as blocks
 from tinyr1.merge.method import RowBlock, merge_tensors
 from tinyr1.merge.methods import METHODS, Linear, Slerp, TaskArithmetic, Ties, pruning
+from tinyr1.merge.methods.placebo import Noise
 from tinyr1.merge.methods.sparse import (
     Breadcrumbs,
     BreadcrumbsTies,
@@ -31,6 +32,7 @@ EVERY = {
     "della": Della(weight=WEIGHT, density=0.5, seed=3),
     "breadcrumbs": Breadcrumbs(weight=WEIGHT, density=0.5, gamma=0.1),
     "breadcrumbs_ties": BreadcrumbsTies(weight=WEIGHT, density=0.5, gamma=0.1),
+    "noise": Noise(seed=3),
 }
 
 

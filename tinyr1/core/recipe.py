@@ -12,18 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tinyr1.core.errors import UserError
 
-Reading = Literal["exact", "released", "paper"]  # of fusion; tinyr1.merge.fusion defines them
+Reading = Literal["exact", "released", "paper", "magnitude"]  # of fusion; tinyr1.merge.fusion defines them
 READINGS: tuple[str, ...] = get_args(Reading)
+Mask = Literal["importance", "random", "largest"]  # of fusion; the last two: tinyr1.merge.methods.placebo
+PLACEBOS: tuple[str, ...] = get_args(Mask)[1:]
 DTYPE_NAMES = ("bfloat16", "float16", "float32")  # a merge converts to one of these
 MethodName = Literal[
     "fusion", "slerp", "linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della",
-    "breadcrumbs", "breadcrumbs_ties",
+    "breadcrumbs", "breadcrumbs_ties", "noise",
 ]  # fmt: skip
 _MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
 _SPARSE = {"models", "base", "normalize", "lambda", "rescale"}
 # What each method takes: keys of the recipe, and keys of each of its models beside `model`.
 TAKES: dict[str, tuple[set[str], set[str]]] = {
-    "fusion": ({"base", "other", "reading", "iqr_multiplier"}, set()),
+    "fusion": ({"base", "other", "reading", "iqr_multiplier", "mask", "seed"}, set()),
     "slerp": ({"base", "other", "t"}, set()),
     "linear": ({"models", "normalize"}, {"weight"}),
     "task_arithmetic": (_SPARSE - {"rescale"}, {"weight"}),
@@ -34,6 +36,7 @@ TAKES: dict[str, tuple[set[str], set[str]]] = {
     "della": (_SPARSE | {"seed"}, {"weight", "density", "epsilon"}),
     "breadcrumbs": (_SPARSE, {"weight", "density", "gamma"}),
     "breadcrumbs_ties": (_SPARSE, {"weight", "density", "gamma"}),
+    "noise": ({"base", "other", "seed"}, set()),
 }
 _NEEDED = {"base", "other", "models", "t"}
 FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # of a recipe file, beside recipe, models
@@ -64,17 +67,21 @@ class Recipe(_Strict):
     """One merge step. Each method takes some of the keys; an error names those that it takes."""
 
     method: MethodName
-    """The method; `fusion` is Arcee Fusion (tinyr1.merge.fusion), the others are those of mergekit by its names."""
+    """The method; `fusion` is Arcee Fusion (tinyr1.merge.fusion), `noise` a control (tinyr1.merge.methods.placebo), the
+    others are those of mergekit by its names."""
     base: "str | Recipe | None" = None
     """The model, or step, that keeps its entries where the step changes nothing."""
     other: "str | Recipe | None" = None
-    """The second model, or step, of fusion and slerp, which merge exactly two."""
+    """The second model, or step, of fusion, slerp and noise, which take exactly two."""
     models: list[Input] | None = Field(default=None, min_length=1)
     """The models of the other methods; with a base, their differences to it are merged."""
     reading: Reading | None = None
     """Which reading of fusion; null: that of the whole merge."""
     iqr_multiplier: float | None = Field(default=None, ge=0)
     """λ of fusion's threshold; null: that of the whole merge."""
+    mask: Mask | None = None
+    """Which entries fusion takes: `importance`, those whose importance reaches the threshold; `random` and `largest`
+    (by |other - base|) are its controls and take as many entries of each tensor; null: importance."""
     t: float | None = Field(default=None, ge=0, le=1)
     """Place of slerp between base (0) and other (1)."""
     normalize: bool | None = None
@@ -84,7 +91,7 @@ class Recipe(_Strict):
     lambda_: float | None = Field(default=None, alias="lambda")
     """Factor on the sum of the differences; null: 1."""
     seed: int | None = None
-    """Seed of the random masks of DARE and DELLA; null: 0."""
+    """Seed of the random masks of DARE, DELLA and fusion with `mask: random`, and of noise; null: 0."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +106,8 @@ class Recipe(_Strict):
         given = {k for k, v in self.model_dump(by_alias=True).items() if v is not None} - {"method"}
         problems = [f"{k}: {self.method} does not take it; it takes {', '.join(sorted(takes))}" for k in given - takes]
         problems += [f"{k}: is missing; {self.method} needs it" for k in (_NEEDED & takes) - given]
+        if self.method == "fusion" and self.seed is not None and self.mask != "random":
+            problems.append("seed: only fusion with `mask: random` draws numbers; remove it")
         for one in self.models or ():
             extra = {k for k in _MODEL_KEYS if getattr(one, k) is not None} - model_takes
             problems += [f"models: {self.method} takes no {k} for a model" for k in sorted(extra - {"weight"})]
@@ -135,13 +144,17 @@ def readings(recipe: Recipe, reading: str) -> set[str]:
 
 
 def describe(recipe: Recipe | str) -> str:
-    """A recipe for reading: the paper's (math & science) & code for fusion, base last; else method(base, models)."""
+    """A recipe for reading: the paper's (math & science) & code for fusion, base last; else method(base, models).
+
+    A fusion step with another mask than importance says so: math &random science.
+    """
     if isinstance(recipe, str):
         return recipe
     if recipe.method != "fusion":
         return f"{recipe.method}({', '.join(describe(part) for part in recipe.parts)})"
     base, other = recipe.parts
-    return " & ".join(f"({describe(p)})" if isinstance(p, Recipe) else p for p in (other, base))
+    sign = f" &{recipe.mask} " if recipe.mask in PLACEBOS else " & "
+    return sign.join(f"({describe(p)})" if isinstance(p, Recipe) else p for p in (other, base))
 
 
 def parse(data: object, name: str) -> Recipe:

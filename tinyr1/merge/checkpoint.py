@@ -2,7 +2,7 @@
 
     out/  model*.safetensors   merged weights            config.json        of the main model, written last
           merge.jsonl          statistics of each tensor tokenizer files    of the main model, or of the one named
-          README.md            model card                mergekit_config.yml  the recipe for mergekit
+          README.md            model card                mergekit_config.yml  the recipe for mergekit, where it has one
 
 `python -m tinyr1.merge` is the command.
 """
@@ -54,17 +54,19 @@ def merge_checkpoints(
             shutil.copyfile(tokenizer / name, out / name)
     jsonl.write(out / STATISTICS, rows)
     settings = options.results()
-    text = mergekit.to_mergekit(
-        recipe, {name: str(folder) for name, folder in folders.items()}, settings["dtype"], settings["out_dtype"],
-        reading=settings["reading"], iqr_multiplier=settings["iqr_multiplier"],
-    )  # fmt: skip
-    (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
+    text = None
+    if not mergekit.not_in_mergekit(recipe, settings["reading"]):
+        text = mergekit.to_mergekit(
+            recipe, {name: str(folder) for name, folder in folders.items()}, settings["dtype"], settings["out_dtype"],
+            reading=settings["reading"], iqr_multiplier=settings["iqr_multiplier"],
+        )  # fmt: skip
+        (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
     (out / "README.md").write_text(model_card(recipe, parents.hashes(), settings, rows, text), encoding="utf-8")
     _write_config(main, tokenizer, out, options)  # last: no program loads the folder without it
     parameters = sum(t.entries for t in shared_tensors(models, models[recipe.main_leaf]).values())
     seconds = round(time.perf_counter() - started, 2)
     return {"order": describe(recipe), "parameters": parameters, "seconds": seconds, **settings,
-            artifact.HASHED: hashes, artifact.ASIDE: [MERGEKIT_FILE, "README.md"]}  # fmt: skip
+            artifact.HASHED: hashes, artifact.ASIDE: [*([MERGEKIT_FILE] if text else []), "README.md"]}  # fmt: skip
 
 
 def identity(recipe: Recipe, options: MergeOptions, models: dict[str, Any]) -> dict[str, Any]:
@@ -144,11 +146,16 @@ def describe_plan(recipe: Recipe, models: dict[str, Checkpoint], out: Path | Non
 
 
 def model_card(
-    recipe: Recipe, parents: dict[str, dict[str, str]], settings: dict[str, Any], rows: list[dict[str, Any]], text: str
+    recipe: Recipe,
+    parents: dict[str, dict[str, str]],
+    settings: dict[str, Any],
+    rows: list[dict[str, Any]],
+    text: str | None,
 ) -> str:
     """README.md of a merged checkpoint.
 
-    parents: model -> file -> SHA-256; rows: statistics of `merge_weights`; text: the recipe as mergekit's YAML.
+    parents: model -> file -> SHA-256; rows: statistics of `merge_weights`; text: the recipe as mergekit's YAML, None
+    where mergekit cannot express it.
     """
     parts = [
         "---\ntags:\n- merge\n- tinyr1\nlibrary_name: transformers\n---\n",
@@ -157,7 +164,7 @@ def model_card(
         "## Settings\n", _markdown(settings.items(), ("setting", "value")),
         "## Parents\n",
         _markdown([(m, f, h) for m, files in parents.items() for f, h in files.items()], ("model", "file", "sha256")),
-        "## Recipe for mergekit\n", f"```yaml\n{text}```\n",
+        *(["## Recipe for mergekit\n", f"```yaml\n{text}```\n"] if text else []),
     ]  # fmt: skip
     if fused := [row for row in rows if row["method"] == "fusion" and "threshold" in row]:
         parts += [

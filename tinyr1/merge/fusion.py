@@ -8,7 +8,8 @@ r"""Arcee Fusion of one tensor: importance, threshold, selection (paper §2.2, d
       merged      (rows, width)   other where the factor is 1, else base
 
 Every tensor of a checkpoint is fused by itself. `fuse` is the whole method on a tensor in memory, the definition;
-`fusion_blocks` computes the same over blocks, and the tests compare the two. There are three readings:
+`fusion_blocks` computes the same over blocks, and the tests compare the two. There are three readings,
+and a fourth one that leaves the divergence out, as a control of its effect:
 
 exact     The definition above, which is that of the released code, computed soundly: the divergence in a form that
           cannot become negative, exact quantiles, and merged entries that are copies of one of the two inputs.
@@ -19,10 +20,11 @@ paper     Equations (1) to (4) as printed: the divergence runs from softmax(base
           the signed base - other, and the factor is ⌈max(0, importance - threshold)⌉ (docs/fidelity.md C12 to C14). The
           equations take a vector over all parameters, with one divergence and one threshold for the whole model; this
           reading takes one of each for every tensor, as the released code does with its thresholds.
+magnitude `exact` with every divergence replaced by 1: importance is |other - base|; the rule of the threshold stays.
 
 An entry whose importance equals the threshold is taken, except under `paper`. Where fewer than a quarter of the
-entries differ, all three quartiles are 0, the threshold is 0, and `>=` takes everything: merged is other. `exact` and
-`released` keep that rule, and the statistics name it. Importance is float32, in which values below 1e-45 are 0.
+entries differ, all three quartiles are 0, the threshold is 0, and `>=` takes everything: merged is other. All readings
+but `paper` keep that rule, and the statistics name it. Importance is float32, in which values below 1e-45 are 0.
 """
 
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from dataclasses import dataclass
 import torch
 
 COUNTS = ("differing", "selected", "distance", "taken")  # what `tally` counts, in this order
+COPYING = ("exact", "magnitude")  # readings whose merged entries are those of base or other, bit by bit
 RELEASED_EPSILON = 1e-8  # added after softmax in the released code; lost in bfloat16
 
 
@@ -68,7 +71,12 @@ def paper_divergence(base: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(base: torch.Tensor, other: torch.Tensor, reading: str) -> torch.Tensor:
-    """(rows,) divergences in nats under a reading; float64, under `released` the dtype of base and other."""
+    """(rows,) divergences in nats under a reading; float64, under `released` the dtype of base and other.
+
+    Under `magnitude`, which has none, they are 1.
+    """
+    if reading == "magnitude":
+        return torch.ones(len(base), dtype=torch.float64, device=base.device)
     if reading == "exact":
         return row_divergence(base, other)
     if reading == "released":
@@ -78,7 +86,7 @@ def divergence(base: torch.Tensor, other: torch.Tensor, reading: str) -> torch.T
 
 def importance(base: torch.Tensor, other: torch.Tensor, divergence: torch.Tensor, reading: str) -> torch.Tensor:
     """(rows, width) float32 importance of every entry; divergence: (rows,) of the same reading (paper eq. 2)."""
-    if reading == "exact":
+    if reading in COPYING:
         return (other.float() - base.float()).abs() * divergence.float().unsqueeze(-1)
     if reading == "released":
         return ((other - base).abs() * divergence.to(other.dtype).unsqueeze(-1)).float()
@@ -107,8 +115,8 @@ def factor(scores: torch.Tensor, threshold: float, reading: str) -> torch.Tensor
 
 
 def combine(base: torch.Tensor, other: torch.Tensor, factor: torch.Tensor, reading: str) -> torch.Tensor:
-    """(rows, width) merged entries in the dtype of base. Only `exact` copies entries; the others add and round."""
-    if reading == "exact":
+    """(rows, width) merged entries in the dtype of base. COPYING readings copy entries; the others add and round."""
+    if reading in COPYING:
         return torch.where(factor > 0, other, base)
     if reading == "released":
         return (base + (other - base) * factor).to(base.dtype)

@@ -48,7 +48,7 @@ class Fusion(Method):
 
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> FusionState:
         entries, ranks = shape[0] * shape[1], fusion.quartile_ranks(shape[0] * shape[1])
-        fixed = tensor_divergence(scan) if self.reading == "paper" else None
+        fixed = tensor_divergence(scan) if self.reading == "paper" else 1.0 if self.reading == "magnitude" else None
         # Write into one preallocated array; per-thread arrays would fragment the heap.
         divergence, done, dtype = np.empty(shape[0]), 0, torch.float64
         high, low = _ThreadCounters((BINS,)), _ThreadCounters((len(ranks), BINS))
@@ -152,7 +152,7 @@ def is_compiled(tensor: torch.Tensor) -> bool:
 def _mode(reading: str, dtype: torch.dtype) -> int:
     """The kernels' number of a reading and the dtype that it computes in."""
     if reading != "released":
-        return kernels.EXACT if reading == "exact" else kernels.PAPER
+        return kernels.PAPER if reading == "paper" else kernels.EXACT
     if dtype not in (torch.bfloat16, torch.float32):
         raise ValueError(f"reading 'released' computes in bfloat16 or float32, not {dtype}; give one as dtype")
     return kernels.RELEASED_BF16 if dtype == torch.bfloat16 else kernels.RELEASED_FP32
@@ -177,7 +177,7 @@ def _logarithms() -> np.ndarray:
 
 
 def _divergence(reading: str, base: torch.Tensor, other: torch.Tensor, fixed: float | None) -> torch.Tensor:
-    """(rows,) divergences of a block; fixed: that of the whole tensor, under `paper`."""
+    """(rows,) divergences of a block; fixed: the one of all rows, under `paper` and `magnitude`."""
     if fixed is not None:
         return torch.full((len(base),), fixed, dtype=torch.float64, device=base.device)
     if reading != "released" or not is_compiled(base) or base.dtype != torch.bfloat16:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import FILE_KEYS, TAKES, Recipe, parse, readings
+from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, Recipe, describe, parse, readings
 
 FUSION_IN_MERGEKIT = "arcee_fusion"
 MERGEKIT_KEYS = {
@@ -62,6 +62,17 @@ def _documents(text: str, name: str) -> list[Any]:
 # --- mergekit's YAML ----------------------------------------------------------------------------------------
 
 
+def not_in_mergekit(recipe: Recipe, reading: str | None = None) -> list[str]:
+    """What a recipe does that no configuration of mergekit can ask for, a sentence each.
+
+    Settings of fusion that mergekit has under another value are not among them; `to_mergekit` makes comments of those.
+    """
+    said = [f"{describe(s)}: mergekit has no `mask: {s.mask}`" for s in recipe.steps if s.mask in PLACEBOS]
+    said += [f"{describe(s)}: mergekit has no method noise" for s in recipe.steps if s.method == "noise"]
+    without = [s for s in recipe.steps if s.method == "fusion" and (s.reading or reading) == "magnitude"]
+    return said + [f"{describe(s)}: mergekit's fusion has no reading magnitude" for s in without]
+
+
 def to_mergekit(
     recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None, reading: str | None = None,
     iqr_multiplier: float | None = None,
@@ -70,8 +81,10 @@ def to_mergekit(
 
     Folders are written absolute, so that the file can be used from anywhere. mergekit has one reading of fusion and
     λ = 1.5, and takes seeds elsewhere: settings of these, of the whole merge (reading, iqr_multiplier) or of a step,
-    become comments.
+    become comments. UserError for what mergekit cannot do at all, see `not_in_mergekit`.
     """
+    if problems := not_in_mergekit(recipe, reading):
+        raise UserError("this merge cannot be written for mergekit:\n" + "\n".join(problems))
     documents: list[dict[str, Any]] = []
     comments: list[str] = []
 
@@ -155,8 +168,9 @@ def _mergekit_step(document: dict[str, Any], place: Callable[[object], str | Rec
     method = document.get("merge_method")
     if method == FUSION_IN_MERGEKIT:
         method = "fusion"
-    if not isinstance(method, str) or method not in TAKES:
-        raise UserError(f"{name}: merge_method {method!r} is not known here; known: {', '.join(TAKES)}")
+    if not isinstance(method, str) or method not in TAKES or method == "noise":  # noise is ours
+        known = ", ".join(each for each in TAKES if each != "noise")
+        raise UserError(f"{name}: merge_method {method!r} is not known here; known: {known}")
     takes, model_takes = TAKES[method]
     base, parameters = document.get("base_model"), document.get("parameters") or {}
     if not isinstance(parameters, dict) or not isinstance(document.get("models") or [], list):

@@ -1,8 +1,9 @@
 """The merge methods: a step of a recipe becomes an object that merges the blocks of a tensor (`method.Method`).
 
 `averages` has linear and slerp, `task_vectors` task arithmetic and `sparse` its variants that prune differences; read
-`task_vectors` first. Arcee Fusion is in `tinyr1.merge.fusion`. METHODS has the names that mergekit gives the methods;
-a new one also needs its keys in `TAKES` and its name in `MethodName` of `tinyr1.core.recipe`.
+`task_vectors` first. Arcee Fusion is in `tinyr1.merge.fusion`, its controls are in `placebo`. METHODS has the names
+that mergekit gives the methods, and `noise`; a new one also needs its keys in `TAKES` and its name in `MethodName` of
+`tinyr1.core.recipe`.
 Tensors come in and go out in one dtype and are rounded where mergekit 0.1.5 rounds them, so that both give the same
 bits where a method is deterministic. `weight` has one number per model; a base is the first tensor and has none.
 """
@@ -12,10 +13,11 @@ from functools import partial
 from typing import Any
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import TAKES, Recipe
+from tinyr1.core.recipe import PLACEBOS, TAKES, Recipe, describe
 from tinyr1.merge.fusion_blocks import Fusion
 from tinyr1.merge.method import Method
 from tinyr1.merge.methods.averages import Linear, Slerp
+from tinyr1.merge.methods.placebo import Noise, Placebo
 from tinyr1.merge.methods.sparse import Breadcrumbs, BreadcrumbsTies, DareLinear, DareTies, Della, DellaLinear, Ties
 from tinyr1.merge.methods.task_vectors import TaskArithmetic
 
@@ -30,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "della": Della,
     "breadcrumbs": Breadcrumbs,
     "breadcrumbs_ties": BreadcrumbsTies,
+    "noise": Noise,
 }
 
 
@@ -44,7 +47,12 @@ def build(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     make: Callable[[], Method]
     if recipe.method == "fusion":
         own = recipe.iqr_multiplier
-        make = partial(Fusion, recipe.reading or reading, iqr_multiplier if own is None else own)
+        chosen = recipe.reading or reading, iqr_multiplier if own is None else own
+        make = partial(Fusion, *chosen)
+        if recipe.mask in PLACEBOS:
+            make = partial(Placebo, *chosen, mask=recipe.mask, seed=recipe.seed or 0, step=describe(recipe))
+    elif recipe.method == "noise":
+        make = partial(Noise, seed=recipe.seed or 0, step=describe(recipe))
     else:
         make = partial(METHODS[recipe.method], **_settings(recipe))
     try:
