@@ -78,7 +78,6 @@ def test_a_report_without_its_checkpoints_stands_as_finished(whole):
     assert "earlier run" not in page
 
 
-@pytest.mark.xfail(strict=True, reason="made from the first edition of params: run `make reproduce publish RUN=smol`")
 def test_the_committed_report_stands_as_finished(monkeypatch, tmp_path):
     monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
     shutil.copytree(ROOT / "reports" / "smol", config.load("smol").reports)
