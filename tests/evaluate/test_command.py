@@ -50,19 +50,32 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     assert facts["isolation"]["comparator"] == "lcb-official"
 
 
-@pytest.mark.parametrize("model", ["qihoo360/TinyR1-32B-Preview", "DeepSeek-R1-Distill-Qwen-32B", "the/tool"])
-def test_the_papers_numbers_stand_beside_its_own_two_models_only(home, capsys, model):
-    words = answers(home, "answers", 6)
-    evaluate(home, *words, "--model", model)
+@pytest.mark.parametrize(
+    ("model", "shown_rows"),
+    [
+        # 22 of 30 right, s = 44.98 points: t(0.975, 58) · 44.98 · sqrt(2 / 30) = 23.2; the paper has 72.6 and 78.1
+        ("qihoo360/TinyR1-32B-Preview",
+         ["72.6; ours less it +0.7 [-22.5, +24.0]", "78.1; ours less it -4.8 [-28.0, +18.5]"]),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B",
+         ["72.6; ours less it +0.7 [-22.5, +24.0]", "78.1; ours less it -4.8 [-28.0, +18.5]"]),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", ["28.9; ours less it +44.4 [+21.2, +67.7]"]),
+        ("DeepSeek-R1-Distill-Qwen-32B", []),  # a folder's name says nothing about its contents
+        ("the/tool", []),
+    ],
+)  # fmt: skip
+def test_published_numbers_stand_beside_the_published_models_only(home, capsys, model, shown_rows):
+    exam = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 31)]
+    (home / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exam))
+    evaluate(home, *answers(home, "answers", 22, rows=exam), "--model", model)
     shown = capsys.readouterr().out
-    assert "75.0" in shown
-    assert ("the paper's own numbers" in shown) == (model != "the/tool")
-    # 6 of 8 right, s = 46.3 points: t(0.975, 14) · 46.3 · sqrt(2 / 8) = 49.6; the paper has 72.6 and 78.1
-    for title, text in (("DeepSeek-R1-Distill-Qwen-32B", "72.6; ours less it +2.4 [-47.2, +52.0]"),
-                        ("TinyR1-32B-Preview", "78.1; ours less it -3.1 [-52.7, +46.5]")):  # fmt: skip
-        lines = [line for line in shown.splitlines() if line.startswith(title) and "ours less it" in line]
-        assert [line.endswith(text) for line in lines] == ([] if model == "the/tool" else [True])
+    assert "73.3" in shown
+    assert [line.partition("  ")[2].strip() for line in shown.splitlines() if "ours less it" in line] == shown_rows
     assert "paper" not in (home / "answers" / "scores.csv").read_text().partition("\n")[2]
+
+
+def test_a_part_of_a_benchmark_has_no_published_number(home, capsys):
+    evaluate(home, *answers(home, "answers", 6), "--model", "qihoo360/TinyR1-32B-Preview")
+    assert "published" not in capsys.readouterr().out
 
 
 def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_nothing(home, capsys):

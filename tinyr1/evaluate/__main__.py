@@ -181,7 +181,7 @@ def evaluate_model(options: argparse.Namespace) -> None:
         "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
     }  # fmt: skip
     store_results(cfg, facts, graded, asked)
-    print_results(cfg.name, graded, asked)
+    print_results(cfg, options.model, graded, asked)
     if earlier is not None:
         print(f"\n{against.question_by_question(graded, earlier)}")
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
@@ -201,17 +201,18 @@ def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: di
     artifact.write_atomic(cfg.out / "evaluation.json", text)
 
 
-def print_results(model: str, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
-    """Print outcomes, lengths of answers and scores; the paper's numbers only beside one of the paper's two models."""
+def print_results(cfg: SingleModel, model: str, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
+    """Print outcomes, lengths of answers and scores; published scores where `model` is the hub id of a published one.
+    """
     counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
     print(f"\n{counts.to_string()}")
     tokens = scores.token_quantiles(graded)
     if not tokens.empty:
         print(f"\ntokens in an answer:\n{tokens.to_string()}")
     print(f"\n{scores.interval_table(graded, asked, {}).to_string()}")
-    theirs = against.beside_the_paper(model, graded)
+    theirs = against.beside_published(model, cfg.params, graded)
     if not theirs.empty:
-        print(f"\nthe paper's own numbers, on its own runs; differences with the width for two independent runs:\n"
+        print(f"\npublished numbers, of others' runs; differences with the width for two independent runs:\n"
               f"{theirs.to_string()}")  # fmt: skip
 
 

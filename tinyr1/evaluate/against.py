@@ -1,4 +1,4 @@
-"""An evaluation of one model beside others: an earlier one, question by question, and the paper's numbers."""
+"""An evaluation of one model beside others: an earlier one, question by question, and published numbers."""
 
 import json
 from dataclasses import fields
@@ -8,6 +8,7 @@ import pandas as pd
 
 from tinyr1.core import artifact, jsonl, paper
 from tinyr1.core.errors import UserError
+from tinyr1.core.params.schema import Params
 from tinyr1.evaluate import compare, stats
 from tinyr1.evaluate.protocol import REMARKS, Protocol
 from tinyr1.evaluate.scores import by_question
@@ -15,7 +16,7 @@ from tinyr1.evaluate.scores import by_question
 SHOWN_DIFFERENCES = 5  # in one message
 # These must be equal, as must the questions. Engine, versions and seed may differ: few models are served by the same.
 COMPARED_RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS), "n_problems")
-PAPER_MODELS = ("DeepSeek-R1-Distill-Qwen-32B", "TinyR1-32B-Preview")  # the paper's backbone and the paper's model
+PAPER_MODELS = (paper.BACKBONE, paper.TINYR1)  # either is shown beside the other, too
 
 
 def earlier_evaluation(folder: Path, described: list[dict], taken: str) -> pd.DataFrame:
@@ -75,16 +76,19 @@ def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     return f"{title}\n{rounded.to_string()}"
 
 
-def beside_the_paper(model: str, graded: pd.DataFrame) -> pd.DataFrame:
-    """The paper's scores of its backbone and its model on the benchmarks of `graded`, and ours less them, as text.
+def beside_published(model: str, params: Params, graded: pd.DataFrame) -> pd.DataFrame:
+    """Published scores of the evaluated model on the benchmarks of `graded`, and ours less them, as text.
 
-    The table is empty unless `model`, the evaluated model, is one of these two, or where the paper has no score on any
-    of the benchmarks. The differences have the width for two independent runs (docs/evaluation.md §6.3).
+    model: its hub id; the table is empty for every model and benchmark without a published score (`core.paper`). The
+    paper's backbone and the paper's model stand beside each other. params: with the benchmarks that were asked. The
+    differences have the width for two independent runs (docs/evaluation.md §6.3).
     """
+    shares = {str(name): part for name, part in by_question(graded)["share"].groupby("benchmark", sort=False)}
+    asked = {name: len(part) for name, part in shares.items()}
     rows: dict[str, dict[str, str]] = {}
-    for title in PAPER_MODELS if model in PAPER_MODELS else ():
-        for benchmark, shares in by_question(graded)["share"].groupby("benchmark", sort=False):
-            if score := paper.TABLE_1[title].get(str(benchmark)):
-                less = stats.against_published(shares.to_numpy(), score[0] / 100).points()
-                rows.setdefault(title, {})[str(benchmark)] = f"{score[0]:.1f}; ours less it {less}"
+    for one in PAPER_MODELS if model in PAPER_MODELS else (model,):
+        for name, score in paper.of_model(one, params, asked).items():
+            less = stats.against_published(shares[name].to_numpy(), score.percent / 100).points()
+            row = rows.setdefault(f"{paper.short(one)} ({score.source})", {})
+            row[name] = f"{score.percent:.1f}; ours less it {less}"
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -4,19 +4,19 @@ The verdict of a claim holds for this run only: `higher here` when the 95 % inte
 above zero, `lower here` when it lies below zero, `undecided here` otherwise (docs/evaluation.md §6.2).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import combinations
 
 import pandas as pd
 
 from tinyr1.core import paper
+from tinyr1.core.config import Config
 from tinyr1.core.recipe import Recipe, describe
 from tinyr1.evaluate import stats
 from tinyr1.evaluate.scores import Published
 
 AVERAGE = "average"
-PAPER_BACKBONE = "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,12 @@ def _settings(recipe: Recipe) -> list[tuple]:
     return [(recipe.reading, recipe.iqr_multiplier), *(step for part in nested for step in _settings(part))]
 
 
-def published_scores(backbone: str) -> Published:
-    """(model, benchmark) -> pass@1 in [0, 1] that the paper published; empty for any backbone but the paper's."""
-    return paper.scores() if backbone == PAPER_BACKBONE else {}
+def published_scores(cfg: Config, questions: Mapping[str, Sized]) -> Published:
+    """(model, benchmark) -> pass@1 in [0, 1] that somebody published for a model of the run (`core.paper.of_run`).
+
+    questions: benchmark -> the questions that are asked.
+    """
+    return paper.of_run(cfg.params, {name: len(asked) for name, asked in questions.items()})
 
 
 def audit(
