@@ -19,7 +19,7 @@ PROTOCOL ?= sound
 ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
-.PHONY: help setup reproduce test test-full lab chat merge evaluate bench publish clean lint $(STAGES)
+.PHONY: help setup reproduce test test-full lab chat merge evaluate bench publish readme clean lint $(STAGES)
 .PHONY: check-merge check-evaluate
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "                            ARGS: further options; make merge ARGS=--help lists them, make evaluate alike"
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make publish [RUN=smol]     copy the report of a finished run to reports/RUN, and its scores into README.md"
+	@echo "make readme [RUN=smol]      the results of reports/RUN into README.md"
 	@echo "make clean [RUN=smol]       remove a run's artifacts and unpublished report (runs/RUN, or TINYR1_HOME/RUN)"
 	@echo "make setup [PYTHON=python3] the environment alone; about 1 min, once"
 
@@ -100,6 +101,9 @@ bench: setup
 
 publish: setup
 	@$(PY) -m tinyr1.report.publish "$(RUN)"
+
+readme: setup
+	@$(PY) -m tinyr1.report.readme "$(RUN)"
 
 clean:
 	@test -n "$(RUN)" || { echo "RUN is empty; name the run, as in: make clean RUN=smol" >&2; exit 1; }

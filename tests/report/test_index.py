@@ -1,13 +1,13 @@
 """The index of a run opens from a file, offline, and says what happened."""
 
 import html
+import json
 import re
 import shutil
 
 import pandas as pd
-import pytest
 from report_parts import write_record, write_scores
-from test_pages import LOADED
+from test_pages import fetched
 
 from tinyr1.core import artifact, config, record
 from tinyr1.core.config import ROOT, STAGES
@@ -147,10 +147,98 @@ def test_scores_stand_with_their_interval_and_size(cfg):
     )
     page = index_of(cfg)
     assert re.sub("<[^>]+>", "", page).count("34.4 % [27.1, 41.6]") == 1
-    assert "<th>mini-math<small>96 problems × 1 sample</small></th>" in page
-    assert "<th>mini-code<small>40 problems × 4 samples</small></th>" in page
+    assert "mini-math<small>96 questions × 1 answer</small></th>" in page
+    assert "mini-code<small>40 questions × 4 answers</small></th>" in page
     assert page.count("–</span>") == 1  # the backbone has no mini-code
+    assert "guessing" not in page, "tables of earlier versions have no chance level"
     assert "Published by the paper" not in page
+
+
+def test_chance_has_a_row_and_a_score_that_does_not_reach_above_it_says_so(cfg):
+    write_scores(
+        cfg,
+        ("smol", "math", "mini-science", 96, 1, 0.3, 0.25, 0.4, 80.0, 0, 0, ""),
+        ("smol", "science", "mini-science", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""),
+        ("smol", "math", "mini-code", 96, 1, 0.0, 0.0, 0.1, 80.0, 0, 0, ""),
+        ("smol", "science", "mini-code", 96, 1, 0.1, 0.05, 0.2, 80.0, 0, 0, ""),
+    )
+    table = pd.read_csv(cfg.reports / "scores.csv")
+    table["chance"] = table.benchmark.map({"mini-science": 0.25, "mini-code": 0.0})
+    table.to_csv(cfg.reports / "scores.csv", index=False)
+    page = index_of(cfg)
+    assert page.count("<small>not above chance</small>") == 1
+    assert page.count('<u style="left:25.0%">') == 2
+    assert '<th scope="row">guessing</th><td>25.0 %</td><td><span class="soft">–</span></td>' in page
+    assert "| *guessing* | 25.0 | – |" in (cfg.reports / "README.md").read_text()
+
+
+CLAIM = {"id": "t1", "source": "paper Table 1", "claim": "merged > <backbone>", "paper_value": "+5.5", "ours": 7.25,
+         "low": 2.0, "high": 12.5, "n": 324, "k": 1, "p": 0.01, "holm": 0.03, "detectable": 6.5}  # fmt: skip
+
+
+def test_verdicts_are_counted_and_what_was_not_decided_stands_apart(whole):
+    verdicts = ("supported", "not distinguishable", "supported", "not run")
+    claims = [CLAIM | {"id": str(i), "verdict": verdict} for i, verdict in enumerate(verdicts)]
+    artifact.write_atomic(whole.reports / "claims.json", json.dumps(claims))
+    page = index_of(whole)
+    counted = re.findall(r'<dt>([\w ]+)</dt><dd class="many">(\d+)</dd><dd>\w+', page)
+    names = ("supported", "contradicted", "not distinguishable", "not run", "cannot be checked")
+    assert counted == list(zip(names, "20110", strict=True))
+    decided, others = page.split("What was not shown: 2 claims")
+    assert decided.count("<td>merged &gt; &lt;backbone&gt;</td><td>supported</td>") == 2
+    assert others.count("<td>merged &gt; &lt;backbone&gt;</td>") == 2
+    assert '<td class="num">7.2 [2.0, 12.5]</td><td class="num">6.5</td>' in decided
+    said = "2 supported, 0 contradicted, 1 not distinguishable, 1 not run, 0 cannot be checked."
+    assert said in (whole.reports / "README.md").read_text()
+
+
+def test_the_headline_comes_before_everything_else(whole):
+    page = index_of(whole)
+    assert page.index('<p class="headline">The merged model is no better.') < page.index("<dl")
+    assert (whole.reports / "README.md").read_text().split("\n\n")[2] == "The merged model is no better."
+
+
+def test_a_part_whose_data_is_not_there_says_so(cfg):
+    page = index_of(cfg)
+    for sentence in (
+        "Nothing is found yet: the last stage, 05_ablations, is not finished.",
+        "There are no verdicts yet", "There are no scores yet", "There are no figures of results yet",
+        "The ablations of this run were not made", "no durations were planned before this run",
+        "No stage is finished yet", "There is no params/paper.yaml to compare with.",
+    ):  # fmt: skip
+        assert sentence in page
+    assert "The run is not finished; run `make reproduce RUN=smol`." in (cfg.reports / "README.md").read_text()
+
+
+def test_planned_times_stand_beside_the_measured_ones(whole):
+    artifact.write_atomic(whole.reports / "plan.json", json.dumps({"seconds": {STAGES[1]: 754}}))
+    page = index_of(whole)
+    assert page.count('<td class="num">12 min 34 s</td>') == 1
+    assert page.index(f'data-stage="{STAGES[1]}"') < page.index("12 min 34 s") < page.index(f'data-stage="{STAGES[2]}"')
+
+
+def test_every_model_is_explained_before_the_scores(whole):
+    page = html.unescape(index_of(whole))
+    for model in whole.models:
+        assert page.index(f"<dt>{model}</dt>") < page.index('<table class="scores">')
+    assert "<dd>merged without training: (math & science) & code</dd>" in page
+
+
+def test_parameters_are_shown_as_differences_from_the_papers_run(cfg):
+    shutil.copy(ROOT / "params" / "paper.yaml", config.params_folder())
+    page = html.unescape(index_of(cfg))
+    rows = dict(re.findall('<tr><th scope="row">([^<]+)</th>(<td>.*?</td><td>.*?</td>)</tr>', page))
+    assert rows["domains.math.sft.epochs"] == "<td>5</td><td>1</td>"
+    assert "merge.iqr_multiplier" not in rows, "it is the paper's"
+    assert f"{len(rows)} parameters differ from params/paper.yaml" in page
+
+
+def test_hashes_of_what_was_made_are_cut_to_their_first_digits(whole):
+    made = {"math": {"path": "branches/math", "content": "a" * 64}}
+    write_record(whole, STAGES[1], artifacts=made)
+    page = index_of(whole)
+    assert f"<td>{STAGES[1]}</td><td>branches/math</td><td><code>{'a' * 12}</code></td>" in page
+    assert "a" * 13 not in page
 
 
 def test_numbers_of_the_paper_stand_in_a_table_of_their_own(cfg):
@@ -192,33 +280,32 @@ def test_old_scores_that_cannot_be_shown_do_not_keep_the_page_from_being_written
     assert "scores.csv has no column run, model," in index_of(cfg)
 
 
-def test_figures_and_files_are_linked_by_name_and_notebooks_are_not(cfg):
+def test_files_are_linked_by_name_and_notebooks_are_not(cfg):
     cfg.reports.mkdir(parents=True)
-    (cfg.reports / "loss & lr#1.png").write_bytes(b"")
-    (cfg.reports / "table.csv").write_text("x")
-    (cfg.reports / "01_data_curation.ipynb").write_text("{}")
-    (cfg.reports / ".table.csv").write_text("x")
+    for name in ("loss & lr#1.png", "table.csv", "01_data_curation.ipynb", ".table.csv"):
+        (cfg.reports / name).write_text("x")
     page = index_of(cfg)
-    assert '<img src="loss%20%26%20lr%231.png"' in page
-    assert "<figcaption>loss &amp; lr#1</figcaption>" in page
+    assert '<a href="loss%20%26%20lr%231.png">loss &amp; lr#1.png</a>' in page
     assert '<a href="table.csv">' in page
     assert ".ipynb" not in page
     assert ".table.csv" not in page
 
 
-def test_figures_come_in_the_order_of_the_stages_with_a_sentence_each(cfg):
-    for name in ("gains", "curation_funnel", "figure_1"):
-        artifact.write_atomic(cfg.reports / f"{name}.png", "")
+def test_the_figures_that_carry_conclusions_come_with_two_sentences_each(cfg):
+    for name in ("gains.png", "curation_funnel.png", "figure_1.png", "figure_1.svg"):
+        artifact.write_atomic(cfg.reports / name, "")
     page = index_of(cfg)
     shown = [html.unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", page)]
-    assert shown == [index.CAPTIONS[name] for name in ("curation_funnel", "figure_1", "gains")]
+    assert shown == [index.FIGURES[name] for name in ("figure_1", "gains")]
+    assert re.findall('<img src="([^"]+)"', page) == ["figure_1.svg", "gains.png"]
+    assert all(len(re.findall(r"\.( |$)", text)) == 2 for text in index.FIGURES.values())
 
 
 def test_everything_in_the_index_is_escaped_and_nothing_is_fetched(cfg):
     page = index_of(cfg)
     assert "small &lt;b&gt;and&lt;/b&gt; offline" in page
     assert "<b>and</b>" not in page
-    assert not LOADED.findall(page)
+    assert not fetched(page)
 
 
 def test_the_index_shows_the_parameters(cfg):

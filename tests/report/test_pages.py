@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from nbformat import v4
@@ -17,6 +18,13 @@ from tinyr1.report import pages
 ANCHOR = '<span id="papermill-error-cell" style="color:red">Execution using papermill failed</span>'
 FRAME = '<table border="1" class="dataframe"><thead><tr><th></th><th>loss</th></tr></thead></table>'
 LOADED = re.compile(r"""<script|<link|<iframe|\ssrc=(?!["']?data:)|url\(\s*["']?http|@import""", re.I)
+SCRIPT = f"<script>{(pages.TEMPLATES / 'sort.js').read_text(encoding='utf-8')}</script>"
+
+
+def fetched(page: str) -> list[str]:
+    """What a page fetches or runs beside the one script that sorts its tables."""
+    assert page.count(SCRIPT) == 1
+    return LOADED.findall(page.replace(SCRIPT, ""))
 
 
 def png() -> bytes:
@@ -61,7 +69,7 @@ def test_a_page_loads_nothing_from_elsewhere(tmp_path):
         v4.new_markdown_cell("![far](https://e.example/b.png) and [a paper](https://arxiv.org/abs/1)"),
         cell("1", shown(text_html=html), shown(text_html=FRAME, application_javascript="alert(1)")),
     )
-    assert not LOADED.findall(page)
+    assert not fetched(page)
     assert "alert(1)" not in page
     assert "<b>kept</b>" in page
     assert '<a href="https://arxiv.org/abs/1">a paper</a>' in page
@@ -76,7 +84,7 @@ def test_image_files_named_in_prose_are_put_inside_the_page(tmp_path):
     (tmp_path / "near.png").write_bytes(png())
     page = rendered(tmp_path, v4.new_markdown_cell("![near](near.png)"))
     assert "data:image/png;base64," in page
-    assert not LOADED.findall(page)
+    assert not fetched(page)
 
 
 def test_code_tables_and_streams_are_shown(tmp_path):
@@ -97,12 +105,17 @@ def test_a_progress_bar_leaves_only_its_last_state(tmp_path):
     assert "10 %" not in page
 
 
-def test_the_anchor_of_papermill_survives_once(tmp_path):
+def test_a_failed_page_says_so_in_its_first_sentence_and_marks_the_cell(tmp_path):
     top = v4.new_markdown_cell('An Exception was encountered at <a href="#papermill-error-cell">In [1]</a>.')
-    page = rendered(tmp_path, top, v4.new_markdown_cell(ANCHOR), cell("f()", raised("lr")))
+    page = rendered(tmp_path, top, cell("f()"), v4.new_markdown_cell(ANCHOR), cell("g()", raised("lr\nmore")))
+    said = re.search(r'<main>\s*<p class="failure" role="alert">(.*?)</p>', page)[1]
+    assert said.startswith(
+        'This notebook failed: ValueError: lr. <a href="#papermill-error-cell">To the cell that failed'
+    )
     assert page.count('id="papermill-error-cell"') == 1
-    assert ">Execution using papermill failed</span>" in page
-    assert '<a href="#papermill-error-cell">In [1]</a>' in page
+    assert page.index('id="papermill-error-cell"') < page.index('<details class="code" open="">')
+    assert "Exception was encountered" not in page
+    assert "using papermill" not in page
 
 
 def test_a_failure_that_papermill_did_not_mark_gets_the_anchor(tmp_path):
@@ -112,7 +125,9 @@ def test_a_failure_that_papermill_did_not_mark_gets_the_anchor(tmp_path):
 
 
 def test_a_finished_notebook_has_no_anchor(tmp_path):
-    assert 'id="papermill-error-cell"' not in rendered(tmp_path, cell("a"), cell("b", count=2))
+    page = rendered(tmp_path, cell("a"), cell("b", count=2))
+    assert 'id="papermill-error-cell"' not in page
+    assert 'class="failure"' not in page
 
 
 def test_colours_of_a_traceback_become_markup(tmp_path):
@@ -160,6 +175,76 @@ def test_the_traceback_names_files_of_the_repository_only(tmp_path):
 def test_the_top_bar_leads_to_the_index_and_the_stages_beside(tmp_path, name, links):
     page = rendered(tmp_path, cell("x"), name=name)
     assert re.findall(r'<a href="(\w+)\.html"', page) == links
+
+
+# --- contents, code, tables ---------------------------------------------------------------------------------
+
+
+def tagged(source: str, tag: str, **more: object) -> dict:
+    return v4.new_code_cell(source, metadata={"tags": [tag]}, execution_count=1, **more)
+
+
+def test_the_contents_lead_to_every_heading(tmp_path):
+    page = rendered(tmp_path, *map(v4.new_markdown_cell, ["# Top", "## A & b", "### Deep", "## A & b", "#### no"]))
+    listed = re.findall(r'<li(?: class="sub")?><a href="#([\w-]+)">(.*?)</a>', page)
+    assert listed == [("a-b", "A &amp; b"), ("deep", "Deep"), ("a-b-2", "A &amp; b")]
+    for name, _ in listed:
+        assert page.count(f'id="{name}"') == 1
+
+
+def test_code_is_folded_except_where_it_is_the_lesson(tmp_path):
+    page = rendered(tmp_path, cell("a\nb"), tagged("taught()", "lesson"), cell("c"))
+    assert re.findall("<summary>(.*?)</summary>", page) == ["code, 2 lines", "code, 1 line"]
+    lesson = page[page.index("celltag_lesson") : page.index(">c<")]
+    assert "taught" in lesson
+    assert "<details" not in lesson.split("taught")[0]
+
+
+def test_of_the_cells_with_parameters_only_the_one_that_was_used_is_shown(tmp_path):
+    both = tagged('run = "smol"', "parameters"), tagged('run = "mine"', "injected-parameters")
+    page = rendered(tmp_path, *both, cell("x"))
+    assert "&quot;mine&quot;" in page or '"mine"' in page
+    assert '"smol"' not in page
+    assert '"smol"' in rendered(tmp_path, both[0], cell("x"))
+
+
+def frame(labels: list, **how: object) -> str:
+    return pd.DataFrame({"loss": [3, 1, 2]}, index=labels).rename_axis(**how).to_html()
+
+
+def test_tables_of_one_row_of_headings_can_be_sorted(tmp_path):
+    named, plain = frame([1, 2, 3], index="model"), frame([4, 5, 6])
+    page = rendered(tmp_path, cell("t", shown(text_html=named), shown(text_html=plain)))
+    assert page.count('class="dataframe sortable"') == 2
+    assert re.search(r"<th>model</th>\s*<th>loss</th>\s*</tr>\s*</thead>", page), (
+        "the index is named beside the columns"
+    )
+
+
+def test_tables_with_cells_over_several_rows_or_headings_keep_their_order(tmp_path):
+    spanned = pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])
+    wide = pd.DataFrame({("x", 1): [1, 2, 3], ("x", 2): [1, 2, 3]})
+    outputs = (
+        shown(text_html=frame(spanned)),
+        shown(text_html=wide.to_html()),
+        shown(text_html=frame([1, 2, 3], columns="c", index="i")),
+    )
+    assert "sortable" not in rendered(tmp_path, cell("t", *outputs)).split("<main>")[1].split("<script>")[0]
+
+
+def test_every_scroll_box_is_reached_by_keyboard_and_has_a_name_of_its_own(tmp_path):
+    page = rendered(
+        tmp_path, v4.new_markdown_cell("## Scores"), cell("t", shown(text_html=FRAME), stream("a\n" * 50), stream("x"))
+    )
+    boxes = re.findall(r'<div aria-label="([^"]+)" class="(wide[ \w]*)" role="region" tabindex="0">', page)
+    boxes += [
+        (name, kind)
+        for kind, name in re.findall(
+            r'<div class="(wide[ \w]*)" tabindex="0" role="region" aria-label="([^"]+)">', page
+        )
+    ]
+    assert boxes == [("Code 1, Scores", "wide"), ("Table 2, Scores", "wide"), ("Text 3, Scores", "wide long")]
+    assert page.count("<pre>") + page.count("<table") == len(boxes)
 
 
 # --- failing cells ------------------------------------------------------------------------------------------

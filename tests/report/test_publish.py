@@ -8,6 +8,7 @@ from report_parts import write_record, write_scores
 from tinyr1.core import artifact, config, record
 from tinyr1.core.config import STAGES
 from tinyr1.report import publish
+from tinyr1.report import readme as readme_writer
 
 BEFORE = "before\n<!-- results of smol: written by hand -->\nold\n<!-- /results -->\nafter"
 
@@ -17,7 +18,7 @@ def readme(tmp_path, monkeypatch):
     """A README of its own with the markers of run smol."""
     path = tmp_path / "README.md"
     path.write_text(BEFORE, encoding="utf-8")
-    monkeypatch.setattr(publish, "README", path)
+    monkeypatch.setattr(readme_writer, "README", path)
     return path
 
 
@@ -46,7 +47,7 @@ def test_the_report_is_copied_and_nothing_else(ready, readme, monkeypatch, capsy
     (ready.reports / "notes.txt").write_text("mine")
     assert run_publish(monkeypatch) == 0
     stages = [f"{stage}{suffix}" for stage in STAGES for suffix in (".html", ".json")]
-    assert published() == sorted([*stages, "gains.png", "index.html", "scores.csv"])
+    assert published() == sorted([*stages, "README.md", "gains.png", "index.html", "scores.csv"])
     folder = config.reports_folder() / "smol"
     assert capsys.readouterr().out == f"written: {folder}\nwritten: {readme}\n"
     page = (folder / "index.html").read_text(encoding="utf-8")
@@ -57,11 +58,11 @@ def test_the_report_is_copied_and_nothing_else(ready, readme, monkeypatch, capsy
 def test_stale_files_of_an_earlier_publication_go_and_other_files_stay(ready):
     folder = config.reports_folder() / "smol"
     folder.mkdir(parents=True)
-    for name in ("old_figure.png", "06_more.html", ".scores.csv.7.tmp", "README.md"):
+    for name in ("old_figure.png", "06_more.html", ".scores.csv.7.tmp", "notes.txt"):
         (folder / name).write_text("old")
     publish.publish(ready)
     assert not {"old_figure.png", "06_more.html", ".scores.csv.7.tmp"} & set(published())
-    assert (folder / "README.md").read_text() == "old"
+    assert (folder / "notes.txt").read_text() == "old"
 
 
 def test_a_second_publication_writes_the_same(ready, readme):
@@ -164,28 +165,53 @@ def test_a_run_without_a_marker_in_the_readme_is_only_copied(ready, readme):
     assert readme.read_text(encoding="utf-8") == text
 
 
-def test_the_readme_of_this_repository_shows_smol():
+def test_the_readme_of_this_repository_shows_the_published_report():
     text = (config.ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("<!-- results of smol: ") == text.count("<!-- /results -->") == 1
+    assert readme_writer.with_results(text, config.ROOT / "reports" / "smol") == text, "run `make readme RUN=smol`"
 
 
-def test_the_readme_names_every_commit_that_made_its_table(ready, readme):
+def test_the_readme_shows_table_verdicts_figure_and_every_commit_that_made_them(ready, readme):
     write_scores(
         ready,
         ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""),
         ("smol", "math", "mini-code", 40, 4, 0.1, 0.05, 0.15, 80.0, 0, 0, ""),
     )
+    artifact.write_atomic(ready.reports / "claims.json", '[{"claim": "c", "source": "s", "verdict": "not run"}]')
+    artifact.write_atomic(ready.reports / "figure_1.png", "")
     publish.publish(ready)
     made = readme.read_text(encoding="utf-8")
-    table = "| model | mini-math, 96 questions × 1 | mini-code, 40 questions × 4 |\n| --- | --- | --- |\n"
-    assert made.startswith(f"before\n<!-- results of smol: written by hand -->\n{table}")
+    first = "before\n<!-- results of smol: written by hand -->\nThe merged model is no better.\n\nClaims of the paper"
+    assert made.startswith(first)
+    assert "0 contradicted, 0 not distinguishable, 1 not run" in made
+    assert (
+        "| model | mini-math, 96 questions × 1 answer | mini-code, 40 questions × 4 answers |\n| --- | --- | --- |"
+        in made
+    )
     assert "| math | 50.0 [40.0, 60.0] | 10.0 [5.0, 15.0] |" in made
-    assert "|\n\nThe merged model is no better.\n\npass@1 in percent" in made
-    assert "made by commit 0123456789 on 2 cores, 13 minutes" in made
-    orders = "`math-science-code` is (math & science) & code, `math-code-science` is (math & code) & science."
-    assert f"Order of the fusion steps, base last: {orders}" in made
-    assert made.endswith("<!-- /results -->\nafter")
+    assert "Made by commit 0123456789 on 2 cores, 13 minutes" in made
+    assert made.endswith("](reports/smol/figure_1.png)\n<!-- /results -->\nafter")
     write_record(ready, STAGES[3], code={"commit": "fedcba9876543210", "modified": True, "source": "s"})
     write_record(ready, STAGES[4], code={"commit": "aaaaaaaaaaaaaaaa", "modified": False, "source": "s"})
+    publish.publish(ready)
     both = "commit 0123456789 (stages 01, 02, 03) and commit fedcba9876, with uncommitted changes (stages 04)"
-    assert f"made by {both} on 2 cores" in publish.with_results(made, ready)
+    assert f"Made by {both} on 2 cores" in readme.read_text(encoding="utf-8")
+
+
+def test_make_readme_needs_a_published_report_and_a_marker(ready, readme, monkeypatch, capsys):
+    def run_readme(run):
+        monkeypatch.setattr("sys.argv", ["readme", run])
+        return readme_writer.main(), capsys.readouterr()
+
+    status, said = run_readme("smol")
+    assert (status, said.err) == (
+        2,
+        f"error: {config.reports_folder()}/smol/scores.csv: missing; run `make publish RUN=smol`\n",
+    )
+    publish.publish(ready)
+    readme.write_text(BEFORE, encoding="utf-8")
+    assert run_readme("smol")[0] == 0
+    assert "50.0 [40.0, 60.0]" in readme.read_text(encoding="utf-8")
+    status, said = run_readme("other")
+    assert status == 2
+    assert "README.md: has no line `<!-- results of other: … -->`" in said.err

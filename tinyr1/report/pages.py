@@ -1,18 +1,18 @@
 """Turns an executed notebook into one HTML file that opens offline and needs no other file.
 
-    executed .ipynb -> nbconvert -> without paths of this machine -> images inside the page -> templates/
+    executed .ipynb -> without what papermill adds -> nbconvert -> without paths of this machine -> markup -> templates/
 
-Images and style are inside the page, no script runs, nothing is fetched from a network, and files are named from the
-root of the repository.
+Images and style are inside the page, nothing is fetched from a network, and files are named from the root of the
+repository. The only script is that of templates/sort.js, which sorts tables; everything else works without it.
 """
 
 import base64
-import mimetypes
+import hashlib
 import re
 import sys
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -25,29 +25,49 @@ from pygments.formatters import HtmlFormatter
 
 from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES
+from tinyr1.report import markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 ANCHOR = "papermill-error-cell"  # the id that papermill gives to the failing cell
+GIVEN, INJECTED = "parameters", "injected-parameters"  # tags of the cell in the notebook and of papermill's
 # Without the types of widgets and of JavaScript, which need a script to be shown.
 DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
 def render(notebook: Path, out: Path, run: str) -> None:
     """Write an executed notebook, also one that failed, as the HTML page `out` of the run `run`."""
-    nb = _with_anchor(nbformat.read(notebook, as_version=4))
+    nb = _without_papermill(nbformat.read(notebook, as_version=4))
+    failure = _failure(nb)
+    failed = nb.cells[failure[0]].get("id") if failure else None
+    if failure:
+        mark = f'<p class="failure" id="{ANCHOR}">The run failed in this cell.</p>'
+        nb.cells.insert(failure[0], nbformat.v4.new_markdown_cell(mark))
+    soup = BeautifulSoup(without_paths(_body(nb)), "html.parser")
+    markup.offline(soup, notebook.parent)
+    sections = markup.number_headings(soup)
+    markup.fold_code(soup, f"cell-id={failed}")
+    markup.make_sortable(soup)
+    markup.box_wide_parts(soup)
+    previous, following = _neighbours(notebook.stem)
+    page = template("notebook.html.j2").render(
+        title=notebook.stem, run=run, previous=previous, following=following, body=str(soup), sections=sections,
+        failure=failure and failure[1], anchor=ANCHOR,
+        light_code=_code_style("xcode"), dark_code=_code_style("zenburn"),
+    )  # fmt: skip
+    artifact.write_atomic(out, page)
+
+
+def _body(nb: NotebookNode) -> str:
     for cell in nb.cells:
         cell.metadata.setdefault("alt", "figure")
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
     exporter.config.NbConvertBase.display_data_priority = DATA_PRIORITY
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    body, _ = exporter.from_notebook_node(nb)
-    previous, following = _neighbours(notebook.stem)
-    page = template("notebook.html.j2").render(
-        title=notebook.stem, run=run, previous=previous, following=following,
-        body=_offline(without_paths(body), notebook.parent),
-        code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
-    )  # fmt: skip
-    artifact.write_atomic(out, page)
+    return exporter.from_notebook_node(nb)[0]
+
+
+def _code_style(name: str) -> str:
+    return HtmlFormatter(style=name).get_style_defs(".highlight")
 
 
 def failing_cell(notebook: Path) -> str | None:
@@ -56,7 +76,7 @@ def failing_cell(notebook: Path) -> str | None:
     It looks at outputs and execution counts and not at papermill's metadata, because papermill calls the cell in which
     a kernel died "completed" and calls a notebook that ended by `sys.exit(0)` a success.
     """
-    failure = _failure(nbformat.read(notebook, as_version=4))
+    failure = _failure(_without_papermill(nbformat.read(notebook, as_version=4)))
     return failure[1] if failure else None
 
 
@@ -104,38 +124,18 @@ def _failure(nb: NotebookNode) -> tuple[int, str] | None:
     return i, f"the kernel stopped before cell {n}"
 
 
-def _with_anchor(nb: NotebookNode) -> NotebookNode:
-    """The notebook with a mark before the failing cell, also where the kernel died and papermill set no mark."""
-    failure = _failure(nb)
-    if failure and not any(f'id="{ANCHOR}"' in cell.source for cell in nb.cells):
-        banner = f'<span id="{ANCHOR}">The run failed here.</span>'
-        tags = {"tags": ["papermill-error-cell-tag"]}
-        nb.cells.insert(failure[0], nbformat.v4.new_markdown_cell(banner, metadata=tags))
+def _without_papermill(nb: NotebookNode) -> NotebookNode:
+    """The notebook without papermill's notes on an error, and with one cell of parameters: the one that was used."""
+    injected = any(INJECTED in _tags(cell) for cell in nb.cells)
+    nb.cells = [
+        cell for cell in nb.cells
+        if not (cell.cell_type == "markdown" and ANCHOR in cell.source) and not (injected and GIVEN in _tags(cell))
+    ]  # fmt: skip
     return nb
 
 
-def _offline(body: str, folder: Path) -> str:
-    """The page without anything that a browser would fetch or run, and with the image files of `folder` inside it.
-
-    nbconvert has `embed_images` for the images, but it closes every inline tag in prose at once, such as papermill's
-    anchor.
-    """
-    soup = BeautifulSoup(body, "html.parser")
-    for element in soup(["script", "link", "iframe", "object", "embed", "base", "meta"]):
-        element.decompose()
-    for element in soup(src=lambda src: src and not src.startswith("data:")):
-        source = str(element["src"])
-        kind = mimetypes.guess_type(source)[0] or ""
-        file = folder / unquote(source)
-        if element.name == "img" and kind.startswith("image/") and file.is_file():
-            element["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
-            continue
-        link = soup.new_tag("a", href=source)
-        link.string = str(element.get("alt") or source)
-        element.replace_with(link)
-    for element in soup(srcset=True):
-        del element["srcset"]
-    return str(soup)
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def _neighbours(stage: str) -> tuple[str | None, str | None]:
@@ -151,7 +151,10 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(duration=_duration, quote=quote)
+    environment.filters.update(duration=duration, quote=quote)
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    code = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(script=script, script_hash=f"sha256-{code}")  # no other script can run on a page
     return environment
 
 
@@ -160,7 +163,7 @@ def template(name: str) -> Template:
     return _environment().get_template(name)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """12.3 -> '12 s', 754 -> '12 min 34 s', 7500 -> '2 h 5 min'."""
     whole = round(seconds)
     if whole < 60:
