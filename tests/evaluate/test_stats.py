@@ -12,22 +12,26 @@ def test_the_interval_is_students_for_the_mean():
     assert (found.mean, found.low, found.high) == pytest.approx((3, 1.036757, 4.963243), abs=1e-6)
 
 
-def test_a_paired_difference_is_the_interval_of_the_differences():
+def test_a_difference_is_the_interval_of_the_differences():
     # differences 1, 0, 1, 0: mean 0.5, s = sqrt(1/3), t(0.975, 3) = 3.182446;
     # half width 3.182446 * sqrt(1/12) = 0.918693
-    found = stats.paired([1, 1, 1, 0], [0, 1, 0, 0])
+    found = difference([1, 1, 1, 0], [0, 1, 0, 0]).estimate()
     assert (found.mean, found.low, found.high) == pytest.approx((0.5, -0.418693, 1.418693), abs=1e-6)
 
 
-def test_a_constant_difference_has_no_width_however_much_the_questions_differ():
-    b = np.linspace(0, 1, 9)
-    found = stats.paired(b + 0.25, b)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+def difference(a, b):
+    """`difference_over` of one seed and one benchmark."""
+    return stats.difference_over([np.asarray(a, dtype=float)[None]], [np.asarray(b, dtype=float)[None]])
 
 
-def test_paired_values_need_the_same_questions():
-    with pytest.raises(ValueError, match="found 3 and 2"):
-        stats.paired([1, 0, 1], [1, 0])
+@pytest.mark.parametrize(("n", "p"), [(4, 0.4271), (30, 0.1976), (400, 0.0)])
+def test_questions_that_happen_not_to_differ_are_no_proof_of_equality(n, p):
+    found = difference(np.linspace(0, 0.5, n) + 0.25, np.linspace(0, 0.5, n))
+    # Wilson's interval of 0 in n ends at z² / (n + z²); its half width in units of z = 1.959964
+    assert found.error == pytest.approx(3.841459 / (n + 3.841459) / 1.959964, abs=1e-6)
+    assert (found.equivalence(0.3) < 0.05) == (n == 400)
+    # n = 4: t(3) above 0.05 / 0.249934; n = 30: t(29) above 0.05 / 0.057915
+    assert difference([0.5] * n, [0.5] * n).equivalence(0.05) == pytest.approx(p, abs=2e-4)
 
 
 @pytest.mark.parametrize("values", [[], [0.5]])
@@ -112,7 +116,7 @@ def test_paired_intervals_cover_and_are_narrower_than_unpaired_ones():
         base = rng.beta(1.2, 0.74, 198)
         better = np.clip(base + 0.03, 0, 1)
         a, b = rng.binomial(4, better) / 4, rng.binomial(4, base) / 4
-        found = stats.paired(a, b)
+        found = difference(a, b).estimate()
         hits += found.low <= (better - base).mean() <= found.high
         unpaired = stats.against_published(a, b.mean())
         widths.append((found.high - found.low, unpaired.high - unpaired.low))
@@ -154,7 +158,7 @@ def test_one_sample_says_nothing_of_sampling_noise():
     ],
 )  # fmt: skip
 def test_the_sign_flip_test_is_exact_for_few_questions(a, b, p):
-    assert stats.sign_flip(a, b) == pytest.approx(p)
+    assert stats.sign_flip([np.subtract(a, b)]) == pytest.approx(p)
 
 
 def test_the_sign_flip_test_counts_every_flip_and_keeps_its_level():
@@ -162,16 +166,31 @@ def test_the_sign_flip_test_counts_every_flip_and_keeps_its_level():
     differences = rng.normal(0, 1, (4000, 10))
     signs = np.array(list(itertools.product([1, -1], repeat=10)))
     p = (np.abs(differences @ signs.T) >= np.abs(differences.sum(axis=1))[:, None] - 1e-12).mean(axis=1)
-    assert [stats.sign_flip(d, np.zeros(10)) for d in differences[:100]] == pytest.approx(p[:100])
+    assert [stats.sign_flip([d]) for d in differences[:100]] == pytest.approx(p[:100])
     assert 0.04 <= np.mean(p <= 0.05) <= 0.06
 
 
 def test_the_sign_flip_test_of_many_questions_draws_flips_and_finds_a_difference():
     rng = np.random.default_rng(6)
     shares = rng.binomial(4, rng.beta(1, 1, (150, 1, 40)), (150, 2, 40)) / 4
-    assert np.mean([stats.sign_flip(a, b) <= 0.05 for a, b in shares]) <= 0.07
+    assert np.mean([stats.sign_flip([a - b]) <= 0.05 for a, b in shares]) <= 0.07
     better = rng.normal(0.4, 1, 198)
-    assert stats.sign_flip(better, np.zeros(198)) == stats.sign_flip(better, np.zeros(198)) < 0.001
+    assert stats.sign_flip([better]) == stats.sign_flip([better]) < 0.001
+
+
+def test_the_sign_flip_test_of_several_benchmarks_counts_each_the_same():
+    few, many = np.array([1.0, 1.0, -1.0]), np.array([0.5, -0.25, 0.5, 0.5, 0.25])
+    signs = np.array(list(itertools.product([1, -1], repeat=8)))
+    sums = (signs[:, :3] * few).mean(axis=1) + (signs[:, 3:] * many).mean(axis=1)
+    expected = (np.abs(sums) >= few.mean() + many.mean() - 1e-12).mean()
+    assert stats.sign_flip([few, many]) == pytest.approx(expected)
+
+
+def test_a_p_value_is_not_printed_smaller_than_drawn_flips_can_tell():
+    p = stats.sign_flip([np.ones(60)])
+    assert p == 1 / 20_000, "none of the drawn flips is as extreme as the observed one, which counts itself"
+    printed = [stats.p_text(value) for value in (p, 1e-12, 1e-4, 0.000123, 0.0384, 0.25, 1.0)]
+    assert printed == ["≤ 0.0001", "≤ 0.0001", "≤ 0.0001", "0.00012", "0.038", "0.25", "1"]
 
 
 def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
@@ -183,13 +202,97 @@ def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
 
 def test_the_detectable_difference_is_found_with_its_power():
     rng = np.random.default_rng(2)
-    spread = rng.normal(0, 1, 60)
-    size = stats.detectable(spread)
+    spread = rng.normal(0, 1, (1, 60))
+    size = stats.mean_over([spread]).detectable()
     # (t(0.975, 59) + z(0.8)) s / sqrt(60) = (2.000995 + 0.841621) s / 7.745967
     assert size == pytest.approx(0.366980 * spread.std(ddof=1), abs=1e-5)
     draws = rng.normal(size / spread.std(ddof=1), 1, (4000, 60))
     found = np.abs(draws.mean(axis=1)) > 2.000995 * draws.std(axis=1, ddof=1) / np.sqrt(60)
     assert 0.77 <= found.mean() <= 0.83
+    assert stats.mean_over([spread]).detectable(0.005) > size
+
+
+# --- training seeds -------------------------------------------------------------------------------------------
+
+
+def trained(rng, seeds, questions, spread, k, repeats):
+    """Scores (repeats, seeds, questions) of models trained again: each training and each question has its own level."""
+    level = rng.beta(2, 3, (repeats, 1, questions)) + rng.normal(0, spread, (repeats, seeds, 1))  # mean 0.4
+    level = level + rng.normal(0, 0.05, (repeats, seeds, questions))
+    return rng.binomial(k, np.clip(level, 0, 1)) / k
+
+
+@pytest.mark.parametrize(
+    ("seeds", "questions", "spread", "k"),
+    [(3, 108, 0.0, 1), (3, 108, 0.05, 1), (3, 324, 0.02, 4), (5, 108, 0.03, 2), (3, 40, 0.08, 4)],
+)
+def test_the_interval_over_seeds_and_questions_covers_the_truth_and_the_one_over_questions_alone_does_not(
+    seeds, questions, spread, k
+):
+    values = trained(np.random.default_rng(seeds * questions), seeds, questions, spread, k, 1500)
+    truth = trained(np.random.default_rng(1), 1, 1000, spread, 1, 1000).mean()  # clipping moves it a little
+    both = covered([stats.over_seeds(x) for x in values], [truth] * 1500)
+    assert 0.94 <= both <= 0.985
+    if spread >= 0.05:
+        pooled = covered([stats.clustered(x.mean(axis=0)) for x in values], [truth] * 1500)
+        assert pooled < 0.9
+
+
+def test_one_training_has_the_interval_over_questions():
+    values = np.random.default_rng(0).binomial(4, 0.3, (1, 50)) / 4
+    found, plain = stats.over_seeds(values), stats.clustered(values[0])
+    assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high))
+
+
+def test_the_variance_over_seeds_and_questions_is_the_sum_of_both():
+    # seed means 0.25, 0.75: variance 0.125, over 2 seeds 0.0625, 1 degree of freedom; question means 0.25, 0.25, 0.75,
+    # 0.75: variance 1/12, over 4 questions 1/48, 3 degrees
+    values = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    found = stats.mean_over([values])
+    variance = 0.0625 + 1 / 48
+    assert (found.mean, found.error) == pytest.approx((0.5, np.sqrt(variance)))
+    assert found.freedom == pytest.approx(variance**2 / (0.0625**2 / 1 + (1 / 48) ** 2 / 3))
+
+
+def test_seeds_that_move_all_benchmarks_together_count_together():
+    rng = np.random.default_rng(4)
+    moved = rng.normal(0, 0.1, (3, 1))
+    groups = [rng.normal(0.5, 0.1, (1, 4000)) + moved for _ in range(2)]
+    found = stats.mean_over(groups)
+    assert found.error == pytest.approx(moved.std(ddof=1) / np.sqrt(3), rel=0.01), "not smaller by averaging"
+    opposite = [groups[0], groups[1] - 2 * moved]
+    assert stats.mean_over(opposite).error < 0.1 * found.error, "what one loses the other wins"
+
+
+def test_differences_over_seeds_are_paired_by_seed_and_question():
+    rng = np.random.default_rng(5)
+    b = rng.uniform(0.2, 0.6, (1, 200)) + np.array([[-0.15], [0.0], [0.1]])  # the trainings move both models
+    a = b + 0.2 + rng.normal(0, 0.02, (3, 200))
+    found = stats.difference_over([a], [b])
+    assert found.estimate().mean == pytest.approx(0.2, abs=0.01)
+    assert found.error < 0.2 * stats.mean_over([a]).error
+
+
+# --- equivalence ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [60, 324])
+def test_models_that_differ_by_the_margin_are_called_equivalent_in_one_of_twenty(n):
+    rng, margin = np.random.default_rng(n), 0.05
+    draws = rng.choice([-1.0, 0.0, 1.0], size=(3000, n), p=[0.02, 0.91, 0.07])  # mean 0.05
+    wrongly = np.mean([stats.mean_over([d[None]]).equivalence(margin) < 0.05 for d in draws])
+    assert 0.03 <= wrongly <= 0.07
+    equal = rng.choice([-1.0, 0.0, 1.0], size=(500, 4 * n), p=[0.02, 0.96, 0.02])
+    power = np.mean([stats.mean_over([d[None]]).equivalence(margin) < 0.05 for d in equal])
+    assert power > 0.9
+
+
+def test_equivalence_is_the_worse_of_two_one_sided_tests():
+    found = stats.mean_over([np.array([[0.1, 0.0, 0.1, 0.0]])])  # mean 0.05, error 0.028868
+    # t(3) above (0.15 - 0.05) / 0.028868 = 3.4641: 0.020291; the other side, 6.9282, is smaller
+    assert found.equivalence(0.15) == pytest.approx(0.020256, abs=1e-4)
+    assert found.equivalence(0.05) == pytest.approx(0.5)
+    assert found.equivalence(0.01) > 0.5
 
 
 def test_a_published_number_is_compared_with_the_unpaired_width():

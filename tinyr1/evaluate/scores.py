@@ -19,6 +19,8 @@ from tinyr1.core.config import SCORE_COLUMNS, Config
 from tinyr1.evaluate import stats
 from tinyr1.evaluate.grading import grade
 
+CHANCE = "chance"  # the scores of guessing, beside the models' in a table of shares
+GUESSED = 0.25  # the chance of a guess among four options
 Published = Mapping[tuple[str, str], float]  # (model, benchmark) -> pass@1 in [0, 1] that somebody else published
 QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
 
@@ -31,6 +33,23 @@ def by_question(graded: pd.DataFrame) -> pd.DataFrame:
     right = graded["outcome"].eq("correct").groupby([graded["model"], graded["benchmark"], graded["question"]])
     counts = pd.DataFrame({"right": right.sum(), "samples": right.size()})
     return counts.assign(share=counts["right"] / counts["samples"])
+
+
+def chance(question: dict) -> float:
+    """The score of guessing at a question: 0.25 with four options, 0 where the answer is not chosen from a list."""
+    return GUESSED if question["kind"] == "option" else 0.0
+
+
+def share_table(graded: pd.DataFrame, asked: Mapping[str, list[dict]]) -> pd.DataFrame:
+    """The share of right samples of every question: index (benchmark, question), a column for each model, and CHANCE.
+
+    asked: benchmark -> questions, as `tinyr1.data.benchmarks` makes them; the column CHANCE has their chance levels, so
+    the mean of a benchmark that mixes kinds of questions is that of its mix. `tinyr1.evaluate.compare` reads the table.
+    """
+    shares = by_question(graded)["share"].unstack("model")
+    levels = {(name, q["id"]): chance(q) for name, questions in asked.items() for q in questions}
+    order = [name for name in levels if name in shares.index]
+    return shares.loc[order, list(graded["model"].unique())].assign(**{CHANCE: [levels[name] for name in order]})
 
 
 def per_question(graded: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +91,7 @@ def gains_over_backbone(cfg: Config, graded: pd.DataFrame) -> pd.DataFrame:
     for model in [m for m in cfg.models if m != "backbone"]:
         for benchmark in cfg.params.benchmarks:
             wide = shares.xs(benchmark, level="benchmark")
-            estimate = stats.paired(wide[model].to_numpy(), wide["backbone"].to_numpy())
+            estimate = stats.clustered((wide[model] - wide["backbone"]).to_numpy())
             rows.append({"model": model, "benchmark": benchmark, **asdict(estimate)})
     return pd.DataFrame(rows)
 

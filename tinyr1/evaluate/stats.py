@@ -1,9 +1,12 @@
 """Intervals and tests (docs/evaluation.md §6). The unit is the question: its samples are not independent.
 
-Two intervals answer two questions. The one over questions (`clustered`, `proportion`, `bootstrap`) says what the score
-would be on other questions of this kind; the one over samples (`resampled`) says what it would be if the same questions
-were sampled again. All values are numbers by question, and all intervals are 95 %. Functions that need an interval
-raise ValueError where there are fewer than 2 questions.
+Three intervals answer three questions. The one over questions (`clustered`, `proportion`, `bootstrap`) says what the
+score would be on other questions of this kind. The one over samples (`resampled`) says what it would be if the same
+questions were sampled again. The one over training seeds and questions (`over_seeds`) says what it would be on other
+questions, of a model that is trained again. All values are numbers by question, and all intervals are 95 %. Functions
+that need an interval raise ValueError where there are fewer than 2 questions.
+
+`tinyr1.evaluate.compare` decides with them what a difference between two models shows.
 """
 
 import math
@@ -14,7 +17,10 @@ from typing import TypeVar
 import numpy as np
 from scipy import special, stats
 
-EXACT = 1 << 14  # sign flips that are enumerated; where there are more, as many are drawn at random
+LEVEL = 0.05  # of every test
+ENUMERATED = 14  # questions that differ, of which all sign flips are enumerated
+FLIPS = 19_999  # sign flips that are drawn at random where more questions differ
+SMALLEST_P = 1e-4  # what a p-value is printed as at least; drawn flips do not tell smaller ones apart
 RESAMPLES = 2000
 Name = TypeVar("Name")
 
@@ -36,17 +42,89 @@ class Estimate:
         return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its standard error, in the unit of the values, and the degrees of freedom of Student's t."""
+
+    mean: float
+    error: float
+    freedom: float
+
+    def estimate(self) -> Estimate:
+        """The mean with its 95 % interval."""
+        half = float(stats.t.ppf(1 - LEVEL / 2, self.freedom)) * self.error
+        return Estimate(self.mean, self.mean - half, self.mean + half)
+
+    def p(self) -> float:
+        """Two-sided p of a true mean of 0, by the t test; 1 where the values are all 0."""
+        if self.error == 0:
+            return float(self.mean == 0)
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+
+    def equivalence(self, margin: float) -> float:
+        """p of a true mean that is at least `margin` away from 0: the larger p of two one-sided t tests (TOST)."""
+        room = margin - abs(self.mean)
+        if self.error == 0:
+            return float(room <= 0)
+        return float(stats.t.sf(room / self.error, self.freedom))
+
+    def detectable(self, level: float = LEVEL) -> float:
+        """Smallest true mean that a two-sided test at this level finds in four of five repetitions.
+
+        It is t + z standard errors (docs/evaluation.md §6.2).
+        """
+        return float(stats.t.ppf(1 - level / 2, self.freedom) + stats.norm.ppf(0.8)) * self.error
+
+
+def mean_over(groups: Sequence[np.ndarray]) -> Mean:
+    """Mean over groups (benchmarks), each counting the same, of the mean of its values (seeds, questions).
+
+    The seeds are the trainings, the same in each group. The variance is that of the seeds' means, divided by the seeds,
+    and that of each group's question means, divided by its questions; several groups share the weight. With one seed
+    only the questions have a variance. The degrees of freedom are those of Welch and Satterthwaite. The noise of a
+    single answer is in both parts, so the interval is a little wide (docs/evaluation.md §6.2).
+    """
+    groups = [_by_seed(values) for values in groups]
+    by_seed = np.mean([values.mean(axis=1) for values in groups], axis=0)
+    parts = [
+        (values.mean(axis=0).var(ddof=1) / values.shape[1] / len(groups) ** 2, values.shape[1] - 1) for values in groups
+    ]
+    if len(by_seed) > 1:
+        parts.append((by_seed.var(ddof=1) / len(by_seed), len(by_seed) - 1))
+    variance = float(sum(part for part, _ in parts))
+    if variance == 0:
+        return Mean(float(by_seed.mean()), 0.0, sum(freedom for _, freedom in parts))
+    freedom = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    return Mean(float(by_seed.mean()), math.sqrt(variance), float(freedom))
+
+
+def difference_over(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Mean:
+    """`mean_over` of a - b: the same groups, seeds and questions of two models, values in [0, 1].
+
+    Few questions that happen not to differ are no proof of equality. So the standard error is at least the one behind
+    Wilson's interval of none in n, where n is the number of all questions: 1.96 / (n + 1.96²).
+    """
+    differences = [_by_seed(x) - _by_seed(y) for x, y in zip(a, b, strict=True)]
+    found, z = mean_over(differences), float(stats.norm.ppf(1 - LEVEL / 2))
+    least = z / (sum(values.shape[1] for values in differences) + z**2)
+    return Mean(found.mean, max(found.error, least), found.freedom)
+
+
+def over_seeds(values: np.ndarray) -> Estimate:
+    """Mean of values (seeds, questions) with the interval over training seeds and over questions (see `mean_over`).
+
+    With one seed it is `clustered`.
+    """
+    return mean_over([values]).estimate()
+
+
 def clustered(values: np.ndarray) -> Estimate:
     """Mean of per-question values (n,) with the t interval over questions.
 
     For pass@1 a value is the mean over the k samples of a question; this is the question-clustered interval, which
     contains the sampling noise too (docs/evaluation.md §6.1).
     """
-    values = _questions(values)
-    n = len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    mean = float(values.mean())
-    return Estimate(mean, mean - half, mean + half)
+    return averaged([values])
 
 
 def proportion(values: np.ndarray) -> Estimate:
@@ -92,38 +170,39 @@ def resampled(values: np.ndarray, k: int) -> Estimate:
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
-def paired(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Mean of a - b over the same questions (n,), with its t interval (docs/evaluation.md §6.2)."""
-    return clustered(_differences(a, b))
-
-
 def averaged(groups: Sequence[np.ndarray]) -> Estimate:
     """Mean over groups (benchmarks) of each group's mean over its questions (n_i,), with its 95 % interval.
 
-    Every group counts the same, however many questions it has. One group has its t interval; of several the standard
-    errors add in squares, and t has the degrees of freedom of Welch and Satterthwaite (docs/evaluation.md §6.2).
+    Every group counts the same, however many questions it has (see `mean_over`).
     """
-    groups = [_questions(values) for values in groups]
-    mean = float(np.mean([values.mean() for values in groups]))
-    variances = np.array([values.var(ddof=1) / len(values) for values in groups]) / len(groups) ** 2
-    total = float(variances.sum())
-    freedom = sum(v**2 / (len(values) - 1) for v, values in zip(variances, groups, strict=True))
-    half = float(stats.t.ppf(0.975, total**2 / freedom)) * math.sqrt(total) if total > 0 else 0.0
-    return Estimate(mean, mean - half, mean + half)
+    return mean_over([np.asarray(values)[None] for values in groups]).estimate()
 
 
-def sign_flip(a: np.ndarray, b: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p of no difference between a and b (n,), by flipping the signs of a - b.
+def sign_flip(differences: Sequence[np.ndarray], seed: int = 0) -> float:
+    """Two-sided p of no difference, by flipping the signs of the questions' differences.
 
-    It is exact where at most 14 questions differ (docs/evaluation.md §6.2).
+    differences: one array (n_i,) for each group (benchmark), whose means count the same. Up to ENUMERATED questions
+    that differ, every flip is counted; else FLIPS random ones and the observed one are (docs/evaluation.md §6.2).
     """
-    d = _differences(a, b)
-    d = d[d != 0]  # a sign on zero changes nothing
-    if len(d) < 2:  # one difference is as far from zero with either sign
+    weighted = np.concatenate([_questions(d) / len(d) for d in differences])
+    weighted = weighted[weighted != 0]  # a sign on zero changes nothing
+    n, total = len(weighted), weighted.sum()
+    if n < 2:  # one difference is as far from zero with either sign
         return 1.0
-    return float(stats.permutation_test(
-        (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=EXACT, rng=np.random.default_rng(seed)
-    ).pvalue)  # fmt: skip
+    exact = n <= ENUMERATED
+    if exact:
+        flipped: np.ndarray = (np.arange(1 << n)[:, None] >> np.arange(n)) & 1
+    else:
+        drawn = np.random.default_rng(seed).integers(0, 256, (FLIPS, -(-n // 8)), dtype=np.uint8)
+        flipped = np.unpackbits(drawn, axis=1, count=n)
+    sums = total - 2 * (flipped @ weighted)
+    extreme = int((np.abs(sums) >= abs(total) - 1e-9 * np.abs(weighted).sum()).sum())
+    return extreme / len(sums) if exact else (extreme + 1) / (len(sums) + 1)
+
+
+def p_text(p: float) -> str:
+    """A p-value for reading: two figures, and "≤ 0.0001" from there on."""
+    return f"≤ {SMALLEST_P:.4f}" if p <= SMALLEST_P else np.format_float_positional(float(f"{p:.2g}"), trim="-")
 
 
 def holm(p: Mapping[Name, float]) -> dict[Name, float]:
@@ -134,16 +213,6 @@ def holm(p: Mapping[Name, float]) -> dict[Name, float]:
         running = max(running, min(1.0, (len(p) - rank) * p[name]))
         adjusted[name] = running
     return {name: adjusted[name] for name in p}
-
-
-def detectable(values: np.ndarray, power: float = 0.8) -> float:
-    """Smallest true mean that a two-sided 5 % test on values like these (n,) finds with the probability `power`.
-
-    values: paired differences by question, or scores. It is t + z standard errors (docs/evaluation.md §6.3).
-    """
-    values = _questions(values)
-    n = len(values)
-    return float((stats.t.ppf(0.975, n - 1) + stats.norm.ppf(power)) * values.std(ddof=1) / math.sqrt(n))
 
 
 def against_published(values: np.ndarray, published: float) -> Estimate:
@@ -207,16 +276,16 @@ def _consensus(answers: Sequence[str | None], truth: str, k: int, rng: np.random
     return float((right / (votes == most[:, None]).sum(axis=1)).mean())
 
 
+def _by_seed(values: np.ndarray) -> np.ndarray:
+    """The values (seeds, questions) as floats. ValueError for fewer than 2 questions."""
+    values = np.asarray(values, dtype=float)
+    _questions(values.T)
+    return values
+
+
 def _questions(values: np.ndarray) -> np.ndarray:
     """The values as floats. ValueError for fewer than 2."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         raise ValueError(f"an interval needs at least 2 questions, found {len(values)}")
     return values
-
-
-def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a - b (n,). ValueError where they are not as many."""
-    if len(a) != len(b):
-        raise ValueError(f"paired values need the same questions, found {len(a)} and {len(b)}")
-    return np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
