@@ -69,6 +69,17 @@ def test_the_lengths_of_answers_are_quantiles_of_those_that_were_counted():
     assert scores.token_quantiles(rows[rows.benchmark == "not"]).empty
 
 
+def test_whether_an_answer_loops_is_seen_from_its_text_and_stored_nowhere(home):
+    cfg, stuck = config.load("smol"), "Let me see. " + "So x = 4, and " * 5
+    graded = GRADED.assign(family="", extracted=None, looping=False)
+    graded.loc[1, "text"] = stuck
+    stage.save_graded(cfg, graded)
+    assert "looping" not in stage.graded_path(cfg).read_text(encoding="utf-8")
+    loaded = stage.load_graded(cfg)
+    assert loaded["looping"].to_list() == [False, True, False, False, False]
+    pd.testing.assert_frame_equal(loaded[["model", "text", "outcome"]], graded[["model", "text", "outcome"]])
+
+
 # --- identity -------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation
 ROOT = Path(__file__).resolve().parents[2]
 SCORE_COLUMNS = (
     "run", "model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high",
-    "mean_tokens", "truncated", "no_answer", "timeout", "grader_error", "paper",
+    "mean_tokens", "truncated", "no_answer", "timeout", "grader_error", "looping", "paper",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 r"""Graded samples -> counts by question -> scores, gains over the backbone, and tables for reading.
 
-    graded: a row for each sample, with model, benchmark, question, sample, outcome, extracted, n_tokens, …
+    graded: a row for each sample, with model, benchmark, question, sample, outcome, extracted, n_tokens, looping, …
       \-- by_question: right and samples of each question --> score_rows --> reports/<run>/scores.csv
                                                           \-> gains_over_backbone, interval_table
 
@@ -73,7 +73,7 @@ def score_rows(cfg: Config, graded: pd.DataFrame, published: Published) -> pd.Da
                 cfg.run, model, benchmark, len(questions), questions["samples"].max(),
                 estimate.mean, estimate.low, estimate.high, part["n_tokens"].mean(),
                 *(part["outcome"].eq(name).mean() for name in ("truncated", "no_answer", *grade.UNDECIDED)),
-                published.get((model, benchmark), np.nan),
+                part["looping"].mean(), published.get((model, benchmark), np.nan),
             )  # fmt: skip
             rows.append(dict(zip(SCORE_COLUMNS, values, strict=True)))
     return pd.DataFrame(rows)

@@ -21,11 +21,12 @@ from tinyr1.core.prompts import split_response
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade, programs, selftest
 from tinyr1.evaluate.grading.symbolic import Verifier
+from tinyr1.evaluate.loops import loops
 from tinyr1.sampling import responses
 from tinyr1.sampling.child import sample_in_child
 from tinyr1.sandbox.runner import Runner
 
-GRADED_COLUMNS = ("model", "benchmark", "question", "family", "sample", "outcome", "extracted", "n_tokens", "text")
+STORED_COLUMNS = ("model", "benchmark", "question", "family", "sample", "outcome", "extracted", "n_tokens", "text")
 
 
 # --- identity -----------------------------------------------------------------------------------------------
@@ -129,7 +130,10 @@ def describe_isolation(cfg: Config) -> dict:
 
 
 def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
-    """One row for each stored sample, GRADED_COLUMNS; grades of an earlier call that still hold are used again."""
+    """One row for each stored sample: STORED_COLUMNS and `looping`, whether its text loops (`tinyr1.evaluate.loops`).
+
+    Grades of an earlier call that still hold are used again. Whether a text loops is seen from the text each time.
+    """
     plan = generation_plan(cfg, list(cfg.models), asked)
     by_id = {name: {q["id"]: q for q in questions} for name, questions in asked.items()}
     rules = {name: protocols.of(cfg.params, name) for name in asked}
@@ -145,8 +149,12 @@ def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
          sample.response["n_tokens"], sample.response["text"])
         for sample, graded in zip(samples, grades, strict=True)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(GRADED_COLUMNS))
-    return table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
+    table = pd.DataFrame(rows, columns=list(STORED_COLUMNS))
+    return _with_looping(table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True))
+
+
+def _with_looping(graded: pd.DataFrame) -> pd.DataFrame:
+    return graded.assign(looping=graded["text"].map(loops).astype(bool))
 
 
 def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:
@@ -169,8 +177,8 @@ def graded_path(cfg: Config) -> Path:
 
 
 def save_graded(cfg: Config, graded: pd.DataFrame) -> None:
-    """Store the graded samples as an artifact."""
-    rows = json.loads(graded.to_json(orient="records"))
+    """Store STORED_COLUMNS of the graded samples as an artifact."""
+    rows = json.loads(graded[list(STORED_COLUMNS)].to_json(orient="records"))
 
     def build(path: Path) -> dict:
         jsonl.write(path, rows)
@@ -180,6 +188,6 @@ def save_graded(cfg: Config, graded: pd.DataFrame) -> None:
 
 
 def load_graded(cfg: Config) -> pd.DataFrame:
-    """The graded samples of a finished evaluation. UserError when they are missing, or were changed."""
+    """The rows of `grade_all` of a finished evaluation. UserError when they are missing, or were changed."""
     artifact.check(graded_path(cfg), cfg.remedy("04_evaluation"))
-    return pd.DataFrame(jsonl.read(graded_path(cfg)))
+    return _with_looping(pd.DataFrame(jsonl.read(graded_path(cfg))))
