@@ -1,127 +1,133 @@
-"""The paper's claims as comparisons that a run decides for itself."""
+"""The claim audit of a run: which models play the parts of the paper, and claims.json."""
+
+import json
 
 import pandas as pd
 import pytest
+from claim_parts import EVERY, made_run
+from report_parts import write_record
 
-from tinyr1.core import paper
+from tinyr1.core import config
+from tinyr1.core.config import STAGES, Config
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
-from tinyr1.report import claims
+from tinyr1.report import ablations, audit, claims, parts
+from tinyr1.report.statement import BACKBONE, EXPERT, MERGED, MIXTURE, OTHER_ORDER, TWO_AVERAGED, TWO_FUSED
 
-DOMAINS = {"aime24": "math", "aime25": "math", "gpqa": "science", "lcb": "code"}
-
-
-def fused(base: "str | Recipe", other: "str | Recipe", **settings: object) -> Recipe:
-    return Recipe.model_validate({"method": "fusion", "base": base, "other": other, **settings})
+AVERAGE_OF_TWO = {"method": "linear", "models": [{"model": "math"}, {"model": "science"}]}
 
 
-def chain(first: str, *others: str, **settings: object) -> Recipe:
-    """(first & second) & third …: the base of the last step is the last model."""
-    made = first
-    for name in others:
-        made = fused(name, made, **settings)
-    return made
+def fused(base: object, other: object, **settings: object) -> dict:
+    return {"method": "fusion", "base": base, "other": other, **settings}
 
 
-MERGES = {
-    "math-science-code": chain("math", "science", "code"),
-    "math-code-science": chain("math", "code", "science"),
-}
-ROLES = {"math": paper.MATH, "code": paper.CODE, "science": paper.SCIENCE, "mixture": paper.MIXTURE,
-         "math-code-science": paper.MATH_CODE_SCIENCE, "math-science-code": paper.MATH_SCIENCE_CODE}  # fmt: skip
-PUBLISHED = {(m, b): v / 100 for m, name in ROLES.items() for b, v in paper.TABLE_2[name].items()}
-PUBLISHED |= {("backbone", b): v / 100 for b, (v, _) in paper.TABLE_1[paper.BACKBONE].items()}
-AVERAGE = Recipe.model_validate({"method": "linear", "models": [{"model": "math"}, {"model": "code"}]})
+def with_merges(cfg: Config, *models: dict, headline: tuple = ()) -> Config:
+    """A run with other merges, without ablations; the headline is the first merge against the backbone."""
+    data = cfg.params.model_dump(mode="json", by_alias=True) | {"ablations": None}
+    data["merge"]["models"] = list(models)
+    data["analysis"]["headline"] = [{"model": m, "against": a} for m, a in headline or [("math", "backbone")]]
+    return Config(run=cfg.run, params=config.validate(data, ""))
 
 
-def rows(scores: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
-    """Scores by model and benchmark, one a question."""
-    return pd.DataFrame([
-        {"model": m, "benchmark": b, "question": f"q{i}", "score": s}
-        for m, by_benchmark in scores.items()
-        for b, values in by_benchmark.items()
-        for i, s in enumerate(values)
-    ])
+PAPERS = fused("code", fused("science", "math"))
+OTHER = fused("science", fused("code", "math"))
 
 
-def drawn(models: tuple[str, ...], benchmarks: tuple[str, ...]) -> pd.DataFrame:
-    return rows({m: {b: [0, 1] * 8 for b in benchmarks} for m in models})
-
-
-def test_verdicts_follow_the_interval_and_an_average_is_of_benchmarks():
-    merged = {"aime24": [1, 1, 1, 0], "aime25": [1, 1, 0, 1], "gpqa": [0, 1] * 50, "lcb": [0, 1] * 100}
-    mixture = {b: [0] * len(v) for b, v in merged.items()}
-    scores = rows({"math-science-code": merged, "backbone": merged, "mixture": mixture})
-    table = claims.audit(scores, DOMAINS, MERGES, {})
-    assert table.index.is_unique, "two benchmarks of one domain are one claim"
-    assert table.loc["merged model over backbone, math", "verdict"] == "undecided here"
-    average = table.loc["merged model over data mixture, average"]
-    assert average.verdict == "higher here"
-    assert average["ours, points"].startswith("+62.5 "), "75, 75, 50 and 50 points, each benchmark the same"
-    assert "paper, points" not in table, "a column in which there is nothing"
-
-
-def test_a_run_decides_the_claims_about_the_models_that_it_has():
-    names = ("biology", "law")
-    scores = drawn(("backbone", *names, "ties", "law-biology"), ("bio", "bar"))
-    merges = {"ties": AVERAGE, "law-biology": chain("law", "biology")}
-    table = claims.audit(scores, {"bio": "biology", "bar": "law"}, merges, PUBLISHED)
-    assert list(table.index) == [
-        "merged model over backbone, biology", "merged model over backbone, law",
-        "biology expert over backbone, biology", "law expert over backbone, law",
-        "merged model over biology expert, biology", "merged model over law expert, law",
-    ]  # fmt: skip
-
-
-def test_a_domain_without_an_expert_in_the_scores_is_asked_for_the_merged_model_only():
-    scores = drawn(("backbone", "math", "ties"), ("aime24", "gpqa"))
-    table = claims.audit(scores, {"aime24": "math", "gpqa": "science"}, {"ties": AVERAGE}, {})
-    assert [claim for claim in table.index if "science" in claim] == ["merged model over backbone, science"]
-
-
-def test_the_order_of_a_chain_ends_with_its_base():
-    assert claims.fusion_order(MERGES["math-science-code"]) == ("math", "science", "code")
-    assert claims.fusion_order(chain("a", "b", "c", "d")) == ("a", "b", "c", "d")
+def test_merges_play_their_parts_by_recipe_and_not_by_name(cfg):
+    recipes = {"math-science-code": OTHER, "b": PAPERS, "c": fused("science", "math"), "d": AVERAGE_OF_TWO}
+    found = parts.models(with_merges(cfg, *({"recipe": recipe, "name": name} for name, recipe in recipes.items())))
+    assert {part: found[part] for part in (MERGED, OTHER_ORDER, TWO_FUSED, TWO_AVERAGED)} == {
+        MERGED: "b", OTHER_ORDER: "math-science-code", TWO_FUSED: "c", TWO_AVERAGED: "d",
+    }  # fmt: skip
+    assert (found[BACKBONE], found[EXPERT["code"]], found[MIXTURE]) == ("backbone", "code", "mixture")
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [AVERAGE, fused("code", AVERAGE), fused(chain("math", "science"), "code")],
-    ids=["another method", "another method inside", "a base that is itself a merge"],
+    [
+        fused("code", fused("science", "math"), iqr_multiplier=3.0),
+        fused("code", fused("science", "math", mask="random")),
+        fused("code", fused("science", "math"), reading="paper"),
+        fused(fused("science", "math"), "code"),
+        {"method": "linear", "models": [{"model": "math", "weight": 2.0}, {"model": "science"}]},
+    ],
+    ids=["another λ", "a placebo", "another reading", "another base", "other weights"],
 )
-def test_what_is_no_chain_of_fusion_steps_has_no_order(recipe):
-    assert claims.fusion_order(recipe) is None
+def test_a_merge_with_other_settings_plays_no_part(cfg, recipe):
+    found = parts.models(with_merges(cfg, {"recipe": recipe, "name": "x"}))
+    assert "x" not in found.values()
 
 
-def test_the_two_orders_are_those_of_the_same_experts_with_the_same_settings():
-    first, swapped = MERGES.values()
-    assert claims.two_orders({"ties": AVERAGE, "a": first, "b": swapped}) == ("a", "b")
-    assert claims.two_orders({"a": first, "again": first}) is None
-    assert claims.two_orders({"a": first, "fewer": chain("math", "code")}) is None
-    assert claims.two_orders({"a": first, "b": chain("math", "code", "science", iqr_multiplier=3.0)}) is None
-    assert claims.two_orders({"a": chain("a", "b", "c", "d"), "b": chain("d", "b", "c", "a")}) == ("a", "b")
+def test_the_order_of_a_chain_ends_with_its_base():
+    chain = Recipe.model_validate(PAPERS)
+    assert parts.fusion_order(chain) == ("math", "science", "code")
+    assert parts.fusion_order(Recipe.model_validate(AVERAGE_OF_TWO)) is None
+    assert parts.fusion_order(Recipe.model_validate(fused(fused("science", "math"), "code"))) is None
 
 
-def test_the_claim_about_the_orders_names_both_and_its_source():
-    table = claims.audit(drawn(tuple(MERGES), ("gpqa",)), {"gpqa": "science"}, MERGES, {})
-    row = table.loc["(math & science) & code over (math & code) & science, average"]
-    assert row["where"] == "paper §3.2; docs/fidelity.md C25"
+def graded(cfg: Config, models: list[str], questions: int = 8) -> pd.DataFrame:
+    """Every second answer is right."""
+    return pd.DataFrame([
+        {"model": m, "benchmark": b, "question": f"q{q}", "sample": 0, "n_tokens": 40 + q,
+         "outcome": "correct" if (q + i) % 2 else "wrong"}
+        for i, m in enumerate(models) for b in cfg.params.benchmarks for q in range(questions)
+    ])  # fmt: skip
 
 
-def test_the_papers_differences_come_from_its_tables():
-    models = ("backbone", "math", "science", "code", "mixture", *MERGES)
-    domains = {"aime24": "math", "gpqa": "science", "livecodebench": "code"}
-    table = claims.audit(drawn(models, tuple(domains)), domains, MERGES, PUBLISHED)["paper, points"]
-    assert table["merged model over backbone, math"] == "+5.5"  # 78.1 - 72.6
-    assert table["merged model over backbone, science"] == "+2.9"  # 65.0 - 62.1
-    average = (78.1 + 61.6 + 65.0 - 75.3 - 61.0 - 65.7) / 3
-    assert table["merged model over data mixture, average"] == f"{average:+.1f}"
-    assert table["(math & science) & code over (math & code) & science, average"] == "-0.1"
+@pytest.fixture
+def run(cfg):
+    """Run `smol` with the paper's merge only, whose stages are recorded."""
+    small = with_merges(cfg, {"recipe": PAPERS}, headline=[("math-science-code", "mixture")])
+    for stage in STAGES[:3]:
+        write_record(small, stage, seconds={"mixture": 200.0, "math-science-code": 5.0})
+    return small
 
 
-def test_the_papers_numbers_stand_beside_its_own_benchmarks_and_models_only():
-    models = ("backbone", "math", "science", "mixture", *MERGES)
-    domains = {"aime24": "math", "mini-science": "science"}
-    table = claims.audit(drawn(models, tuple(domains)), domains, MERGES, PUBLISHED)["paper, points"]
-    assert table["merged model over backbone, math"] == "+5.5"
-    assert table["merged model over backbone, science"] == ""
-    assert table["merged model over data mixture, average"] == "", "the paper has no such average"
+def test_a_run_is_asked_by_its_own_models_benchmarks_and_seconds(run):
+    made = claims.of_run(run, graded(run, ["backbone", *run.branches, "math-science-code"]))
+    assert set(made.benchmarks) == set(run.domains)
+    assert made.models[MERGED] == "math-science-code"
+    assert made.margin == run.params.analysis.margin
+    assert [cost.seconds for cost in made.spent] == [5.0, 200.0]
+    assert made.published == frozenset(), "a miniature repeats none of the paper's numbers"
+
+
+def test_models_of_the_ablations_are_asked_where_they_answered_every_question(run, tmp_path):
+    rows = graded(run, ["x", "partial"]).assign(training="own", seed=42, samples=1, looping=0)
+    rows = rows[(rows.model == "x") | (rows.question != "q0")].assign(right=1)
+    ablations.path(run).parent.mkdir(parents=True, exist_ok=True)
+    ablations.path(run).write_text("ablation\n")
+    rows[list(ablations.QUESTION_COLUMNS)].to_csv(ablations.questions_path(run), index=False)
+    made = claims.of_run(run, graded(run, ["backbone", "math-science-code"]))
+    assert set(made.shares.columns) == {"backbone", "math-science-code", "x"}
+    assert made.shares["x"].eq(1).all()
+    assert made.samples["x", next(iter(run.params.benchmarks))] == 1
+    with pytest.raises(UserError, match="questions that the run was not asked, such as"):
+        claims.of_run(run, graded(run, ["backbone", "math-science-code"], questions=7))
+
+
+def test_claims_json_has_the_same_bytes_each_time(cfg):
+    first = claims.save(cfg, claims.of_statements(made_run(EVERY))).read_bytes()
+    again = claims.save(cfg, claims.of_statements(made_run(EVERY))).read_bytes()
+    assert first == again
+    items = json.loads(first)
+    assert [item["id"] for item in items][:2] == ["headline-1", "over-backbone-math"]
+    assert b"NaN" not in first
+    assert all(item["verdict"] in audit.VERDICTS for item in items)
+
+
+def test_the_headline_says_what_was_shown_or_what_would_have_shown():
+    said = {p: claims.headline(claims.of_statements(made_run(EVERY | {"mixture": p}))) for p in (0.2, 0.5, 0.9)}
+    assert said[0.2].startswith("math-science-code scores higher than mixture (+30.0 points, 95 % interval +")
+    assert said[0.9].startswith("math-science-code scores lower than mixture (-40.0 points, ")
+    assert said[0.5].startswith("math-science-code and mixture score similarly (+0.0 points, ")
+
+
+def test_tables_and_counts_have_every_item_once():
+    items = claims.of_statements(made_run(EVERY))
+    both = [claims.table(items), claims.table(items, numbers=True)]
+    assert sum(map(len, both)) == len(items)
+    counted = claims.counts(items)
+    assert counted.loc["all"].sum() == len(items)
+    assert list(counted.columns) == list(audit.VERDICTS)
+    assert counted.index[0] == "Headline"

@@ -57,9 +57,9 @@ TABLE_2: dict[str, dict[str, float]] = {  # the paper's own name of a model -> b
     MATH_SCIENCE_CODE: {"aime24": 78.1, "livecodebench": 61.6, "gpqa": 65.0},
 }
 MERGING_HOURS = {MIXTURE: 740.0, MATH_CODE_SCIENCE: 4.0, MATH_SCIENCE_CODE: 4.0}  # "Merging Time", GPU hours, Table 2
-# Merge methods on math and science, percent on GPQA-Diamond: Figure 2 of arXiv 2503.04872v3. In v2 the text has no number
-# of it. The text layer of v3 gives bars and labels apart. That Arcee is the highest is stated, the other bars are taken
-# in the order of their labels. Every value is a whole number of 198 questions: one answer to each.
+# Figure 2, merge methods on math and science, percent on GPQA-Diamond. The numbers are in the text layer of arXiv
+# 2503.04872v3, apart from their labels: that Arcee is the highest is stated, the other bars are taken in the order of
+# the labels. Every value is a whole number of 198 questions, so of one answer to each.
 FIGURE_2 = {"Arcee": 68.18, "Model_Soup": 66.67, "Math-Model": 63.64, "Science-Model": 63.64, "Dare_Linear": 60.10,
             "Dare_Ties": 34.85}  # fmt: skip
 

@@ -1,80 +1,28 @@
-"""The paper's claims, each as a paired comparison that a run decides for its own models.
+"""The claim audit of a run, as `claims.json`, as tables and as the sentence that comes first.
 
-The verdict of a claim holds for this run only: `higher here` when the 95 % interval of the paired difference lies
-above zero, `lower here` when it lies below zero, `undecided here` otherwise (docs/evaluation.md §6.2).
+    graded answers, ablation_questions.csv, records --of_run--> what the run can be asked
+    statements of the paper                         --audit---> items --save--> report/claims.json
 """
 
-from collections.abc import Iterator, Mapping, Sized
-from dataclasses import dataclass
-from itertools import combinations
+import json
+from collections.abc import Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from tinyr1.core import paper
+from tinyr1.core import artifact, paper, record
 from tinyr1.core.config import Config
-from tinyr1.core.recipe import Recipe, describe
-from tinyr1.evaluate import stats
-from tinyr1.evaluate.scores import Published
+from tinyr1.core.errors import UserError
+from tinyr1.core.params.ablations import OWN
+from tinyr1.evaluate.compare import Comparison, decide, in_words
+from tinyr1.evaluate.scores import Published, by_question, points_texts
+from tinyr1.report import ablations, audit, effects, parts, spending
+from tinyr1.report.statement import MERGED, MIXTURE
+from tinyr1.report.statements import statements
 
-AVERAGE = "average"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`better` scores higher than `worse` in `domain`, or on the average of all benchmarks (`AVERAGE`)."""
-
-    text: str
-    source: str
-    better: str
-    worse: str
-    domain: str
-
-
-def paper_claims(domains: tuple[str, ...], merges: Mapping[str, Recipe]) -> Iterator[Claim]:
-    """The claims of the paper's Tables 1 and 2, in the paper's order, for the domains and merges of a run.
-
-    domains: the domains that have a benchmark; the expert of a domain has the name of the domain. merges: model name
-    -> recipe, where the first model is the one that the paper calls the merged model.
-    """
-    merged = next(iter(merges))
-    for domain in domains:
-        yield Claim(f"merged model over backbone, {domain}", "paper Table 1", merged, "backbone", domain)
-    for domain in domains:
-        yield Claim(f"{domain} expert over backbone, {domain}", "paper Table 2", domain, "backbone", domain)
-    for domain in domains:
-        yield Claim(f"merged model over {domain} expert, {domain}", "paper Table 2", merged, domain, domain)
-    yield Claim("merged model over data mixture, average", "paper Table 2", merged, "mixture", AVERAGE)
-    if pair := two_orders(merges):
-        first, second = (describe(merges[name]) for name in pair)
-        yield Claim(f"{first} over {second}, average", "paper §3.2; docs/fidelity.md C25", *pair, AVERAGE)
-
-
-def fusion_order(recipe: Recipe) -> tuple[str, ...] | None:
-    """Models of a chain of fusion steps in the order in which they are merged; the base of the last step comes last.
-
-    (math & science) & code gives ("math", "science", "code"). Every recipe that is not such a chain gives None.
-    """
-    if recipe.method != "fusion":
-        return None
-    base, other = recipe.parts
-    before = (other,) if isinstance(other, str) else fusion_order(other)
-    return (*before, base) if before and isinstance(base, str) else None
-
-
-def two_orders(merges: Mapping[str, Recipe]) -> tuple[str, str] | None:
-    """The first two merges that fuse the same experts in two orders, with the same settings; None without two."""
-    orders = {name: order for name, recipe in merges.items() if (order := fusion_order(recipe))}
-    for a, b in combinations(orders, 2):
-        same_experts = sorted(orders[a]) == sorted(orders[b])
-        if same_experts and orders[a] != orders[b] and _settings(merges[a]) == _settings(merges[b]):
-            return a, b
-    return None
-
-
-def _settings(recipe: Recipe) -> list[tuple]:
-    """Reading and λ of every step of a fusion chain, the last step first."""
-    nested = [part for part in recipe.parts if isinstance(part, Recipe)]
-    return [(recipe.reading, recipe.iqr_multiplier), *(step for part in nested for step in _settings(part))]
+TRAINED, MERGING = "02_branch_sft", "03_fusion_merge"
+NUMBERS = "Single numbers"  # the group of statements that are one number each
 
 
 def published_scores(cfg: Config, questions: Mapping[str, Sized]) -> Published:
@@ -85,38 +33,145 @@ def published_scores(cfg: Config, questions: Mapping[str, Sized]) -> Published:
     return paper.of_run(cfg.params, {name: len(asked) for name, asked in questions.items()})
 
 
-def audit(
-    per_question: pd.DataFrame,
-    domains: Mapping[str, str],
-    merges: Mapping[str, Recipe],
-    published: Published,
-) -> pd.DataFrame:
-    """One row for each claim about models of the run: our difference with its interval, the verdict, the paper's.
+def of_run(cfg: Config, graded: pd.DataFrame) -> audit.Run:
+    """What a run can be asked: its own models, and the merges of its ablations where these were made.
 
-    per_question: columns model, benchmark, question, and score in [0, 1]. domains: benchmark -> domain. merges: model
-    name -> recipe. published: the paper's scores, see `published_scores`; the table has no column for the paper where
-    it published none of them. Differences are in points.
+    graded: one row for each answer, with model, benchmark, question, outcome and n_tokens. UserError where the
+    ablations were asked other questions.
     """
-    wide = per_question.pivot_table(index=["benchmark", "question"], columns="model", values="score")
-    rows = []
-    for claim in paper_claims(tuple(dict.fromkeys(domains.values())), merges):
-        if not {claim.better, claim.worse} <= set(wide):
-            continue
-        benchmarks = [b for b, domain in domains.items() if claim.domain in (AVERAGE, domain)]
-        difference = wide[claim.better] - wide[claim.worse]
-        ours = stats.averaged([difference.xs(b, level="benchmark").to_numpy() for b in benchmarks])
-        rows.append({
-            "claim": claim.text, "where": claim.source,
-            "ours, points": ours.points(),
-            "verdict": "higher here" if ours.low > 0 else "lower here" if ours.high < 0 else "undecided here",
-            "paper, points": _published_difference(claim, benchmarks, published),
-        })  # fmt: skip
-    table = pd.DataFrame(rows).set_index("claim")
-    return table.loc[:, (table != "").any()]
+    counts = by_question(graded)
+    shares, samples = counts["share"].unstack("model"), counts["samples"].groupby(["model", "benchmark"]).min()
+    if (tables := ablations.load(cfg)) is not None:
+        more, more_samples = _of_ablations(cfg, tables[1], shares)
+        shares, samples = shares.join(more), pd.concat([samples, more_samples])
+    lengths = graded.groupby(["benchmark", "question", "model"])["n_tokens"].mean().unstack("model")
+    benchmarks = cfg.params.benchmarks
+    domains = {d: tuple(b for b in benchmarks if cfg.params.domain_of[b] == d) for d in cfg.domains}
+    asked = {name: shares.index.get_level_values("benchmark").to_list().count(name) for name in benchmarks}
+    theirs = cfg.params.backbone.model == paper.BACKBONE
+    return audit.Run(
+        models=parts.models(cfg),
+        benchmarks={domain: names for domain, names in domains.items() if names},
+        shares=shares,
+        lengths=lengths,
+        samples={(m, b): int(k) for m, b, k in samples.reset_index().itertuples(index=False)},
+        margin=cfg.params.analysis.margin,
+        headline=[(pair.model, pair.against) for pair in cfg.params.analysis.headline],
+        published=frozenset(name for _, name in paper.of_run(cfg.params, asked)) if theirs else frozenset(),
+        spent=spent(cfg),
+    )
 
 
-def _published_difference(claim: Claim, benchmarks: list[str], published: Published) -> str:
-    """The paper's own difference, in points; "" unless it published both models on all of these benchmarks."""
-    pairs = [(published.get((claim.better, b)), published.get((claim.worse, b))) for b in benchmarks]
-    differences = [better - worse for better, worse in pairs if better is not None and worse is not None]
-    return f"{100 * sum(differences) / len(differences):+.1f}" if len(differences) == len(pairs) else ""
+def _of_ablations(cfg: Config, questions: pd.DataFrame, own: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """(shares, samples) of the models of the run's own training that answered every question and are not in `own`."""
+    rows = questions[(questions["training"] == OWN) & ~questions["model"].isin(own.columns)]
+    keys = pd.MultiIndex.from_frame(rows[["benchmark", "question"]])
+    if unknown := sorted(set(keys) - set(own.index)):
+        raise UserError(
+            f"{ablations.questions_path(cfg)}: {len(unknown)} questions that the run was not asked, such as "
+            f"{'/'.join(map(str, unknown[0]))}; {cfg.remedy('ablations')}"
+        )
+    share = (rows["right"] / rows["samples"]).groupby([rows[c] for c in ("benchmark", "question", "model")]).mean()
+    wide = share.unstack("model").reindex(own.index).dropna(axis=1)
+    rows = rows[rows["model"].isin(wide.columns)]
+    return wide, rows.groupby(["model", "benchmark"])["samples"].min()
+
+
+def spent(cfg: Config) -> tuple[spending.Cost, spending.Cost] | None:
+    """What the paper's merge and the data mixture took in this run; None where it has not made one of them."""
+    models = parts.models(cfg)
+    merged, mixture = models.get(MERGED), models.get(MIXTURE)
+    if merged is None or mixture is None:
+        return None
+    costs = spending.of_part(record.read(cfg, MERGING), merged), spending.of_part(record.read(cfg, TRAINED), mixture)
+    return costs if costs[0] and costs[1] else None  # type: ignore[return-value]
+
+
+def of_statements(run: audit.Run) -> list[dict[str, Any]]:
+    """The items of claims.json for a run, in their order."""
+    return audit.audit(statements(), run)
+
+
+def save(cfg: Config, items: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the items as report/claims.json, in one step; equal items have equal bytes."""
+    path = cfg.reports / "claims.json"
+    artifact.write_atomic(path, json.dumps(list(items), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def headline(items: Sequence[Mapping[str, Any]]) -> str:
+    """The confirmatory comparisons in one sentence each, with what they could have shown."""
+    return " ".join(_sentence(item) for item in items if item["group"] == "Headline")
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    """One confirmatory comparison in words."""
+    model, against = item["test"].partition(":")[0].split(" − ")
+    values = f"({item['ours']:+.1f} points, 95 % interval {item['low']:+.1f} to {item['high']:+.1f})"
+    verdict = item["why"].partition(" (")[0]
+    if verdict in ("higher", "lower"):
+        return f"{model} scores {verdict} than {against} {values}."
+    if verdict == "similar":
+        return f"{model} and {against} score similarly {values}."
+    seen = f"a difference of {item['detectable']:.1f} points would have shown"
+    return f"Between {model} and {against} nothing is decided {values}; {seen}."
+
+
+def counts(items: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The number of statements by group and verdict; the confirmatory comparisons are the first group."""
+    table = pd.crosstab(pd.Series([i["group"] for i in items]), pd.Series([i["verdict"] for i in items]))
+    groups = list(dict.fromkeys(item["group"] for item in items))
+    table = table.reindex(index=groups, columns=list(audit.VERDICTS), fill_value=0)
+    return pd.concat([table, table.sum().rename("all").to_frame().T]).rename_axis(None).rename_axis(None, axis=1)
+
+
+def table(items: Sequence[Mapping[str, Any]], numbers: bool = False) -> pd.DataFrame:
+    """The items for reading, without or with only those that are a single number of a table."""
+    rows = [
+        {
+            "claim": item["claim"], "source": item["source"], "paper": item["paper_value"],
+            "do its own numbers show it?": f"{item['paper_supports_itself']}: {item['paper_why']}",
+            "this run": _ours(item), "verdict": item["verdict"], "because": item["why"],
+        }
+        for item in items
+        if (item["group"] == NUMBERS) == numbers
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def _ours(item: Mapping[str, Any]) -> str:
+    if item["ours"] is None:
+        return ""
+    sign = "" if item["unit"] == "percent" else "+"
+    interval = f" [{item['low']:{sign}.1f}, {item['high']:{sign}.1f}]" if item["low"] is not None else ""
+    size = f", n = {item['n']} × {item['k']}" if item["n"] else ""
+    return f"{item['ours']:{sign}.1f}{interval} {item['unit']}{size}"
+
+
+def over_seeds(cfg: Config) -> pd.DataFrame | None:
+    """The confirmatory comparisons over questions and training seeds, in points; None without ablations of seeds.
+
+    The seeds are those of the run's own training and of every training that differs from it in nothing else.
+    """
+    tables = ablations.load(cfg)
+    block = cfg.params.ablations
+    if tables is None or block is None:
+        return None
+    rows = tables[1][tables[1]["training"].isin(effects.repetitions(block))]
+    keys = [rows[column] for column in ("seed", "benchmark", "question", "model")]
+    wide = (rows["right"] / rows["samples"]).groupby(keys).mean().unstack("model")
+    pairs = [pair for pair in cfg.params.analysis.headline if {pair.model, pair.against} <= set(wide.columns)]
+    if not pairs or wide.index.get_level_values("seed").nunique() < 2:
+        return None
+    asked = [Comparison("over training seeds", p.model, p.against, tuple(cfg.params.benchmarks)) for p in pairs]
+    decided = decide(wide, asked, cfg.params.analysis.margin)
+    return decided[["model", "against"]].assign(
+        seeds=[_seeds(wide, p.model, p.against) for p in pairs],
+        points=points_texts(decided),
+        verdict=[in_words(row) for _, row in decided.iterrows()],
+    )
+
+
+def _seeds(wide: pd.DataFrame, model: str, against: str) -> int:
+    """The number of trainings in which both models answered every question."""
+    return int(wide[[model, against]].notna().all(axis=1).groupby("seed").all().sum())

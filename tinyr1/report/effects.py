@@ -1,0 +1,126 @@
+"""What one ablation shows: every model's score with its interval, and its difference to the control.
+
+    ablation_questions.csv --scores--------> a row for each model and benchmark, and for the average of all
+                           --differences---> a row for each model: model - control, with the verdict of `decide`
+
+Trainings that differ from the run's own in their seed only are repetitions: they share a row, and its interval is over
+seeds and questions. A model of every other training is a row of its own.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from tinyr1.core.params.ablations import OWN, Ablation, Ablations, names_of
+from tinyr1.evaluate import stats
+from tinyr1.evaluate.compare import Comparison, decide, in_words
+from tinyr1.evaluate.scores import points_texts
+
+AVERAGE = "average"
+
+
+def repetitions(ablations: Ablations) -> set[str]:
+    """The trainings that repeat the run's own with another seed, and the own one."""
+    same = {n for n, one in ablations.trainings.items() if one.learning_rate is one.epochs is one.share is None}
+    return same | {OWN}
+
+
+def label(model: str, training: str, repeated: set[str]) -> str:
+    """What a model is called in figures and tables: its name, with the training where that is another one."""
+    return model if training in repeated else f"{model} ({training})"
+
+
+def _rows(group: Ablation, ablations: Ablations) -> list[tuple[str, str]]:
+    """(label, label of its control) of every model of an ablation, in their order, each once."""
+    repeated = repetitions(ablations)
+    pairs = [
+        (label(model, training, repeated), label(group.control, group.control_training or training, repeated))
+        for training in group.trainings
+        for model in names_of(group)
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def shares(group: Ablation, ablations: Ablations, questions: pd.DataFrame) -> pd.DataFrame:
+    """The share of right answers: index (seed, benchmark, question), a column for each label of an ablation.
+
+    questions: the rows of ablation_questions.csv. A model without answers has no column.
+    """
+    repeated = repetitions(ablations)
+    rows = questions[questions["training"].isin(group.trainings) & questions["model"].isin(names_of(group))]
+    labels = [label(m, t, repeated) for m, t in zip(rows["model"], rows["training"], strict=True)]
+    rows = rows.assign(label=labels, share=rows["right"] / rows["samples"])
+    wide = rows.pivot_table(index=["seed", "benchmark", "question"], columns="label", values="share", sort=False)
+    return wide.reindex(columns=[name for name, _ in _rows(group, ablations) if name in wide])
+
+
+def scores(group: Ablation, ablations: Ablations, questions: pd.DataFrame, benchmarks: list[str]) -> pd.DataFrame:
+    """Columns model (label), benchmark, mean, low, high, seeds, trainings; scores in [0, 1].
+
+    benchmarks: in the order of the report; AVERAGE comes first. seeds: the number of trainings in the row; trainings:
+    the score of each of them. A model that has not answered every benchmark has no row.
+    """
+    wide, rows = shares(group, ablations, questions), []
+    for name in wide:
+        values = [_by_seed(wide[name], benchmark) for benchmark in benchmarks]
+        if any(part.size == 0 for part in values):
+            continue
+        for benchmark, parts in [(AVERAGE, values), *((b, [v]) for b, v in zip(benchmarks, values, strict=True))]:
+            single = stats.proportion(parts[0][0]) if len(parts) == 1 and len(parts[0]) == 1 else None
+            estimate = single or stats.mean_over(parts).estimate()
+            each = np.mean([part.mean(axis=1) for part in parts], axis=0)
+            rows.append((name, benchmark, estimate.mean, estimate.low, estimate.high, len(each), tuple(each)))
+    return pd.DataFrame(rows, columns=["model", "benchmark", "mean", "low", "high", "seeds", "trainings"])
+
+
+def _by_seed(column: pd.Series, benchmark: str) -> np.ndarray:
+    """The values (seeds, questions) of a model on a benchmark, for the seeds in which it answered."""
+    if benchmark not in column.index.get_level_values("benchmark"):
+        return np.empty((0, 0))
+    return column.xs(benchmark, level="benchmark").unstack("seed").dropna(axis=1).to_numpy().T
+
+
+def differences(
+    name: str, ablations: Ablations, questions: pd.DataFrame, benchmarks: list[str], margin: float
+) -> pd.DataFrame:
+    """The rows of `compare.decide` for every model of an ablation against its control, averaged over the benchmarks.
+
+    name: of the ablation, which is one family of Holm's correction. margin: in points. Models and controls that have
+    not answered every benchmark are left out.
+    """
+    group = ablations.groups[name]
+    wide = shares(group, ablations, questions)
+    complete = set(scores(group, ablations, questions, benchmarks)["model"])
+    pairs = [pair for pair in _rows(group, ablations) if pair[0] != pair[1] and set(pair) <= complete]
+    asked = [Comparison(f"exploratory: {name}", model, control, tuple(benchmarks)) for model, control in pairs]
+    return decide(wide, asked, margin)
+
+
+def in_points(decided: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `differences` for reading."""
+    if decided.empty:
+        return pd.DataFrame()
+    words = [in_words(row) + row["star"] for _, row in decided.iterrows()]
+    table = decided[["model"]].assign(less=decided["against"], points=points_texts(decided), verdict=words)
+    return table.assign(holm=decided["holm"].round(4)).set_index("model")
+
+
+def of_models(
+    pairs: Mapping[str, tuple[str, str]], questions: pd.DataFrame, benchmarks: list[str], margin: float
+) -> dict[str, str]:
+    """Name of an effect -> the difference of two models of the run's own training in words, where both answered.
+
+    pairs: name -> (model, the model that it is compared with). They are one exploratory family.
+    """
+    own = questions[questions["training"] == OWN]
+    wide = (own["right"] / own["samples"]).groupby([own[c] for c in ("benchmark", "question", "model")]).mean()
+    table = wide.unstack("model")
+    ready = {n: p for n, p in pairs.items() if set(p) <= set(table.columns) and table[list(p)].notna().all(axis=None)}
+    if not ready or not set(benchmarks) <= set(table.index.get_level_values("benchmark")):
+        return {}
+    asked = [Comparison("exploratory: fidelity card", a, b, tuple(benchmarks)) for a, b in ready.values()]
+    decided = decide(table, asked, margin)
+    words = [f"{row['model']} less {row['against']}: {text} points, {in_words(row)}"
+             for (_, row), text in zip(decided.iterrows(), points_texts(decided), strict=True)]  # fmt: skip
+    return dict(zip(ready, words, strict=True))
