@@ -19,11 +19,12 @@ PROTOCOL ?= sound
 ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
-.PHONY: help setup reproduce test test-full lab chat merge evaluate bench publish readme clean lint $(STAGES)
+.PHONY: help setup reproduce ablations test test-full lab chat merge evaluate bench publish readme clean lint $(STAGES)
 .PHONY: check-merge check-evaluate
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB"
+	@echo "make ablations [RUN=smol]   what its params file compares beside that, with controls and other seeds; FILE= another list"
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
 	@echo "make lab                    JupyterLab with the notebooks"
@@ -44,6 +45,11 @@ setup: $(addprefix check-,$(filter merge evaluate,$(MAKECMDGOALS)))
 
 reproduce: setup
 	@$(PY) -m tinyr1.run "$(RUN)"
+
+ablations: setup
+	@$(PY) -m tinyr1.run "$(RUN)"
+	@$(PY) -m tinyr1.ablate "$(RUN)" $(if $(FILE),--file "$(FILE)")
+	@$(PY) -m tinyr1.run "$(RUN)" --stage 05_ablations
 
 $(STAGES): setup
 	@$(PY) -m tinyr1.run "$(RUN)" --stage $@

@@ -37,8 +37,9 @@ evaluate: {split: test, protocol: sound, temperature: 0.6, top_p: 1.0, benchmark
 
 @pytest.fixture
 def data(params_text):
-    """The default run's parameters, to be spoiled by a test."""
-    return yaml.safe_load(params_text)
+    """The default run's parameters, to be spoiled by a test; without the blocks that name its merges."""
+    analysis = {"margin": 5, "headline": [{"model": "math", "against": "backbone"}]}
+    return yaml.safe_load(params_text) | {"ablations": None, "analysis": analysis}
 
 
 def put(data, path, value=None):
@@ -564,6 +565,7 @@ class TestDomains:
         data["backbone"]["distill"]["rows"] = dict.fromkeys(names, 5)
         models = [{"model": name} for name in names]
         data["merge"]["models"] = [{"recipe": {"method": "linear", "models": models}}]
+        data["analysis"]["headline"] = [{"model": names[0], "against": "backbone"}]
         cfg = config.Config(run="x", params=parse(data))
         assert cfg.domains == names
         assert cfg.branches == (*names, "mixture")

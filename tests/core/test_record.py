@@ -24,6 +24,17 @@ def rows(row):
 
 
 @pytest.fixture
+def home(home):
+    """The run smol with a short `analysis` and `ablations`, so that a test may drop the models that they name."""
+    file = home / "params" / "smol.yaml"
+    mine = {"question": "Which?", "control": "math", "models": ["math", "code"]}
+    changes = {"analysis": {"margin": 5.0, "headline": [{"model": "math", "against": "backbone"}]},
+               "ablations": {"groups": {"mine": mine}}}  # fmt: skip
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes, sort_keys=False))
+    return home
+
+
+@pytest.fixture
 def stage(home):
     """A run whose first stage made the rows of one domain and wrote its record."""
     cfg = config.load("smol")
@@ -150,6 +161,8 @@ DECIDES = [
     ("evaluate.temperature", 0.7, "04_evaluation"),
     ("evaluate.engine.max_num_seqs", 8, "04_evaluation"),
     ("evaluate.sandbox.cpu_seconds", 5, "04_evaluation"),
+    ("analysis.margin", 4.0, "05_ablations"),
+    ("ablations.groups.mine.question", "Another?", "05_ablations"),
 ]
 
 

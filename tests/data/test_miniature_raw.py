@@ -128,10 +128,11 @@ def test_names_of_a_program_do_not_make_it_another_solution():
 @pytest.mark.parametrize(
     ("domain", "columns", "digest"),
     [
-        ("math", "openr1_math", "98ba52ffb5ae1a6c"),
-        ("science", "s1", "f14c94e8e1c102ef"),
-        ("science", "openthoughts_metadata", "80c995dfa4f75feb"),
-        ("code", "openthoughts", "37852f8dc505cb7f"),
+        ("math", "openr1_math", "a33c996cf6437b42"),
+        ("science", "s1", "1fb551949f07ac4b"),
+        ("science", "openthoughts_metadata", "670d2e3ea1cf84a1"),
+        ("science_values", "s1", "77eea134ed0e7c43"),
+        ("code", "openthoughts", "5a8b0f3e45dd7e95"),
     ],
 )
 def test_rows_and_questions_are_those_of_the_committed_report(domain, columns, digest):

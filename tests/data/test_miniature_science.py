@@ -7,7 +7,8 @@ from random import Random
 import periodictable
 import pytest
 
-from tinyr1.data.miniature.science_tasks import SCIENCE_FAMILIES
+from tinyr1.data.miniature import raw
+from tinyr1.data.miniature.science_tasks import SCIENCE_FAMILIES, VALUE_FAMILIES
 from tinyr1.data.miniature.task import Task
 
 DRAWS = 300
@@ -54,6 +55,22 @@ def test_every_arithmetic_statement_of_the_thinking_is_true(name: str, level: in
         assert len(found) == task.thinking.count("=") > 0 or name == "base_pairing"
         for a, operation, b, result in found:
             assert OPERATIONS[operation](int(a), int(b)) == int(result), task.thinking
+
+
+@pytest.mark.parametrize(("name", "level"), [case for case in CASES if case[0] in VALUE_FAMILIES])
+def test_a_task_without_options_asks_for_the_value_of_the_same_draft(name: str, level: int) -> None:
+    for seed in range(DRAWS):
+        shown, asked = (families[name](Random(seed), level) for families in (SCIENCE_FAMILIES, VALUE_FAMILIES))
+        value, unit = options(shown)[shown.answer].split(" ", 1)
+        assert asked.question == f"{shown.question.split(chr(10))[0]} Answer in {unit}."
+        assert asked.answer == value == str(int(value))
+        assert asked.thinking.endswith(f" {value} {unit}.")
+        assert asked.response == f"The answer is \\boxed{{{value}}}."
+        assert raw.split_of(asked) == raw.split_of(shown), "one computation belongs to one split"
+
+
+def test_all_families_but_that_of_strands_are_answered_by_a_number() -> None:
+    assert set(SCIENCE_FAMILIES) - set(VALUE_FAMILIES) == {"base_pairing"}
 
 
 @pytest.mark.parametrize("name", SCIENCE_FAMILIES)

@@ -184,6 +184,13 @@ def discard(path: Path) -> None:
     _remove(_key_path(partial_path(path)))
 
 
+def remove(path: Path) -> None:
+    """Remove a finished artifact with what an unfinished `make` of it left."""
+    manifest_path(path).unlink(missing_ok=True)  # first: a kill after it leaves something unfinished, not damaged
+    _remove(path)
+    discard(path)
+
+
 def make(path: Path, inputs: dict, build: Callable[[Path], dict], remedy: str) -> tuple[dict, bool]:
     """(manifest, whether it was built now) of the artifact at `path`, made from `inputs`.
 

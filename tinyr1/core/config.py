@@ -19,15 +19,17 @@ from yaml.constructor import ConstructorError
 
 from tinyr1.core.errors import UserError
 from tinyr1.core.params import reference
+from tinyr1.core.params.ablations import Ablations
 from tinyr1.core.params.blocks import PATTERNS, Block
 from tinyr1.core.params.schema import Params, contradictions
+from tinyr1.core.params.training import MergedModel
 from tinyr1.core.recipe import Recipe
 
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
 ROOT = Path(__file__).resolve().parents[2]
 SCORE_COLUMNS = (
     "run", "model", "benchmark", "n_problems", "n_samples", "pass_at_1", "ci_low", "ci_high",
-    "mean_tokens", "truncated", "no_answer", "timeout", "grader_error", "looping", "paper",
+    "mean_tokens", "truncated", "no_answer", "timeout", "grader_error", "looping", "chance", "paper",
 )  # fmt: skip
 
 
@@ -83,9 +85,14 @@ class Config(Block):
         return tuple(self.params.domains)
 
     @property
+    def merged_models(self) -> dict[str, MergedModel]:
+        """The merged models by name; the first one is the merged model of the report."""
+        return {merged.called: merged for merged in self.params.merge.models}
+
+    @property
     def merges(self) -> dict[str, Recipe]:
-        """Recipes of the merged models by model name; the first one is the merged model of the report."""
-        return {merged.called: merged.recipe for merged in self.params.merge.models}
+        """Recipes of the merged models by name."""
+        return {name: merged.recipe for name, merged in self.merged_models.items()}
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -125,13 +132,31 @@ def load(run: str) -> Config:
 
 def parse(text: str, name: str) -> Params:
     """Params from YAML text; `name` is how messages call the file."""
+    return validate(_read_mapping(text, name), name)
+
+
+def _read_mapping(text: str, name: str) -> dict:
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
-    return validate(data, name)
+    return data
+
+
+def ablations_from(cfg: Config, file: Path) -> Ablations:
+    """The `ablations` block of a file that holds only that, for the models of a run. UserError names every problem."""
+    if not file.is_file():
+        raise UserError(f"{file}: does not exist; give a YAML file that holds an `ablations` block")
+    data = _read_mapping(file.read_text(encoding="utf-8"), str(file))
+    if extra := sorted(data.keys() - {"ablations"}):
+        raise UserError(f"{file}: {', '.join(extra)}: such a file holds the block `ablations` and nothing else")
+    own = cfg.params.model_dump(mode="json", by_alias=True)
+    checked = validate(own | {"ablations": data.get("ablations")}, str(file)).ablations
+    if checked is None:
+        raise UserError(f"{file}: ablations: is missing or null; give the block")
+    return checked
 
 
 def validate(data: dict, name: str) -> Params:
@@ -278,5 +303,6 @@ def _unknown(parts: list[str | int], data: Any) -> str:
     for known in difflib.get_close_matches(name, here, n=1, cutoff=0.75):
         return f"unknown parameter; did you mean {known}?"
     for known in difflib.get_close_matches(name, places, n=1, cutoff=0.75):
-        return f"unknown parameter; did you mean {' or '.join(places[known])}?"
+        nearby = [place for place in places[known] if place.split(".")[0] == parts[0]]
+        return f"unknown parameter; did you mean {' or '.join(nearby or places[known])}?"
     return "unknown parameter"

@@ -136,7 +136,7 @@ def determines(params: Params, stage: str) -> dict:
             for name, domain in p["domains"].items()
         }
         return some(p, ["seed", "evaluate"]) | {"domains": domains}
-    return {}
+    return some(p, ["analysis", "ablations"])
 
 
 def stage_key(cfg: Config, stage: str) -> str:
@@ -144,6 +144,8 @@ def stage_key(cfg: Config, stage: str) -> str:
     i = STAGES.index(stage)
     before: dict = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
     made = {name: item["content"] for name, item in before["artifacts"].items()}
+    if stage == STAGES[-1]:  # the last stage also shows what `make ablations` has measured by then
+        made |= {path.name: file_hash(path) for path in sorted(cfg.reports.glob("ablation*.csv"))}
     return digest([stage, determines(cfg.params, stage), before["key"], made])
 
 

@@ -19,7 +19,7 @@ from tinyr1.core.progress import EVENTS, say
 from tinyr1.core.recipe import Recipe
 from tinyr1.merge import mergekit
 from tinyr1.merge.checkpoint import identity
-from tinyr1.merge.engine import MergeOptions
+from tinyr1.merge.engine import DTYPES, MergeOptions
 from tinyr1.merge.methods import build
 
 
@@ -43,20 +43,28 @@ def make(cfg: Config, name: str) -> dict[str, Any]:
 
     UserError with the end of the log when the merge fails.
     """
-    recipe, settings = cfg.merges[name], cfg.params.merge
-    device = "cuda" if machine.has_gpu() else "cpu"
-    options = MergeOptions(reading=settings.reading, iqr_multiplier=settings.iqr_multiplier, device=device)
-    folders = {leaf: cfg.model(leaf) for leaf in recipe.leaves}
-    remedy = cfg.remedy("02_branch_sft")
-    contents = {leaf: artifact.check(path, remedy)["content"] for leaf, path in folders.items()}
-    out = cfg.model(name)
-    finished = _is_finished(cfg, out, artifact.digest(identity(recipe, options, contents)))
+    recipe, options, out = cfg.merges[name], _options(cfg, name), cfg.model(name)
+    finished = _is_finished(cfg, out, key(cfg, name))
     if not finished:
-        _start(cfg, name, recipe, folders, options)
+        _start(cfg, name, recipe, {leaf: cfg.model(leaf) for leaf in recipe.leaves}, options)
     facts = artifact.check(out, cfg.remedy("03_fusion_merge"))["facts"] | _fusion_settings(recipe, options)
     state = "kept" if finished else f"merged in {facts['seconds']:.0f} s"
     say(f"  {name:18s} {facts['order']}, {state}")
     return facts | {"model": name, "merged_now": not finished}
+
+
+def key(cfg: Config, name: str) -> str:
+    """Hash of all that determines a merge: recipe, settings and weights of the branches, which have to be there."""
+    recipe, remedy = cfg.merges[name], cfg.remedy("02_branch_sft")
+    contents = {leaf: artifact.check(cfg.model(leaf), remedy)["content"] for leaf in recipe.leaves}
+    return artifact.digest(identity(recipe, _options(cfg, name), contents))
+
+
+def _options(cfg: Config, name: str) -> MergeOptions:
+    settings, dtype = cfg.params.merge, cfg.merged_models[name].dtype
+    return MergeOptions(reading=settings.reading, iqr_multiplier=settings.iqr_multiplier,
+                        dtype=None if dtype is None else DTYPES[dtype],
+                        device="cuda" if machine.has_gpu() else "cpu")  # fmt: skip
 
 
 def _is_finished(cfg: Config, out: Path, key: str) -> bool:
@@ -72,6 +80,8 @@ def _start(cfg: Config, name: str, recipe: Recipe, folders: dict[str, Path], opt
     out = cfg.model(name)
     file = out.with_name(f"{name}.recipe.yaml")
     settings = {"reading": options.reading, "iqr_multiplier": options.iqr_multiplier}
+    if cfg.merged_models[name].dtype:
+        settings["dtype"] = cfg.merged_models[name].dtype
     artifact.write_atomic(file, mergekit.own_form(recipe, folders, settings))
     size = sum(weights.stat().st_size for weights in weight_files(folders[recipe.main_leaf]))
 

@@ -15,7 +15,7 @@ RELEASES = {"release_v1": 400, "release_v2": 511, "release_v3": 612, "release_v4
 
 
 Columns = Literal["openr1_math", "openthoughts", "openthoughts_metadata", "s1"]
-Tasks = Literal["math", "science", "code"]
+Tasks = Literal["math", "science", "science_values", "code"]
 
 
 class _Source(Block):
@@ -165,7 +165,8 @@ class MiniatureBenchmark(_Benchmark):
     kind: Literal["miniature"]
     """Written by this kit."""
     tasks: Tasks
-    """Which families of tasks: math is answered by integers, science by letters, code by programs. Choice."""
+    """Which families of tasks: math and science_values are answered by integers, science by one of four letters, code
+    by programs. Choice."""
     levels: Annotated[list[Level], Field(min_length=1)]
     """Difficulties, in turn: 1 easy to 3 hard. Choice."""
     questions: Count
@@ -174,7 +175,7 @@ class MiniatureBenchmark(_Benchmark):
     @property
     def answers(self) -> str:
         """How its questions are answered."""
-        return {"math": "integer", "science": "option", "code": "program"}[self.tasks]
+        return {"math": "integer", "science": "option", "science_values": "integer", "code": "program"}[self.tasks]
 
 
 Benchmark = Annotated[

@@ -12,6 +12,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from tinyr1.core.params import ablations as ablation
+from tinyr1.core.params.ablations import Ablations, Analysis
 from tinyr1.core.params.blocks import Block, CountOrZero, Name
 from tinyr1.core.params.domains import Benchmark, Curate, Domain
 from tinyr1.core.params.evaluation import Evaluate, VllmEngine
@@ -40,6 +42,10 @@ class Params(Block):
     """How the experts become one model; paper §2.2 (docs/fidelity.md §3)."""
     evaluate: Evaluate
     """How every model is asked and judged; paper §3.1.2 (docs/fidelity.md §4)."""
+    analysis: Analysis
+    """What is tested, written down before the run (docs/evaluation.md §6). Choice."""
+    ablations: Ablations | None = None
+    """What `make ablations` compares; null: nothing. Paper §3.2, Figure 2 and Table 2."""
 
     @property
     def benchmarks(self) -> dict[str, Benchmark]:
@@ -83,7 +89,7 @@ def _no_domain_has_the_name_of_another_model(params: Params) -> Iterator[str]:
 
 def _merges_name_models_of_the_run(params: Params) -> Iterator[str]:
     """Two models of one name would share an output folder."""
-    models = {"backbone", *params.domains} | ({"mixture"} if params.mixture else set())
+    models = {"backbone"} | _branches(params)
     seen = models | {"mixture"}
     for i, merged in enumerate(params.merge.models):
         for leaf in merged.recipe.leaves:
@@ -95,6 +101,28 @@ def _merges_name_models_of_the_run(params: Params) -> Iterator[str]:
                 "folder; give this one a `name` of its own"
             )
         seen.add(merged.called)
+
+
+def _headline_compares_models_of_the_run(params: Params) -> Iterator[str]:
+    models = {"backbone", *_branches(params), *(merged.called for merged in params.merge.models)}
+    for i, pair in enumerate(params.analysis.headline):
+        for key in ("model", "against"):
+            if getattr(pair, key) not in models:
+                yield (
+                    f"analysis.headline.{i}.{key}: {getattr(pair, key)!r} is not a model of this run "
+                    f"({', '.join(sorted(models))})"
+                )
+
+
+def _ablations_name_models_of_the_run(params: Params) -> Iterator[str]:
+    if params.ablations is not None:
+        merges = {merged.called for merged in params.merge.models}
+        yield from ablation.problems(params.ablations, _branches(params), merges)
+
+
+def _branches(params: Params) -> set[str]:
+    """Names of the models that are trained from the backbone."""
+    return {*params.domains} | ({"mixture"} if params.mixture else set())
 
 
 def _a_benchmark_has_one_domain(params: Params) -> Iterator[str]:
@@ -140,6 +168,8 @@ RULES = (
     _every_domain_takes_part_in_the_distillation,
     _no_domain_has_the_name_of_another_model,
     _merges_name_models_of_the_run,
+    _headline_compares_models_of_the_run,
+    _ablations_name_models_of_the_run,
     _a_benchmark_has_one_domain,
     _rows_fit_a_sequence,
     _answers_fit_the_engine,

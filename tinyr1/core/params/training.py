@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tinyr1.core.params.blocks import NO_BOOL, Block, Count, Flag, Name, Positive, PositiveOrZero, Share
-from tinyr1.core.recipe import READINGS, Recipe, describe
+from tinyr1.core.recipe import DTYPE_NAMES, READINGS, Recipe, describe
 
 
 class Sft(Block):
@@ -101,6 +101,9 @@ class MergedModel(Block):
     entries of math, then code takes entries of the result (docs/fidelity.md §3.1, C10)."""
     name: Name | None = None
     """Name of the model in tables and folders; null: it follows from the recipe, such as math-science-code. Choice."""
+    dtype: Literal[DTYPE_NAMES] | None = None  # type: ignore[valid-type]
+    """Type of number to which the branches are converted first, and in which the merge computes what its method
+    computes in the type of its inputs; null: as they are stored. Released: bfloat16 (docs/fidelity.md §3.4)."""
 
     @property
     def called(self) -> str:

@@ -1,7 +1,9 @@
-"""Four-option science questions (GPQA in miniature): short calculations of physics, chemistry and biology.
+"""Science questions: short calculations of physics, chemistry and biology, with four options or without.
 
 Each function below draws numbers and words and returns a Draft: the stem, the working up to the last equals sign, and
-four options, the right one first. `_family` shuffles the options and makes the task.
+four options, the right one first. `_family` makes two tasks of it: one that shows the options in a random order and is
+answered by a letter, as GPQA's questions are, and one that is answered by the value, where that is a number. A guess is
+right in a quarter of the first, and almost never in the second.
 """
 
 import re
@@ -16,7 +18,8 @@ from tinyr1.data.miniature.task import Family, Task, boxed_answer
 
 Draft = tuple[str, str, list[str]]  # stem, working, options
 
-SCIENCE_FAMILIES: dict[str, Family] = {}
+SCIENCE_FAMILIES: dict[str, Family] = {}  # answered by a letter
+VALUE_FAMILIES: dict[str, Family] = {}  # answered by a number
 OPTION_LETTERS = "ABCD"
 PHRASINGS = ("{Facts}. What is {ask}?", "What is {ask} if {facts}?", "Suppose {facts}. Find {ask}.",
              "Find {ask} when {facts}.")  # fmt: skip
@@ -54,11 +57,18 @@ STRANDS = {  # partners of A, T, G and C -> (the strand that is given, the stran
 }
 
 
-def _family(subject: str) -> Callable[[Callable[[Random, int], Draft]], Family]:
-    """Register a draft under its own name as a family of `subject`."""
+def _family(subject: str, numeric: bool = True) -> Callable[[Callable[[Random, int], Draft]], Family]:
+    """Register a draft under its own name as a family of `subject`; numeric: whether its options are numbers."""
 
     def register(draft: Callable[[Random, int], Draft]) -> Family:
         name = draft.__name__
+
+        @wraps(draft)
+        def make_value(rng: Random, level: int) -> Task:
+            stem, work, (right, *_) = draft(rng, level)
+            value, unit = right.split(" ", 1)
+            return Task("science", name, level, f"{stem} Answer in {unit}.", f"{work} {right}.", boxed_answer(value),
+                        value, subject)  # fmt: skip
 
         @wraps(draft)
         def make(rng: Random, level: int) -> Task:
@@ -72,6 +82,8 @@ def _family(subject: str) -> Callable[[Callable[[Random, int], Draft]], Family]:
             return Task("science", name, level, question, thinking, boxed_answer(letter), letter, subject)
 
         SCIENCE_FAMILIES[name] = make
+        if numeric:
+            VALUE_FAMILIES[name] = make_value
         return make
 
     return register
@@ -253,7 +265,7 @@ def dilution(rng: Random, level: int) -> Draft:
     return _stem(rng, f"{made}{weak} mM", "the volume of added water"), work, options
 
 
-@_family("biology")
+@_family("biology", numeric=False)
 def base_pairing(rng: Random, level: int) -> Draft:
     """The complement or the mRNA of a DNA strand; level 3 has longer strands and the coding strand."""
     partners = rng.choice(list(STRANDS)[:level] if level < 3 else list(STRANDS)[1:])

@@ -23,7 +23,8 @@ class Task:
 
     domain: "math", "science" or "code"; family: the name of the function that drew it; level: 1 (easy) to 3 (hard).
     thinking: the reasoning, without think tags; response: the text after the closing think tag.
-    answer: an integer in decimal for math, a letter from A to D for science, empty for code, where the tests decide.
+    answer: an integer in decimal for math, a letter from A to D or an integer for science, empty for code, where the
+    tests decide.
     subject: "physics", "chemistry" or "biology" for science, empty for the others.
     func_name: for code, the method of class Solution of a functional problem; empty for a stdin problem.
     """

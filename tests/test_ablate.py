@@ -1,0 +1,100 @@
+"""Ablations: which models there are, what a training changes, and tables from graded samples."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tinyr1 import ablate
+from tinyr1.branch import plan
+from tinyr1.core import config
+from tinyr1.report import ablations as tables
+
+
+@pytest.fixture
+def cfg():
+    return config.load("smoke")
+
+
+@pytest.fixture
+def items(cfg):
+    return ablate.items(cfg, cfg.params.ablations)
+
+
+def test_each_model_of_each_training_occurs_once(items):
+    assert [item.name for item in items] == [
+        "math-science-code", "average", "random-masks", "math-science-code@other-seed", "average@other-seed",
+        "random-masks@other-seed", "mixture", "mixture@shorter", "float32",
+    ]  # fmt: skip
+    assert [item.name for item in items if item.own] == ["math-science-code", "average", "mixture"]
+    assert [item.name for item in items if not item.is_merge] == ["mixture", "mixture@shorter"]
+
+
+def test_a_training_takes_the_branches_that_it_leaves_out_from_the_run(cfg, items):
+    variant = next(item.variant for item in items if item.name == "average@other-seed")
+    assert variant.model("math") == cfg.home / "ablations" / "other-seed" / "branches" / "math"
+    assert variant.model("science") == cfg.model("science")
+    assert variant.model("average") == cfg.home / "ablations" / "other-seed" / "merged" / "average"
+    assert (variant.backbone, variant.rows("math")) == (cfg.backbone, cfg.rows("math"))
+
+
+def test_merges_of_the_runs_own_training_do_not_get_into_the_folder_of_the_run(cfg, items):
+    variant = next(item.variant for item in items if item.name == "float32")
+    assert variant.model("float32") == cfg.home / "ablations" / "own" / "merged" / "float32"
+    assert variant.model("math") == cfg.model("math")
+
+
+def test_a_training_changes_what_it_names_and_nothing_else(cfg, items, monkeypatch):
+    monkeypatch.setattr(plan.Job, "tokens", lambda self: [range(10) for _ in self.rows])
+    variant = next(item.variant for item in items if item.name == "mixture@shorter")
+    own = next(job for job in plan.jobs(cfg) if job.name == "mixture")
+    changed = ablate.job_of(variant, "mixture")
+    assert (changed.sft.learning_rate, changed.sft.epochs) == (2.0e-3, 2)
+    assert changed.sft.model_copy(update={"learning_rate": own.sft.learning_rate, "epochs": own.sft.epochs}) == own.sft
+    assert [part for _, part in changed.rows] == [slice(8, 13)] * 3
+    assert dataclasses.replace(changed, sft=own.sft, rows=own.rows) == own
+
+
+def test_a_batch_holds_no_more_merges_than_the_disk_is_to_hold(items, monkeypatch):
+    monkeypatch.setattr(ablate, "BATCH", 2)
+    parts = list(ablate.batches(items))
+    assert [item for part in parts for item in part] == items
+    assert all(sum(item.is_merge for item in part) <= 2 for part in parts)
+    assert list(ablate.batches([])) == []
+
+
+def test_the_own_training_comes_first(items):
+    trainings = [(variant.training, len(part)) for variant, part in ablate.by_training(items[::-1])]
+    assert trainings == [("own", 5), ("shorter", 1), ("other-seed", 3)]
+
+
+def test_tables_hold_only_what_has_answered_and_repeat_a_model_in_each_of_its_ablations(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path))
+    Path(cfg.reports).mkdir(parents=True)
+    rows = [
+        (model, benchmark, f"q{q}", outcome, 10 + q, looping)
+        for model in ("math-science-code", "average@other-seed")
+        for benchmark in ("mini-math", "mini-code")
+        for q, (outcome, looping) in enumerate([("correct", False), ("wrong", True), ("truncated", True)])
+    ]
+    graded = pd.DataFrame(rows, columns=["model", "benchmark", "question", "outcome", "n_tokens", "looping"])
+    names = {"math-science-code": ("math-science-code", "own"), "average@other-seed": ("average", "other-seed")}
+    tables.save(cfg, cfg.params.ablations, graded, names)
+    scores, questions = tables.load(cfg)
+    assert tuple(scores.columns) == tables.COLUMNS
+    assert tuple(questions.columns) == tables.QUESTION_COLUMNS
+    assert list(zip(scores.ablation, scores.model, scores.training, scores.seed, strict=True)) == [
+        ("controls", "math-science-code", "own", 7), ("controls", "math-science-code", "own", 7),
+        ("controls", "average", "other-seed", 8), ("controls", "average", "other-seed", 8),
+        ("readings", "math-science-code", "own", 7), ("readings", "math-science-code", "own", 7),
+    ]  # fmt: skip
+    assert scores.n.eq(3).all()
+    assert scores.pass_at_1.round(6).eq(0.333333).all()
+    assert scores.looping.round(6).eq(0.666667).all()
+    assert (len(questions), questions.right.sum()) == (12, 4)
+
+
+def test_a_run_without_ablations_has_no_tables(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path))
+    assert tables.load(cfg) is None
