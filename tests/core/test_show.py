@@ -1,5 +1,9 @@
 import copy
 import functools
+import os
+import struct
+import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -9,7 +13,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from tinyr1.core import config, record, show
-from tinyr1.report import pages
+from tinyr1.report import pages, plots
 
 RUNS = ["smoke", "smol", "r1-1.5b", "paper"]
 
@@ -67,14 +71,13 @@ def test_only_what_decides_the_stage_is_shown(run, stage):
 def test_a_stage_shows_what_it_is_about(home):
     cfg = config.load("smol")
     shown = {stage: tables(show.parameters(cfg, stage))[0] for stage in config.STAGES}
-    assert shown["03_fusion_merge"] == {
-        "merge": "reading: exact, iqr_multiplier: 1.5",
-        "merge.models.0":
-            "recipe: {method: fusion, base: code, other: {method: fusion, base: science, other: math}}",
-        "merge.models.1":
-            "recipe: {method: fusion, base: science, other: {method: fusion, base: code, other: math}}",
-    }  # fmt: skip
-    assert shown["05_ablations"] == {}
+    merges, orders = shown["03_fusion_merge"], (("code", "science"), ("science", "code"))
+    assert merges.keys() == {"merge", *(f"merge.models.{i}" for i in range(len(cfg.merges)))}
+    assert merges["merge"] == "reading: exact, iqr_multiplier: 1.5"
+    for i, (last, first) in enumerate(orders):
+        recipe = f"recipe: {{method: fusion, base: {last}, other: {{method: fusion, base: {first}, other: math}}}}"
+        assert merges[f"merge.models.{i}"] == recipe
+    assert {block.split(".")[0] for block in shown["05_ablations"]} == {"analysis", "ablations"}
     assert "domains.math.sft" in shown["02_branch_sft"]
     assert "domains.math.sft" not in shown["01_data_curation"]
     assert shown["04_evaluation"]["domains.math.benchmarks.mini-math"] == "samples: 1, max_tokens: 120"
@@ -84,13 +87,13 @@ def test_two_runs_that_differ_in_one_parameter_look_different(home):
     file = home / "params" / "smol.yaml"
     data = yaml.safe_load(file.read_text())
     data["domains"]["science"]["instruction"] += " " + "Long " * 500 + "<end>"
-    data["mixture"] = None
+    data["domains"]["code"]["limit"] = None
     (home / "params" / "changed.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     for stage in config.STAGES:
         page = show.parameters(config.load("changed"), stage)
         shown = functools.reduce(dict.__or__, map(rebuilt, tables(page)))
         assert shown["domains.science.instruction"] == data["domains"]["science"]["instruction"]
-        assert shown["mixture"] is None
+        assert shown["domains.code.limit"] is None
         assert "&lt;end&gt;" in page.data, "a value is text, not HTML"
 
 
@@ -130,5 +133,42 @@ def test_the_static_page_keeps_the_folded_table(home, tmp_path):
     pages.render(tmp_path / "02_branch_sft.ipynb", tmp_path / "page.html", "smol")
     page = BeautifulSoup((tmp_path / "page.html").read_text(encoding="utf-8"), "html.parser")
     assert "epochs: 1" in page.select_one("table").text
-    assert "chat_template: r1" in page.details.text
-    assert not page.details.has_attr("open")
+    others = page.select_one(".output details")
+    assert "chat_template: r1" in others.text
+    assert not others.has_attr("open")
+
+
+def figure():
+    fig, ax = plots.plt.subplots(figsize=(plots.WIDTH, 2), layout="constrained")
+    ax.barh(["a", "b"], [1, 2], hatch="//")  # a hatch has an id inside an SVG
+    ax.set_title("ein Titel")
+    return fig
+
+
+def test_a_figure_is_saved_as_svg_and_png_with_the_same_bytes_each_time(home):
+    cfg = config.load("smol")
+    files = [cfg.reports / f"bars.{suffix}" for suffix in ("svg", "png")]
+    made = []
+    for _ in range(2):
+        shown = show.save_figure(cfg, "bars", figure())
+        made.append([file.read_bytes() for file in files])
+        plots.plt.close("all")
+    assert made[0] == made[1]
+    svg, png = made[0]
+    assert shown.data == png
+    assert shown.width == round(plots.WIDTH * show.SHOWN)
+    assert b"<text" not in svg, "the letters must not depend on the fonts of the reader's machine"
+    for word in (b"date>", b"Matplotlib v", b"Software"):
+        assert word not in svg
+        assert word not in png
+    assert struct.unpack(">II", png[16:24]) == (round(plots.WIDTH * show.PIXELS), 2 * show.PIXELS)
+
+
+def test_a_person_s_own_matplotlibrc_does_not_change_a_figure(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("font.family: serif\nfont.size: 30\naxes.grid: True\n")
+    keys = ("font.family", "font.size", "axes.grid")
+    program = f"from tinyr1.report.plots import plt; print(*map(plt.rcParams.get, {keys}))"
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path)}
+    out = subprocess.run(command, env=environment, cwd=config.ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["DejaVu", "Sans", "9.0", "False"]

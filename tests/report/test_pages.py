@@ -194,7 +194,7 @@ def test_the_contents_lead_to_every_heading(tmp_path):
 
 def test_code_is_folded_except_where_it_is_the_lesson(tmp_path):
     page = rendered(tmp_path, cell("a\nb"), tagged("taught()", "lesson"), cell("c"))
-    assert re.findall("<summary>(.*?)</summary>", page) == ["code, 2 lines", "code, 1 line"]
+    assert re.findall("<summary>(code.*?)</summary>", page) == ["code, 2 lines", "code, 1 line"]
     lesson = page[page.index("celltag_lesson") : page.index(">c<")]
     assert "taught" in lesson
     assert "<details" not in lesson.split("taught")[0]
@@ -230,6 +230,16 @@ def test_tables_with_cells_over_several_rows_or_headings_keep_their_order(tmp_pa
         shown(text_html=frame([1, 2, 3], columns="c", index="i")),
     )
     assert "sortable" not in rendered(tmp_path, cell("t", *outputs)).split("<main>")[1].split("<script>")[0]
+
+
+def test_missing_values_are_dashes_and_rows_without_any_are_named_in_one_line(tmp_path):
+    table = pd.DataFrame({"a": [1, None, None], "b": ["x", None, "()"]}, index=["kind", "system", "stop"]).astype(
+        object
+    )
+    page = rendered(tmp_path, cell("t", shown(text_html=table.to_html()), shown(text_html=table[1:].to_html())))
+    assert page.count("Without a value: system, stop.") == 1, "a table of nothing but missing values keeps its rows"
+    assert page.count("<td>–</td>") == 4
+    assert not re.search("<td>(None|NaN|nan|\\(\\))</td>", page)
 
 
 def test_every_scroll_box_is_reached_by_keyboard_and_has_a_name_of_its_own(tmp_path):

@@ -15,8 +15,7 @@ import yaml
 
 from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES, Config
-from tinyr1.core.recipe import describe
-from tinyr1.report import folder_readme, scoreboard, states, verdicts
+from tinyr1.report import folder_readme, roles, scoreboard, states, verdicts
 from tinyr1.report.differences import differences
 from tinyr1.report.pages import ANCHOR, template, without_paths
 
@@ -64,7 +63,7 @@ def write_index(
         headline=headline(records),
         claims=claims,
         verdicts=verdicts,
-        models=model_roles(cfg),
+        models=roles.model_roles(cfg),
         scored=stages[STAGES.index(scoreboard.SCORING)],
         problem=problem,
         ours=scoreboard.score_grid(rows, scoreboard.cell, scoreboard.size),
@@ -97,16 +96,6 @@ def headline(records: Mapping[str, dict]) -> str | None:
     """The sentence that the last stage found; None before it is finished."""
     last = records.get(STAGES[-1])
     return last["facts"]["headline"] if last else None
-
-
-def model_roles(cfg: Config) -> list[tuple[str, str]]:
-    """(model, what it is) of every model of a run, in the order of the tables."""
-    backbone = f"the model that every branch starts from, here {cfg.params.backbone.model}"
-    roles = {"backbone": backbone + (", first distilled on a few rows" if cfg.params.backbone.distill else "")}
-    roles |= {domain: f"the {domain} expert: the backbone, fine-tuned on the {domain} rows" for domain in cfg.domains}
-    roles["mixture"] = "the data mixture: the backbone, fine-tuned on the rows of all domains; merging competes with it"
-    roles |= {name: f"merged without training: {describe(recipe)}" for name, recipe in cfg.merges.items()}
-    return [(model, roles[model]) for model in cfg.models]
 
 
 def changes_to_paper(cfg: Config) -> list[tuple[str, str, str]] | None:

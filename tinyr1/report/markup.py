@@ -1,6 +1,7 @@
 """Reworks the HTML that nbconvert makes of a notebook, element by element.
 
-    body of nbconvert -> offline -> anchors and contents -> folded code -> tables that sort -> scroll boxes
+    body of nbconvert -> offline -> anchors and contents -> folded code -> tables without walls of None, that sort
+                      -> scroll boxes
 
 Every function changes the parsed page in place. What the page looks like is in templates/.
 """
@@ -17,6 +18,7 @@ from bs4 import BeautifulSoup, Tag
 
 LESSON = "lesson"  # the tag of cells whose code is what the page teaches: it is not folded away
 LONG = 30  # lines of an output beyond which it gets a scroll box of limited height
+MISSING = ("None", "nan", "NaN", "NaT", "<NA>", "()", "[]", "{}")  # how Python and pandas write a missing value
 TAGS = "celltag_"  # nbconvert puts it before the tags of a cell
 
 
@@ -30,11 +32,11 @@ class Section:
 
 
 def offline(soup: BeautifulSoup, folder: Path) -> None:
-    """Take out what a browser would fetch or run, and put the image files of `folder` inside the page.
+    """Take out what a browser would fetch or run, and the numbers of the cells; put image files of `folder` inside.
 
     nbconvert has `embed_images` for the images, but it closes every inline tag in prose at once, such as an anchor.
     """
-    for element in soup(["script", "link", "iframe", "object", "embed", "base", "meta"]):
+    for element in [*soup(["script", "link", "iframe", "object", "embed", "base", "meta"]), *soup.select(".prompt")]:
         element.decompose()
     for element in soup(src=lambda src: src and not src.startswith("data:")):
         source = str(element["src"])
@@ -107,6 +109,23 @@ def make_sortable(soup: BeautifulSoup) -> None:
         spans = [c for c in table(["th", "td"]) if c.get("rowspan", "1") != "1" or c.get("colspan", "1") != "1"]
         if len(head("tr")) == 1 and len(body("tr")) > 2 and not spans:
             _add_class(table, "sortable")
+
+
+def name_missing(soup: BeautifulSoup) -> None:
+    """Show a missing value as a dash, and name rows without any value below their table, in one line."""
+    for table in soup("table"):
+        rows = [row for body in table("tbody") for row in body("tr") if row("td")]
+        for cell in table("td"):
+            if _text(cell) in MISSING:
+                cell.string = "–"
+        empty = [row for row in rows if row("th") and all(_text(cell) == "–" for cell in row("td"))]
+        if not 0 < len(empty) < len(rows) or table(["th", "td"], rowspan=True):
+            continue
+        line = soup.new_tag("p", attrs={"class": "without"})
+        line.string = f"Without a value: {', '.join(' '.join(map(_text, row('th'))) for row in empty)}."
+        table.insert_after(line)
+        for row in empty:
+            row.decompose()
 
 
 def _join_heads(head: Tag) -> None:

@@ -46,6 +46,7 @@ def render(notebook: Path, out: Path, run: str) -> None:
     markup.offline(soup, notebook.parent)
     sections = markup.number_headings(soup)
     markup.fold_code(soup, f"cell-id={failed}")
+    markup.name_missing(soup)
     markup.make_sortable(soup)
     markup.box_wide_parts(soup)
     previous, following = _neighbours(notebook.stem)

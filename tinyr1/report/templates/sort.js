@@ -12,8 +12,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.ariaSort = way === 1 ? "ascending" : "descending";
       const text = (row) => row.cells[column].textContent.trim().replace("−", "-");
-      const number = (row) => parseFloat(text(row).replace(/^[^-+.\d]*/, "").replaceAll(",", ""));
-      const order = (a, b) => (number(a) - number(b)) || text(a).localeCompare(text(b), "en");
+      const number = (row) => parseFloat(text(row).replace(/^[≤<+ ]*/, "").replaceAll(",", ""));
+      const order = (a, b) => {
+        const [x, y] = [number(a), number(b)];
+        if (isNaN(x) !== isNaN(y)) return isNaN(x) ? way : -way;
+        return x - y || text(a).localeCompare(text(b), "en");
+      };
       body.append(...[...body.rows].sort((a, b) => way * order(a, b)));
     };
   });

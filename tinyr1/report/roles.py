@@ -1,0 +1,39 @@
+"""What each model of a run is, in words for a reader who meets it for the first time."""
+
+from tinyr1.core.config import Config
+from tinyr1.core.recipe import Recipe, describe
+
+METHODS = {
+    "fusion": "Arcee Fusion",
+    "linear": "weighted average of the weights",
+    "slerp": "SLERP, an average along the arc between two models",
+    "task_arithmetic": "task arithmetic: the sum of the experts' changes to the backbone",
+    "ties": "TIES: the largest changes of each expert, where most experts agree on the sign",
+    "dare_linear": "DARE: a random part of each expert's changes, scaled up",
+    "dare_ties": "DARE-TIES: a random part of each expert's changes, where most experts agree on the sign",
+    "della_linear": "DELLA: a part of each expert's changes, large ones more often",
+    "della": "DELLA-TIES: a part of each expert's changes, large ones more often, where most experts agree on the sign",
+    "breadcrumbs": "Breadcrumbs: each expert's changes without the smallest and the largest",
+    "breadcrumbs_ties": "Breadcrumbs-TIES: changes without the extremes, where most experts agree on the sign",
+    "noise": "placebo: the base and random noise as large as the other model's changes",
+}
+MASKS = {"random": "placebo of fusion: random entries", "largest": "placebo of fusion: the largest changes"}
+SETTINGS = ("reading", "iqr_multiplier", "t", "lambda_")  # of a step, named where a recipe gives them
+
+
+def model_roles(cfg: Config) -> list[tuple[str, str]]:
+    """(model, what it is) of every model of a run, in the order of the tables."""
+    backbone = f"the model that every branch starts from, here {cfg.params.backbone.model}"
+    roles = {"backbone": backbone + (", first distilled on a few rows" if cfg.params.backbone.distill else "")}
+    roles |= {domain: f"the {domain} expert: the backbone, fine-tuned on the {domain} rows" for domain in cfg.domains}
+    roles["mixture"] = "the data mixture: the backbone, fine-tuned on the rows of all domains; merging competes with it"
+    roles |= {name: merged_role(recipe) for name, recipe in cfg.merges.items()}
+    return [(model, roles[model]) for model in cfg.models]
+
+
+def merged_role(recipe: Recipe) -> str:
+    """How a model was merged: the method of its last step in words, the experts, and the settings that it gives."""
+    method = MASKS.get(recipe.mask or "", METHODS[recipe.method])
+    given = {name.rstrip("_"): getattr(step, name) for step in recipe.steps for name in SETTINGS}
+    settings = [f"{name} {value}" for name, value in given.items() if value is not None]
+    return f"merged without training, {method}: {', '.join([describe(recipe), *settings])}"
