@@ -1,7 +1,7 @@
 """`make bench`: what notebook 02 does in its kernel before a model is trained, at the paper's number of rows.
 
     made-up rows (lognormal lengths, random ids) --RowWriter--> a temporary folder of some 2.5 GB
-    jobs, check, plan_table, write_layout of every job, masked_example, final_tokens --> seconds and peak memory
+    jobs, check, plan_table, write_layout of every job, loss_tokens, final_tokens --> seconds and peak memory
 
 The measured part runs in a process of its own, so that its peak memory is not that of writing the rows.
 """
@@ -59,7 +59,7 @@ class Decoder:
 
 def measure(cfg: config.Config) -> dict:
     """Seconds of each step and the peak memory of this process, in GB."""
-    from tinyr1.branch import packing, plan, stage
+    from tinyr1.branch import examples, packing, plan, stage
 
     seconds, started = {}, time.perf_counter()
 
@@ -77,8 +77,8 @@ def measure(cfg: config.Config) -> dict:
         trainer = cfg.params.trainer
         packing.write_layout(cfg.home / f"{job.name}.layout", job.tokens(), trainer.sequence_length, cfg.params.seed)
     lap("write_layout")
-    stage.masked_example(Decoder(), jobs[0])
-    lap("masked_example")
+    examples.loss_tokens(Decoder(), jobs[0])
+    lap("loss_tokens")
     assert stage.final_tokens(jobs) == {EOS}
     lap("final_tokens")
     return {"seconds": seconds, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}

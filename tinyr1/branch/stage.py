@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from tinyr1.branch import packing, plan
 from tinyr1.core import artifact, jsonl, launch
@@ -72,13 +71,6 @@ def training_table(trained: list[dict]) -> pd.DataFrame:
     """One line for each training: samples, tokens, fill, steps, losses (nats/token), tokens/s."""
     columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
     return pd.DataFrame(trained)[columns].set_index("model").round(3)
-
-
-def masked_example(tokenizer: PreTrainedTokenizerBase, job: plan.Job) -> str:
-    """A job's first row as the network sees it: the prompt without loss, then the text that it learns to write."""
-    sample = job.tokens()[0].row(0)
-    prompt, target = (tokenizer.decode(ids) for ids in (sample.ids[: sample.n_prompt], sample.ids[sample.n_prompt :]))
-    return f"--- no loss ---\n{prompt}\n--- loss ---\n{target}"
 
 
 def final_tokens(planned: list[plan.Job]) -> set[int]:

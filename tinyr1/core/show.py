@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
+PIXELS = 200  # of an inch of a figure, in its PNG
+SHOWN = 110  # pixels of a page that an inch of a figure takes where there is room; 9 points are 14 pixels then
+
 
 def parameters(cfg: Config, stage: str) -> "HTML":
     """The parameters that decide a stage, a row for each block of the params file; the others fold away below.
@@ -86,10 +89,18 @@ def whole(table: "pd.DataFrame") -> "Styler":
 
 
 def save_figure(cfg: Config, name: str, figure: "Figure") -> "Image":
-    """A figure as reports/<run>/<name>.png, the same bytes each time; returned as a picture for the notebook."""
-    from IPython.display import Image  # half a second, and only notebooks draw
+    """A figure as <name>.svg and <name>.png in the run's report folder; returned as a picture for the notebook.
+
+    The same figure gives the same bytes each time.
+    """
+    # Only notebooks draw, and these imports take a second.
+    import matplotlib
+    from IPython.display import Image
 
     cfg.reports.mkdir(parents=True, exist_ok=True)
     path = cfg.reports / f"{name}.png"
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    return Image(data=path.read_bytes(), width=figure.get_figwidth() * 96, alt=name.replace("_", " "))
+    # Without a salt, the ids inside an SVG are random; its letters are drawn, as not every machine has the font.
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        figure.savefig(path, dpi=PIXELS, metadata={"Software": None})
+    return Image(data=path.read_bytes(), width=round(figure.get_figwidth() * SHOWN), alt=name.replace("_", " "))
