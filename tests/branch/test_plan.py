@@ -151,7 +151,10 @@ BAD_RECIPE = {"method": "ties", "base": "backbone", "models": [{"model": "math",
     ("path", "value", "complaint"),
     [
         ("domains.code.sft.batch_size", 3, r"domains\.code\.sft\.batch_size: 3 packed sequences cannot be shared"),
-        ("merge.models.0", {"name": "math-science-code", "recipe": BAD_RECIPE}, "ties: models: density is given for some models only"),
+        (
+            "merge.models.0", {"name": "math-science-code", "recipe": BAD_RECIPE},
+            "ties: models: density is given for some models only",
+        ),
     ],
 )
 def test_the_notebook_refuses_what_cannot_be_trained_or_merged_before_it_trains(

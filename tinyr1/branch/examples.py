@@ -51,7 +51,7 @@ def loss_tokens(tokenizer: PreTrainedTokenizerBase, job: plan.Job) -> pd.DataFra
     rows = [("…", False)] if first > 0 else []
     for i in range(max(0, first), end):
         if i < last or i >= end - ENDING:
-            text = tokenizer.decode([sample.ids[i]])
+            text = str(tokenizer.decode([sample.ids[i]]))
             rows.append((text.replace("\n", "↵").replace("\t", "→"), i >= sample.n_prompt))
         elif i == last:
             rows.append(("…", True))

@@ -16,9 +16,10 @@ LINE = 0.24  # inches between two lines of tokens
 LETTER = 0.0663  # inches that a letter of the tokens takes: 0.602 em of DejaVu Sans Mono at SMALL points
 
 
-def _pale(colour: str) -> tuple[float, ...]:
+def _pale(colour: str) -> tuple[float, float, float]:
     """The colour for tokens without loss: three quarters of the way to white."""
-    return tuple(0.25 * part + 0.75 for part in to_rgb(colour))
+    red, green, blue = (0.25 * part + 0.75 for part in to_rgb(colour))
+    return red, green, blue
 
 
 def packing(samples: pd.DataFrame, capacity: int) -> Figure:
@@ -29,10 +30,11 @@ def packing(samples: pd.DataFrame, capacity: int) -> Figure:
     """
     lines, shades = list(dict.fromkeys(samples.sequence)), colours(samples.domain)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.3 * len(lines) + 1.15), layout="constrained")
-    for row in samples.itertuples():
-        y, end = lines.index(row.sequence), row.first + row.tokens
-        ax.barh(y, row.prompt, left=row.first, color=_pale(shades[row.domain]), height=0.7)
-        ax.barh(y, row.tokens - row.prompt, left=row.first + row.prompt, color=shades[row.domain], height=0.7)
+    for row in samples.to_dict("records"):
+        y, shade, first, prompt = lines.index(row["sequence"]), shades[row["domain"]], row["first"], row["prompt"]
+        end = first + row["tokens"]
+        ax.barh(y, prompt, left=first, color=_pale(shade), height=0.7)
+        ax.barh(y, end - first - prompt, left=first + prompt, color=shade, height=0.7)
         ax.plot([end, end], [y - 0.42, y + 0.42], color="black", lw=0.9)
     ax.barh(range(len(lines)), capacity, color="none", edgecolor=GREY, lw=0.6, height=0.7)
     ax.set(xlim=(0, capacity), ylim=(len(lines) - 0.5, -0.5), yticks=range(len(lines)),

@@ -89,7 +89,7 @@ def funnel(fates: pd.DataFrame) -> Figure:
         total, left = totals[domain], totals[domain]
         _bar(ax, 0, 0, total, GREY, total)
         for y, reason in enumerate(reasons, 1):
-            lost = fates.loc[domain, reason]
+            lost = int(fates[reason][domain])
             left -= lost
             if lost:
                 _bar(ax, y, left, lost, ACCENT, total)
