@@ -118,9 +118,11 @@ def test_the_tables_need_no_script_and_no_style_sheet(home):
 
 
 def test_a_table_of_texts_is_shown_to_the_end_of_each():
-    text = "first line\n" + "word " * 100 + "end"
-    page = show.whole(pd.DataFrame({"prompt": [text, None]})).to_html()
-    assert text in page
+    text = "first line\n" + "word " * 100 + "<think>\nend"
+    page = show.whole(pd.DataFrame({"prompt": [text, None]}, index=["<think>", "b"])).to_html()
+    cells = BeautifulSoup(page, "html.parser")
+    assert cells.td.text == text
+    assert cells.tbody.th.text == "<think>"
     assert "pre-wrap" in page
 
 

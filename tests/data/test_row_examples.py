@@ -41,14 +41,14 @@ def test_every_kind_of_dirt_is_explained_with_its_share_and_a_reason_that_curati
         assert set(reasons.replace(", or ", ",").split(",")) <= curate.REASONS.keys()
     table = examples.dirt(config.load("smol"))
     assert [share.rstrip("%") for share in table.share] == [f"{100 * share:.0f}" for share in miniature.DIRT.values()]
-    assert table.set_index("dirt")["rows of"]["proof"] == "math (openr1_math)"
-    assert "science (s1)" in table.set_index("dirt")["rows of"]["wrong"]
+    assert table["rows of"]["proof"] == "math (openr1_math)"
+    assert "science (s1)" in table["rows of"]["wrong"]
 
 
 def test_real_rows_have_no_dirt_of_ours(cfg):
     table = examples.dirt(cfg)
     assert len(table) == 0
-    assert list(table.columns) == ["dirt", "share", "what is done to a good row", "noticed as", "rows of"]
+    assert list(table.columns) == ["share", "what is done to a good row", "noticed as", "rows of"]
 
 
 @pytest.mark.parametrize("columns", ["openr1_math", "openthoughts", "openthoughts_metadata", "s1"])

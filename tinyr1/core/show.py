@@ -82,8 +82,9 @@ def _table(values: dict) -> str:
 
 
 def whole(table: "pd.DataFrame") -> "Styler":
-    """A table of texts for a notebook, each cell to its end and with its own line breaks."""
-    return table.astype(str).style.set_table_styles(
+    """A table of texts for a notebook, each cell to its end, with its own line breaks and tags such as </think>."""
+    texts = table.astype(str).style.format(escape="html").format_index(escape="html")
+    return texts.set_table_styles(
         [{"selector": "td", "props": [("text-align", "left"), ("white-space", "pre-wrap")]}]
     )
 

@@ -16,8 +16,8 @@ from tinyr1.data.sources import read_source
 SHORT = 160  # characters of a value in a table
 # Kinds of dirt of tinyr1.data.miniature.raw -> what is done to a good row, and what should notice it.
 DIRT = {
-    "proof": ("its kind becomes `proof` and its answer goes", "question_type, or no_answer"),
-    "multiple_choice": ("its kind becomes `MCQ`", "question_type"),
+    "proof": ("its kind becomes proof, its answer becomes proof", "question_type, or no_answer"),
+    "multiple_choice": ("its kind becomes MCQ", "question_type"),
     "wrong": ("another number stands in the box; in s1's columns, its subject becomes math", "unverified, or cot_type"),
     "cut": ("the reasoning stops before its end, or is missing", "incomplete"),
     "duplicate": ("the row before it is repeated", "duplicate"),
@@ -32,9 +32,10 @@ EVIDENCE = {
 
 
 def dirt(cfg: Config) -> pd.DataFrame:
-    """What the miniature does to its good rows: kind, share of the raw rows, rows (how), noticed as, in the rows of.
+    """How the miniature spoils its good rows: a line for each kind of dirt, with its share of the raw rows.
 
-    Empty for a run whose rows are real.
+    The other columns say what is done to a row, which reason should notice it, and whose rows have this kind. The table
+    is empty for a run whose rows are real.
     """
     from tinyr1.data.miniature import raw  # the real runs need none of it
 
@@ -47,7 +48,8 @@ def dirt(cfg: Config) -> pd.DataFrame:
         spoilt = [f"{domain} ({columns})" for columns, domain in written.items() if kind in raw.HAS_DIRT[columns]]
         if spoilt:
             rows.append((kind.replace("_", " "), f"{raw.DIRT[kind]:.0%}", how, reason, ", ".join(spoilt)))
-    return pd.DataFrame(rows, columns=["dirt", "share", "what is done to a good row", "noticed as", "rows of"])
+    columns = ["dirt", "share", "what is done to a good row", "noticed as", "rows of"]
+    return pd.DataFrame(rows, columns=columns).set_index("dirt")
 
 
 def question_of(raw: dict) -> str:
