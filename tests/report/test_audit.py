@@ -18,7 +18,8 @@ def test_every_statement_has_an_id_of_its_own_and_one_item_with_all_keys():
     items = audit.audit(statements(), made_run(EVERY))
     assert len({item["id"] for item in items}) == len(items) == len(statements()) + 1
     assert {tuple(item) for item in items} == {(
-        "id", "group", "family", "confirmatory", "source", "claim", "paper_value", "paper_supports_itself", "paper_why",
+        "id", "group", "family", "confirmatory", "source", "claim", "paper_value", "paper_points",
+        "paper_supports_itself", "paper_why",
         "ours", "low", "high", "unit", "n", "k", "test", "p", "holm", "detectable", "verdict", "why",
     )}  # fmt: skip
     assert {item["verdict"] for item in items} <= set(audit.VERDICTS)

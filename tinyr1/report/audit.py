@@ -24,11 +24,13 @@ SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not distingui
 NOT_RUN, UNCHECKED = "not run", "cannot be checked"
 VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_RUN, UNCHECKED)
 CONFIRMATORY = "confirmatory: analysis.headline"
+HEADLINE = "Headline"  # the group of the confirmatory comparisons
 # Of the parts of a composed statement the first one that occurs counts.
 WORST_PAPER = (NO, NO_NUMBERS, ALONE, NOT_SHOWN, SIGN, SAME, YES)
 WORST_RUN = (CONTRADICTED, NOT_RUN, UNCHECKED, UNDECIDED, SUPPORTED)
 MEASURED = ("ours", "low", "high", "unit", "n", "k", "test", "p", "holm", "detectable")
 EMPTY = dict.fromkeys(MEASURED)
+Paper = tuple[str, float | None, str, str]  # value, difference in points, whether it supports itself, why
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _comparisons(s: Statement, run: Run) -> dict[str, Comparison]:
 
 def _item(s: Statement, run: Run, rows: Mapping[str, dict], lengths: Mapping[str, dict]) -> dict:
     """The item of a statement that stands alone. rows: kind -> decided comparison."""
-    value, holds, why = _paper(s, run.margin)
+    value, points, holds, why = _paper(s, run.margin)
     if s.unasked:
         verdict, said, measured = (NOT_RUN if holds == NO_NUMBERS and not s.value else UNCHECKED), s.unasked, EMPTY
     elif s.says == "saves":
@@ -127,50 +129,52 @@ def _item(s: Statement, run: Run, rows: Mapping[str, dict], lengths: Mapping[str
         row = rows.get("difference") or rows["equivalence"]
         verdict, said = _verdict(s.says, rows, run.margin), compare.in_words(row)
         measured = _measured(row, run)
-    return _filled(s.id, s.group, s.source, s.claim, value, holds, why, measured, verdict, said, rows)
+    return _filled(s, (value, points, holds, why), measured, verdict, said, rows)
 
 
-def _filled(id: str, group: str, source: str, claim: str, value: str, holds: str, why: str, measured: Mapping,
-            verdict: str, said: str, rows: Mapping[str, dict]) -> dict:  # fmt: skip
+def _filled(
+    s: Statement, theirs: Paper, measured: Mapping, verdict: str, said: str, rows: Mapping[str, dict]
+) -> dict[str, Any]:
     """One item with its keys in the order of claims.json."""
-    families = [row["family"] for row in rows.values()]
+    families, (value, points, holds, why) = [row["family"] for row in rows.values()], theirs
     return {
-        "id": id, "group": group, "family": families[0] if families else None,
-        "confirmatory": CONFIRMATORY in families, "source": source, "claim": claim, "paper_value": value,
-        "paper_supports_itself": holds, "paper_why": why, **measured, "verdict": verdict, "why": said,
+        "id": s.id, "group": s.group, "family": families[0] if families else None,
+        "confirmatory": CONFIRMATORY in families, "source": s.source, "claim": s.claim, "paper_value": value,
+        "paper_points": points, "paper_supports_itself": holds, "paper_why": why, **measured, "verdict": verdict,
+        "why": said,
     }  # fmt: skip
 
 
 # --- the paper against itself -----------------------------------------------------------------------------------
 
 
-def _paper(s: Statement, margin: float) -> tuple[str, str, str]:
-    """(the paper's value, whether its own numbers support the statement, why)."""
+def _paper(s: Statement, margin: float) -> Paper:
+    """The paper's value, its difference in points, whether its own numbers support the statement, and why."""
     if s.says in ("fact", "saves"):
-        return s.value, s.holds, s.why
+        return s.value, None, s.holds, s.why
     if s.says == "longer":
         counts = tokens()
         ours, theirs = counts[s.model][s.domain], counts[s.against][s.domain]
         text = f"{ours:g}k against {theirs:g}k tokens, {100 * (ours / theirs - 1):+.0f} %"
         holds = YES if ours > theirs and (not s.value or s.value in text) else NO
-        return s.value or text, holds, f"{text}; no spread is given"
+        return s.value or text, None, holds, f"{text}; no spread is given"
     printed = scores()
     if s.says == "number":
         score = printed[s.model][s.domain]
-        return f"{score.percent:g}", ALONE, resolution.of_number(score)
+        return f"{score.percent:g}", None, ALONE, resolution.of_number(score)
     return _paper_difference(s, printed, margin)
 
 
-def _paper_difference(s: Statement, printed: Mapping, margin: float) -> tuple[str, str, str]:
+def _paper_difference(s: Statement, printed: Mapping, margin: float) -> Paper:
     a, b = printed.get(s.model, {}), printed.get(s.against, {})
     domains = DOMAINS if s.domain == AVERAGE else (s.domain,)
     if not set(domains) <= a.keys() & b.keys():
-        return "", NO_NUMBERS, "no numbers are given"
+        return "", None, NO_NUMBERS, "no numbers are given"
     pairs = [(a[d], b[d]) for d in domains]
     ours, theirs = (sum(pair[i].percent for pair in pairs) / len(pairs) for i in (0, 1))
     digits = 2 if len(pairs) > 1 or any(score.samples == 1 for pair in pairs for score in pair) else 1
     value = f"{ours:.{digits}f} − {theirs:.{digits}f} = {ours - theirs:+.{digits}f}"
-    return value, *resolution.of_difference(s.says, pairs, margin)
+    return value, round(ours - theirs, 2), *resolution.of_difference(s.says, pairs, margin)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------
@@ -266,12 +270,12 @@ def _length(mean: stats.Mean, base: float, s: Statement, holm: float, run: Run) 
 def _of_headline(number: int, comparison: Comparison, row: dict, run: Run) -> dict:
     """The item of a confirmatory comparison, with the paper's numbers where it has both models."""
     parts = {model: part for part, model in reversed(list(run.models.items()))}
-    s = Statement("", "", "", "", "higher", parts.get(comparison.model, ""), parts.get(comparison.against, ""), AVERAGE)
-    value, holds, why = _paper_difference(s, scores(), run.margin)
-    verdict, said = _verdict("higher", {"difference": row}, run.margin), compare.in_words(row)
     claim = f"{comparison.model} scores higher than {comparison.against}, averaged over all benchmarks."
-    return _filled(f"headline-{number}", "Headline", "params, analysis.headline", claim, value, holds, why,
-                   _measured(row, run), verdict, said, {"difference": row})  # fmt: skip
+    s = Statement(f"headline-{number}", HEADLINE, "params, analysis.headline", claim, "higher",
+                  parts.get(comparison.model, ""), parts.get(comparison.against, ""), AVERAGE)  # fmt: skip
+    verdict, said = _verdict("higher", {"difference": row}, run.margin), compare.in_words(row)
+    theirs = _paper_difference(s, scores(), run.margin)
+    return _filled(s, theirs, _measured(row, run), verdict, said, {"difference": row})
 
 
 def _composed(s: Statement, items: Mapping[str, dict]) -> dict:
@@ -282,7 +286,7 @@ def _composed(s: Statement, items: Mapping[str, dict]) -> dict:
     said = "; ".join(f"{part['id']}: {part['verdict']}" for part in parts)
     why = "; ".join(f"{part['id']}: {part['paper_supports_itself']}" for part in parts)
     rows = {part["id"]: {"family": part["family"]} for part in parts if part["family"]}
-    return _filled(s.id, s.group, s.source, s.claim, "", holds, why, EMPTY, verdict, said, rows)
+    return _filled(s, ("", None, holds, why), EMPTY, verdict, said, rows)
 
 
 def _points(fraction: float) -> float:

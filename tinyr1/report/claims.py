@@ -101,7 +101,7 @@ def save(cfg: Config, items: Sequence[Mapping[str, Any]]) -> Path:
 
 def headline(items: Sequence[Mapping[str, Any]]) -> str:
     """The confirmatory comparisons in one sentence each, with what they could have shown."""
-    return " ".join(_sentence(item) for item in items if item["group"] == "Headline")
+    return " ".join(_sentence(item) for item in items if item["group"] == audit.HEADLINE)
 
 
 def _sentence(item: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ Trainings that differ from the run's own in their seed only are repetitions: the
 seeds and questions. A model of every other training is a row of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,14 +32,15 @@ def label(model: str, training: str, repeated: set[str]) -> str:
 
 
 def _rows(group: Ablation, ablations: Ablations) -> list[tuple[str, str]]:
-    """(label, label of its control) of every model of an ablation, in their order, each once."""
+    """(label, label of its control) of every model of an ablation, in their order, each once; controls of a training
+    that has no rows of its own come last."""
     repeated = repetitions(ablations)
     pairs = [
         (label(model, training, repeated), label(group.control, group.control_training or training, repeated))
         for training in group.trainings
         for model in names_of(group)
     ]
-    return list(dict.fromkeys(pairs))
+    return list(dict.fromkeys([*pairs, *((control, control) for _, control in pairs if control not in dict(pairs))]))
 
 
 def shares(group: Ablation, ablations: Ablations, questions: pd.DataFrame) -> pd.DataFrame:
@@ -47,22 +48,23 @@ def shares(group: Ablation, ablations: Ablations, questions: pd.DataFrame) -> pd
 
     questions: the rows of ablation_questions.csv. A model without answers has no column.
     """
-    repeated = repetitions(ablations)
-    rows = questions[questions["training"].isin(group.trainings) & questions["model"].isin(names_of(group))]
+    repeated, names = repetitions(ablations), [name for name, _ in _rows(group, ablations)]
+    trainings = {*group.trainings, group.control_training or group.trainings[0]}
+    rows = questions[questions["training"].isin(trainings) & questions["model"].isin(names_of(group))]
     labels = [label(m, t, repeated) for m, t in zip(rows["model"], rows["training"], strict=True)]
     rows = rows.assign(label=labels, share=rows["right"] / rows["samples"])
     wide = rows.pivot_table(index=["seed", "benchmark", "question"], columns="label", values="share", sort=False)
-    return wide.reindex(columns=[name for name, _ in _rows(group, ablations) if name in wide])
+    return wide.reindex(columns=[name for name in names if name in wide])
 
 
 def scores(group: Ablation, ablations: Ablations, questions: pd.DataFrame, benchmarks: list[str]) -> pd.DataFrame:
-    """Columns model (label), benchmark, mean, low, high, seeds, trainings; scores in [0, 1].
+    """Columns model (label), control (its label), benchmark, mean, low, high, trainings; scores in [0, 1].
 
-    benchmarks: in the order of the report; AVERAGE comes first. seeds: the number of trainings in the row; trainings:
-    the score of each of them. A model that has not answered every benchmark has no row.
+    benchmarks: in the order of the report; AVERAGE comes first. trainings: the score of each training in the row. A
+    model that has not answered every benchmark has no row.
     """
-    wide, rows = shares(group, ablations, questions), []
-    for name in wide:
+    wide, rows, controls = shares(group, ablations, questions), [], dict(_rows(group, ablations))
+    for name in map(str, wide):
         values = [_by_seed(wide[name], benchmark) for benchmark in benchmarks]
         if any(part.size == 0 for part in values):
             continue
@@ -70,8 +72,8 @@ def scores(group: Ablation, ablations: Ablations, questions: pd.DataFrame, bench
             single = stats.proportion(parts[0][0]) if len(parts) == 1 and len(parts[0]) == 1 else None
             estimate = single or stats.mean_over(parts).estimate()
             each = np.mean([part.mean(axis=1) for part in parts], axis=0)
-            rows.append((name, benchmark, estimate.mean, estimate.low, estimate.high, len(each), tuple(each)))
-    return pd.DataFrame(rows, columns=["model", "benchmark", "mean", "low", "high", "seeds", "trainings"])
+            rows.append((name, controls[name], benchmark, estimate.mean, estimate.low, estimate.high, tuple(each)))
+    return pd.DataFrame(rows, columns=["model", "control", "benchmark", "mean", "low", "high", "trainings"])
 
 
 def _by_seed(column: pd.Series, benchmark: str) -> np.ndarray:
@@ -97,30 +99,39 @@ def differences(
     return decide(wide, asked, margin)
 
 
-def in_points(decided: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `differences` for reading."""
-    if decided.empty:
-        return pd.DataFrame()
+def table(rows: pd.DataFrame, decided: pd.DataFrame) -> pd.DataFrame:
+    """An ablation for reading: percent right by benchmark, and the difference of the average to the control in points.
+
+    rows, decided: of `scores` and `differences`. A control has no difference to itself.
+    """
+    wide = (100 * rows.pivot(index="model", columns="benchmark", values="mean")).round(1)
+    wide = wide.reindex(index=rows["model"].unique(), columns=rows["benchmark"].unique())
     words = [in_words(row) + row["star"] for _, row in decided.iterrows()]
-    table = decided[["model"]].assign(less=decided["against"], points=points_texts(decided), verdict=words)
-    return table.assign(holm=decided["holm"].round(4)).set_index("model")
+    points = points_texts(decided) if len(decided) else []
+    effect = pd.DataFrame({"less": decided["against"].to_list(), "points": points, "verdict": words}, decided["model"])
+    return wide.join(effect).fillna("").rename_axis(None).rename_axis(None, axis=1)
+
+
+def summary(groups: Mapping[str, Ablation], run: str) -> str:
+    """What ablations a page shows, in a sentence; how to make them where there are none."""
+    if not groups:
+        return f"No ablations were made for this run; `make ablations RUN={run}` makes them."
+    return f"{len(groups)} ablations: {', '.join(groups)}."
 
 
 def of_models(
-    pairs: Mapping[str, tuple[str, str]], questions: pd.DataFrame, benchmarks: list[str], margin: float
+    pairs: Mapping[str, tuple[str, str]], table: pd.DataFrame, benchmarks: Sequence[str], margin: float
 ) -> dict[str, str]:
-    """Name of an effect -> the difference of two models of the run's own training in words, where both answered.
+    """Name of an effect -> the difference of two models in words, where both answered every question.
 
-    pairs: name -> (model, the model that it is compared with). They are one exploratory family.
+    pairs: name -> (model, the model that it is compared with), which are one exploratory family. table: index
+    (benchmark, question), a column for each model, the share of right answers. margin: in points.
     """
-    own = questions[questions["training"] == OWN]
-    wide = (own["right"] / own["samples"]).groupby([own[c] for c in ("benchmark", "question", "model")]).mean()
-    table = wide.unstack("model")
     ready = {n: p for n, p in pairs.items() if set(p) <= set(table.columns) and table[list(p)].notna().all(axis=None)}
-    if not ready or not set(benchmarks) <= set(table.index.get_level_values("benchmark")):
-        return {}
     asked = [Comparison("exploratory: fidelity card", a, b, tuple(benchmarks)) for a, b in ready.values()]
     decided = decide(table, asked, margin)
-    words = [f"{row['model']} less {row['against']}: {text} points, {in_words(row)}"
-             for (_, row), text in zip(decided.iterrows(), points_texts(decided), strict=True)]  # fmt: skip
+    words = [
+        f"{row['model']} less {row['against']}: {points} points, {in_words(row)}"
+        for (_, row), points in zip(decided.iterrows(), points_texts(decided) if asked else [], strict=True)
+    ]
     return dict(zip(ready, words, strict=True))

@@ -104,7 +104,7 @@ def _mixture() -> Iterator[Statement]:
         claim = f"The merged model surpasses the data mixture in {d}."
         yield Statement(f"over-mixture-{d}", group, where, claim, "higher", MERGED, MIXTURE, d)
     for name, part in (("merged", MERGED), ("other-order", OTHER_ORDER)):
-        claim = f"In code the {part} scores only slightly lower than the data mixture."
+        claim = f"In code the {part} is only slightly below the data mixture."
         yield Statement(f"slightly-below-mixture-{name}", group, "paper §3.2; docs/fidelity.md C26", claim,
                         "slightly lower", part, MIXTURE, "code")  # fmt: skip
     claim = "The merged model surpasses the data mixture on average."
@@ -118,7 +118,7 @@ def _orders() -> Iterator[Statement]:
         place = "on average" if d == AVERAGE else f"in {d}"
         claim = f"The two orders of merging differ only in a minor way {place}."
         yield Statement(f"orders-{d}", group, where, claim, "similar", MERGED, OTHER_ORDER, d)
-    claim = "Math and science first yields a slightly higher average than math and code first."
+    claim = "Merging math and science first has a slightly higher average."
     yield Statement("orders-higher-average", group, f"{where}; docs/fidelity.md C25", claim, "slightly higher", MERGED,
                     OTHER_ORDER, AVERAGE)  # fmt: skip
 
@@ -131,14 +131,15 @@ def _methods() -> Iterator[Statement]:
         "average": TWO_AVERAGED, "math-expert": "math expert of Figure 2",
         "science-expert": "science expert of Figure 2", "dare-linear": TWO_DARE_LINEAR, "dare-ties": TWO_DARE_TIES,
     }  # fmt: skip
+    words = {name: f"the {part.partition(' of ')[0]}".replace("the DARE", "DARE") for name, part in others.items()}
     for name, part in others.items():
-        claim = f"On science, {TWO_FUSED} scores higher than the {part.removesuffix(' of Figure 2')}."
+        claim = f"In science the fusion of math and science beats {words[name]}."
         yield Statement(f"figure-2-{name}", group, where, claim, "higher", TWO_FUSED, part, "science")
     yield Statement("figure-2", group, where, "Arcee Fusion is the best merge method on science.", "all",
                     parts=tuple(f"figure-2-{name}" for name in others))  # fmt: skip
     methods = {name: part for name, part in others.items() if "expert" not in name}
     for name, part in methods.items():
-        claim = f"In math, {TWO_FUSED} scores higher than the {part}."
+        claim = f"In math the fusion of math and science beats {words[name]}."
         yield Statement(f"figure-2-math-{name}", group, "v3, further study", claim, "higher", TWO_FUSED, part, "math")
     counts = [round(198 * paper.FIGURE_2[name] / 100) for name in (mean, soup)]
     why = (
