@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 WIDTH = 4.4  # inches; a telephone of 390 px shows it at 80 px an inch
@@ -166,8 +167,9 @@ def score_bars(scores: pd.DataFrame, experts: Sequence[str], chance: Mapping[str
     for benchmark, ax in axes.items():
         part = scores[scores.benchmark == benchmark].set_index("model").loc[models]
         errors = [100 * (part.pass_at_1 - part.ci_low), 100 * (part.ci_high - part.pass_at_1)]
-        ax.barh(range(len(models)), 100 * part.pass_at_1, xerr=errors, color=[shades[m] for m in models],
-                height=0.72, error_kw={"lw": 0.9, "ecolor": "#555555"})  # fmt: skip
+        # The intervals have a white rim, so that they can be seen on bars of every colour.
+        ax.barh(range(len(models)), 100 * part.pass_at_1, xerr=errors, color=[shades[m] for m in models], height=0.72,
+                error_kw={"lw": 1, "path_effects": [withStroke(linewidth=2.4, foreground="white")]})  # fmt: skip
         for y, (value, high) in enumerate(zip(part.pass_at_1, part.ci_high, strict=True)):
             ax.annotate(f"{100 * value:.0f}", (100 * high, y), (3, 0), textcoords="offset points", va="center",
                         fontsize=SMALL)  # fmt: skip
