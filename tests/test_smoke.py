@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -11,7 +12,8 @@ import pytest
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
-from tinyr1.report import index
+from tinyr1.core.params.ablations import names_of
+from tinyr1.report import ablations, index
 
 
 def run_kit(*words, env, timeout=900):
@@ -76,8 +78,9 @@ def test_scores_cover_every_model_and_benchmark_once(smoke):
 def test_figures_stand_beside_the_pages(smoke):
     names = {p.stem for p in config.load("smoke").reports.glob("*.png")}
     assert names == {
-        "curation_funnel", "row_lengths", "training_loss", "selected_share", "winners", "importance", "outcomes",
-        "answer_lengths", "comparison_matrix", "figure_1", "gains",
+        "branch_merge", "curation_funnel", "row_lengths", "packing", "loss_mask", "training_loss",
+        "selected_share", "winners", "importance", "outcomes", "answer_lengths", "comparison_matrix", "figure_1",
+        "gains", "claims",
     }  # fmt: skip
 
 
@@ -123,6 +126,44 @@ def test_a_second_run_keeps_everything_and_is_quick(smoke):
     assert result.stdout.count(": kept") == len(STAGES)
     assert time.monotonic() - started < 60, "the stages ran again"
     assert before == {p: p.stat().st_mtime_ns for p in config.load("smoke").home.rglob("*.safetensors")}
+
+
+def run_ablations(env):
+    command = [sys.executable, "-m", "tinyr1.ablate", "smoke"]
+    return subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_ablations_go_on_after_kills_and_leave_tables_and_no_merge(smoke):
+    cfg, rng, env = config.load("smoke"), random.Random(5), smoke[0]
+    for _ in range(2):
+        process = run_ablations(env)
+        time.sleep(rng.uniform(8, 40))
+        process.kill()
+        process.communicate()
+    process = run_ablations(env)
+    out, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, out[-3000:] + errors[-5000:]
+    scores, questions = ablations.load(cfg)
+    expected = {
+        (name, model, training, benchmark)
+        for name, group in cfg.params.ablations.groups.items() for training in group.trainings
+        for model in names_of(group) for benchmark in cfg.params.benchmarks
+    }  # fmt: skip
+    columns = ["ablation", "model", "training", "benchmark"]
+    assert set(scores[columns].itertuples(index=False, name=None)) == expected
+    assert len(scores) == len(expected)
+    asked = {name: b.questions for name, b in cfg.params.benchmarks.items()}
+    counts = questions.groupby(["model", "training", "benchmark"]).size()
+    assert all(n == asked[benchmark] for (_, _, benchmark), n in counts.items())
+    assert not list((cfg.home / "ablations").rglob("merged/*/*.safetensors"))
+    before = ablations.path(cfg).read_bytes(), ablations.questions_path(cfg).read_bytes()
+    out, _ = run_ablations(env).communicate(timeout=300)
+    assert "answers of" not in out, "a second run asks nothing again"
+    assert before == (ablations.path(cfg).read_bytes(), ablations.questions_path(cfg).read_bytes())
+    result = run_kit("smoke", env=env)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
+    assert result.stdout.count(": kept") == len(STAGES) - 1, "the last notebook shows the ablations"
 
 
 def test_a_deleted_merge_is_made_again_and_nothing_else(smoke):

@@ -184,8 +184,10 @@ class TestKeys:
         assert lines == ["trainer.zero_stage: is missing; every parameter must be given"]
 
     def test_a_parameter_whose_default_is_null_may_be_left_out(self, data):
-        params = parse(put(data, "domains.science.instruction_with_options"))
-        assert params.domains["science"].instruction_with_options is None
+        asks = put(data, "domains.science.instruction_with_options", "The letter.")
+        assert parse(asks).domains["science"].instruction_with_options == "The letter."
+        left_out = parse(put(asks, "domains.science.instruction_with_options"))
+        assert left_out.domains["science"].instruction_with_options is None
         assert parse(put(data, "domains.math.benchmarks.aime24", AIME)).benchmarks["aime24"].sha256 is None
 
 
@@ -613,7 +615,7 @@ class TestDomains:
         assert list(params.benchmarks) == ["aime24", "aime25", "mini-science"]
         assert params.domain_of == {"aime24": "math", "aime25": "math", "mini-science": "science"}
         assert {name: benchmark.answers for name, benchmark in params.benchmarks.items()} == {
-            "aime24": "integer", "aime25": "integer", "mini-science": "option",
+            "aime24": "integer", "aime25": "integer", "mini-science": "integer",
         }  # fmt: skip
 
     def test_a_run_without_any_benchmark_is_refused(self, data):

@@ -21,7 +21,7 @@ CHATML = (  # opens no think tag, as DeepSeek's template before 9 February 2025
 
 @pytest.fixture
 def domains(home):
-    return config.load("smol").params.domains
+    return config.load("smoke").params.domains
 
 
 @pytest.fixture
