@@ -20,7 +20,7 @@ CHATML = (  # opens no think tag, as DeepSeek's template before 9 February 2025
 
 
 @pytest.fixture
-def domains(home):
+def domains():
     return config.load("smoke").params.domains
 
 
