@@ -45,10 +45,17 @@ def finish(path, size):
 
 
 @pytest.fixture
-def cfg(home):
+def loaded(home):
     made = config.load("smol")
     made.home.mkdir()
     return made
+
+
+@pytest.fixture
+def cfg(loaded):
+    """Run smol with two merges: seven models."""
+    merge = loaded.params.merge.model_copy(update={"models": loaded.params.merge.models[:2]})
+    return loaded.model_copy(update={"params": loaded.params.model_copy(update={"merge": merge})})
 
 
 def asked_with(cfg, monkeypatch, free):
@@ -151,12 +158,12 @@ def finish_stage(cfg, stage):
 
 
 @pytest.fixture
-def finished(cfg):
+def finished(loaded):
     """A run whose stages are finished, without artifacts."""
     for stage in STAGES:
-        finish_stage(cfg, stage)
-    index.write_index(cfg)
-    return cfg
+        finish_stage(loaded, stage)
+    index.write_index(loaded)
+    return loaded
 
 
 def page_of(cfg):
@@ -298,7 +305,8 @@ def shown(tmp_path, monkeypatch, capsys, is_terminal):
 
 def test_a_terminal_redraws_bars_in_place_and_keeps_lines(tmp_path, monkeypatch, capsys):
     out = shown(tmp_path, monkeypatch, capsys, is_terminal=True)
-    _, first, second, line = (text.strip() for text in out.split("\r"))
+    _, first, second, line, *cleared = (text.strip() for text in out.split("\r"))
+    assert not any(cleared), "no bar stays behind"
     assert first.startswith("sampling:  25%")
     assert second.startswith("sampling:  75%")
     assert line == "made of two parts"

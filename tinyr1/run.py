@@ -98,6 +98,7 @@ def execute(cfg: Config, stage: str) -> str | None:
     executed.parent.mkdir(parents=True, exist_ok=True)
     failure = None
     with Terminal(cfg.home / "logs" / "events.txt"):
+        progress.note("starting the notebook")
         try:
             papermill.execute_notebook(
                 NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
@@ -202,6 +203,8 @@ class Terminal:
                         last_bar = time.monotonic()
                         print(text, flush=True)
                 if stopping:
+                    if self.live:  # no bar stays behind what is printed next
+                        print(f"\r{'':<{progress.WIDTH}}\r", end="", flush=True)
                     return
                 time.sleep(0.2)
 

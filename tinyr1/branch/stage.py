@@ -43,7 +43,10 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
         artifact.write_atomic(work / "plan.json", json.dumps(settings, indent=1))
         words, environment = plan.training_command(cfg, work / "plan.json", has_gpu)
         log = cfg.home / "logs" / f"train-{job.name}.log"
-        launch.follow(words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step")
+        launch.follow(
+            words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step",
+            "starting DeepSpeed and loading the model", "saving the model",
+        )  # fmt: skip
         # The launcher ends with exit status 0 when a signal has ended the process that it started.
         if not finished.exists():
             raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")

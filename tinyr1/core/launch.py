@@ -1,8 +1,8 @@
 """Starts heavy work in a child process, shows its progress, and turns a failure into a readable error.
 
-    follow --starts--> child (its output goes to a log) --writes--> progress file or log lines
-      poll() reads the progress ------------> Bar
-      exit status != 0 --error_excerpt(log)--> UserError
+follow --starts--> child (its output goes to a log) --writes--> progress file or log lines
+  poll() reads the progress ------------> Bar
+  exit status != 0 --error_excerpt(log)--> UserError
 """
 
 import gc
@@ -74,12 +74,16 @@ def die_with_parent() -> None:
 Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text), or None while there is no progress to show
 
 
-def follow(command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str) -> None:
+def follow(
+    command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str,
+    first: str = "starting", last: str = "saving",
+) -> None:  # fmt: skip
     """Run a command to its end; its output goes to the file `log`, its progress to a bar with an ETA.
 
     environment: variables to set besides those of this process. title, unit: what the bar shows. poll: reads how far
-    the command is; it is called twice a second. UserError with the last error in the log when the command fails. An
-    interrupt ends the child before it is raised again.
+    the command is; it is called twice a second. first, last: what the command does before the first unit is finished
+    and after the last one. UserError with the last error in the log when the command fails. An interrupt ends the child
+    before it is raised again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
@@ -92,9 +96,10 @@ def follow(command: list[str], environment: dict[str, str], log: Path, title: st
     bar = Bar(title, unit)
     try:
         while process.poll() is None:
-            _show(bar, poll())
+            _show(bar, poll(), first, last)
             time.sleep(0.5)
-        _show(bar, poll())
+        if news := poll():
+            bar.update(*news)
     finally:
         bar.close()
         _end_group(process)
@@ -148,6 +153,11 @@ def _end_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _show(bar: Bar, news: tuple[int, int, str] | None) -> None:
-    if news:
-        bar.update(*news)
+def _show(bar: Bar, news: tuple[int, int, str] | None, first: str, last: str) -> None:
+    done, of, text = news or (0, 0, "")
+    if not done:
+        bar.wait(first)
+    elif done >= of:
+        bar.wait(f"100 %, {last}")
+    else:
+        bar.update(done, of, text)

@@ -22,6 +22,11 @@ def say(line: str) -> None:
     _emit(line + "\n")
 
 
+def note(text: str) -> None:
+    """Show on the terminal of a headless run what is being done, until the next line or bar takes its place."""
+    _emit(f"  {text}\r")
+
+
 def _emit(text: str) -> None:
     path = os.environ.get(EVENTS)
     if path:
@@ -30,27 +35,56 @@ def _emit(text: str) -> None:
 
 
 class Bar:
-    """Progress with rate and ETA: a bar of tqdm in an interactive notebook, events in a headless run."""
+    """Progress with rate and ETA, redrawn in place: in an interactive cell or terminal, or as events of a headless run.
+
+    Rate and ETA count from the first finished piece: what starts before it, such as an engine that reads its weights,
+    would make a stage of minutes look like one of days.
+    """
 
     def __init__(self, title: str, unit: str) -> None:
         self.title, self.unit = title, unit
         self.started, self.shown = time.monotonic(), 0.0
-        headless = EVENTS in os.environ
-        self.bar = None if headless else tqdm(desc=f"  {title}", unit=f" {unit}", file=sys.stderr, ncols=WIDTH)
+        self.first: tuple[float, int] | None = None  # when the first pieces were finished, and how many they were
+        self.latest: tuple[int, int, str] | None = None  # done, of, text
 
     def update(self, done: int, of: int, text: str = "") -> None:
         """Show that `done` of `of` units are finished. text: what stands behind the bar, such as a rate."""
-        if self.bar is not None:
-            self.bar.total = of
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update(done - self.bar.n)
-        elif time.monotonic() - self.shown >= PERIOD:
-            self.shown = time.monotonic()
-            seconds = self.shown - self.started
-            _emit(tqdm.format_meter(done, of, seconds, ncols=WIDTH, prefix=f"  {self.title}", unit=f" {self.unit}",
-                                    postfix=text) + "\r")  # fmt: skip
+        now, self.latest = time.monotonic(), (done, of, text)
+        if done and self.first is None:
+            self.first = (now, done)
+        if self._is_due(now):
+            self._show(self._picture(now, done, of, text))
+
+    def _picture(self, now: float, done: int, of: int, text: str) -> str:
+        since, before = self.first or (now, done)
+        return tqdm.format_meter(
+            done, of, now - self.started, ncols=WIDTH, prefix=f"  {self.title}", unit=f" {self.unit}", postfix=text,
+            rate=(done - before) / (now - since) if done > before and now > since else None,
+            initial=done,  # without a rate there is no ETA: tqdm shows a question mark
+        )  # fmt: skip
+
+    def wait(self, doing: str) -> None:
+        """Show what is being done while nothing can be counted, and for how long this bar has been there."""
+        now = time.monotonic()
+        if self._is_due(now):
+            self._show(f"  {self.title}: {doing}, {tqdm.format_interval(now - self.started)}")
+
+    def _is_due(self, now: float) -> bool:
+        due = now - self.shown >= PERIOD
+        if due:
+            self.shown = now
+        return due
+
+    def _show(self, picture: str) -> None:
+        if EVENTS in os.environ:
+            _emit(picture + "\r")
+        else:
+            sys.stderr.write(f"\r{picture:<{WIDTH}}")
+            sys.stderr.flush()
 
     def close(self) -> None:
-        """Leave the bar as it is and go to the next line."""
-        if self.bar is not None:
-            self.bar.close()
+        """Leave the bar as it ended and go to the next line."""
+        if EVENTS not in os.environ:
+            if self.latest:
+                self._show(self._picture(time.monotonic(), *self.latest))
+            sys.stderr.write("\n")

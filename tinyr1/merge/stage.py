@@ -96,7 +96,7 @@ def _start(cfg: Config, name: str, recipe: Recipe, folders: dict[str, Path], opt
                "--device", options.device]  # fmt: skip
     log = cfg.home / "logs" / f"merge-{name}.log"
     # The bar of this process shows the progress; that of the child would be lines in the log.
-    launch.follow(command, {EVENTS: ""}, log, name, progress, "MB")
+    launch.follow(command, {EVENTS: ""}, log, name, progress, "MB", "reading the models", "writing hashes and card")
 
 
 def _fusion_settings(recipe: Recipe, options: MergeOptions) -> dict[str, Any]:

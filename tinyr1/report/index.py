@@ -95,7 +95,7 @@ def shown_as_running(cfg: Config) -> str | None:
 def headline(records: Mapping[str, dict]) -> str | None:
     """The sentence that the last stage found; None before it is finished."""
     last = records.get(STAGES[-1])
-    return last["facts"]["headline"] if last else None
+    return last["facts"].get("headline") if last else None
 
 
 def changes_to_paper(cfg: Config) -> list[tuple[str, str, str]] | None:

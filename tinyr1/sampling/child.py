@@ -47,7 +47,8 @@ def sample_in_child(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
         return now["done"], now["of"], f"{now['model']}, {now['tokens'] / max(now['seconds'], 0.1):.0f} tokens/s"
 
     command = [sys.executable, "-m", "tinyr1.sampling.process", str(path)]
-    launch.follow(command, {} if has_gpu else cpu_environment(plan["engine"]), log, "sampling", poll, "answer")
+    environment = {} if has_gpu else cpu_environment(plan["engine"])
+    launch.follow(command, environment, log, "sampling", poll, "answer", "starting the engine", "ending the engine")
     if left := [m["name"] for m in unfinished_models(plan)]:
         raise UserError(f"sampling ended, but answers of {', '.join(left)} are missing; run the same command again")
     last = read_progress(progress)
