@@ -121,7 +121,7 @@ def test_a_finished_evaluation_is_compared_question_by_question(home, capsys):
     shown = capsys.readouterr().out.partition("second less first, in points with 95 % intervals")[2]
     # 3 of 8 questions differ: s = 51.75 points, t(0.975, 7) · s / sqrt(8) = 43.3; of 8 ways to flip signs 2 are as far
     (line,) = [line.split() for line in shown.splitlines() if line.startswith("aime24")]
-    assert line[:5] == ["aime24", "+37.5", "[-5.8,", "+80.8]", "0.25"]
+    assert line[:7] == ["aime24", "+37.5", "[-5.8,", "+80.8]", "0.25", "0.25", "undecided"]
     evaluate(home, *answers(home, "second", 6), "--against", str(home / "second"))
     assert f"second less second in {home / 'second'}, in points with" in capsys.readouterr().out
 

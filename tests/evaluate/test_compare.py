@@ -1,4 +1,4 @@
-"""Models against each other: pairs, Holm's correction, both intervals, errata and majority votes."""
+"""Tables of scores: verdicts in them, chance levels, both intervals, errata and majority votes."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +7,6 @@ import pytest
 from tinyr1.core import config
 from tinyr1.evaluate import compare, scores
 from tinyr1.report import plots
-
-EXPERTS = ("math", "science", "code")
 
 
 def graded(shares: dict[str, list[float]], samples: int = 4) -> pd.DataFrame:
@@ -24,49 +22,46 @@ def graded(shares: dict[str, list[float]], samples: int = 4) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_pairs_are_paired_by_question():
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 4, 60) / 4
-    table = compare.pairs(graded({"a": list(base), "b": list(base + 0.25), "c": list(base)}), ["a", "b", "c"])
-    by_name = {(r.model, r.against): r for r in table.itertuples()}
-    assert by_name["b", "a"].mean == pytest.approx(0.25)
-    assert (by_name["b", "a"].low, by_name["b", "a"].high) == (pytest.approx(0.25), pytest.approx(0.25))
-    assert by_name["c", "a"].p == 1.0
-    assert (table.holm >= table.p).all()
-    assert compare.differing(table)[["model", "against"]].to_numpy().tolist() == [["b", "a"], ["c", "b"]]
-    assert plots.comparison_matrix(table, ["a", "b", "c"]).axes
+ASKED = {"b": [{"id": f"q{i}", "kind": "option", "answer": "7"} for i in range(60)]}
 
 
-def run_of(shares: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
-    """Graded samples, one of each question, by benchmark and model; models left out are never right."""
-    zero = [0.0] * 40
-    models = dict.fromkeys(("backbone", "math", "science", "code"), zero)
-    return pd.concat(graded(models | by_model, samples=1).assign(benchmark=b) for b, by_model in shares.items())
+def test_a_run_is_compared_by_one_rule_in_its_table_and_in_its_figure():
+    base = np.random.default_rng(0).integers(0, 3, 60) / 4
+    rows = graded({"backbone": list(base), "b": list(base + 0.5), "c": list(base)})
+    shares = scores.share_table(rows, ASKED)
+    assert list(shares) == ["backbone", "b", "c", scores.CHANCE]
+    decided = compare.decide(shares, compare.of_run(shares, ["backbone", "b", "c"]), 5.0)
+    by_name = {(r.model, r.against): r for r in decided.itertuples()}
+    assert by_name["b", "backbone"].mean == -by_name["c", "b"].mean == 0.5
+    assert {pair: r.star for pair, r in by_name.items() if scores.CHANCE not in pair} == {
+        ("b", "backbone"): "*", ("c", "backbone"): "", ("c", "b"): "*",
+    }  # fmt: skip
+    assert plots.comparison_matrix(compare.pairs(decided), ["backbone", "b", "c"]).axes
+    table = compare.with_verdicts(scores.interval_table(rows, ASKED, {}), decided, ["backbone", "c", "b"])
+    assert list(table.index) == [("b", "backbone"), ("b", "c"), ("b", "b")]
+    # the differences of b are all 0.5: the error is that behind Wilson's interval, 1.96 / 63.84; t(0.975, 59) = 2.001
+    assert list(table["over the backbone"]) == ["", "+0.0 [-6.1, +6.1]", "+50.0 [+43.9, +56.1]*"]
+    assert list(table["verdict"])[::2] == ["", "higher"]
+    assert table["verdict"].iloc[1].startswith("undecided (a difference of ")
+    assert table["guessing"].to_list()[2] == "above chance"
 
 
-def test_the_headline_says_what_the_intervals_of_the_averages_show():
-    half, most, few = [1.0, 0.0] * 20, [1.0] * 36 + [0.0] * 4, [1.0] * 4 + [0.0] * 36
-    rows = run_of(
-        {
-            "a": {"m": half, "mixture": most, "math": half[::-1], "code": few},
-            "b": {"m": half, "mixture": most, "math": half[::-1], "code": few},
-        }
-    )
-    # by benchmark: m - mixture has mean -0.4, s 0.5905; m - backbone 0.5, 0.5064; m - math 0.0, 1.0127; the standard
-    # error of the average of two is s / sqrt(80), and t(0.975, 78) = 1.9908
-    assert compare.headline(rows, "m", EXPERTS) == (
-        "Averaged over 2 benchmarks, with 95 % intervals paired by question, m is 40.0 points [26.9, 53.1] below the "
-        "data mixture; it is 50.0 points [38.7, 61.3] above the backbone; no difference shown between it and the best "
-        "expert, math (+0.0 points [-22.5, +22.5])."
-    )
+def test_a_benchmark_without_options_is_compared_with_no_guess():
+    rows = graded({"backbone": [0.5, 0.25, 0.0], "b": [0.5, 0.5, 0.0]})
+    asked = {"b": [q | {"kind": "integer"} for q in ASKED["b"][:3]]}
+    shares = scores.share_table(rows, asked)
+    decided = compare.decide(shares, compare.of_run(shares, ["backbone", "b"]), 5.0)
+    assert scores.CHANCE not in set(decided["against"])
+    assert "guessing" not in compare.with_verdicts(scores.interval_table(rows, asked, {}), decided, ["backbone", "b"])
 
 
-def test_the_headline_of_one_benchmark_without_a_mixture():
-    said = compare.headline(run_of({"a": {"m": [0.0] * 40, "science": [1.0] * 40}}), "m", EXPERTS)
-    assert said == (
-        "On a, with 95 % intervals paired by question, no difference shown between m and the backbone (+0.0 points "
-        "[+0.0, +0.0]); it is 100.0 points [100.0, 100.0] below the best expert, science."
-    )
+def test_the_chance_level_of_a_mixed_benchmark_is_the_mean_over_its_questions():
+    mixed = [{"id": "q0", "kind": "option"}, {"id": "q1", "kind": "integer"}, {"id": "q2", "kind": "program"}]
+    assert [scores.chance(q) for q in mixed] == [0.25, 0.0, 0.0]
+    assert scores.chance_levels({"b": mixed, "c": mixed[1:]}) == {"b": pytest.approx(0.25 / 3), "c": 0.0}
+    shares = scores.share_table(graded({"a": [1.0, 0.5, 0.0]}), {"b": mixed})
+    assert shares[scores.CHANCE].to_list() == [0.25, 0.0, 0.0]
+    assert shares["a"].to_list() == [1.0, 0.5, 0.0]
 
 
 def test_both_intervals_and_pass_at_k():
@@ -87,8 +82,8 @@ def test_both_intervals_and_pass_at_k():
 
 def test_one_sample_of_each_question_has_no_second_interval():
     table = scores.interval_table(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {})
-    assert table.loc["a", "b"]["samples"] == "one sample each"
-    assert list(table) == ["pass@1", "questions", "samples"], "pass@1 is not told twice, and no column is empty"
+    assert list(table) == ["pass@1", "questions", "cut off, %", "loops, %", "tokens"], "no column is empty"
+    assert table.loc["a", "b"].to_list()[2:] == ["0", "0", "10"]
 
 
 def test_majority_and_errata():
@@ -122,19 +117,18 @@ def test_scores_and_gains_of_a_run_are_means_over_its_questions(home):
     wanted = {m: rng.integers(0, 5, 12) / 4 for m in cfg.models}
     parts = [graded(wanted).assign(benchmark=b) for b in cfg.params.benchmarks]
     rows = pd.concat(parts).sample(frac=1, random_state=0)
-    table = scores.score_rows(cfg, rows, {("math", "mini-code"): 0.5}).set_index(["model", "benchmark"])
+    asked = {b: [{"kind": "option" if b == "mini-science" else "integer"}] for b in cfg.params.benchmarks}
+    table = scores.score_rows(cfg, rows, asked, {("math", "mini-code"): 0.5}).set_index(["model", "benchmark"])
     gains = scores.gains_over_backbone(cfg, rows).set_index(["model", "benchmark"])
     assert tuple(table.reset_index().columns[:2]) == ("model", "benchmark")
     for (model, benchmark), row in table.iterrows():
         assert row.pass_at_1 == pytest.approx(wanted[model].mean())
         assert (row.n_problems, row.n_samples) == (12, 4)
         assert row.looping == 0.25, "the last of four samples loops"
+        assert row.chance == (0.25 if benchmark == "mini-science" else 0.0)
         assert row.ci_low <= row.pass_at_1 <= row.ci_high
         if model != "backbone":
             gained = wanted[model].mean() - wanted["backbone"].mean()
             assert gains.loc[(model, benchmark), "mean"] == pytest.approx(gained)
     assert len(gains) == len(table) - len(cfg.params.benchmarks)
     assert table.paper.dropna().to_dict() == {("math", "mini-code"): 0.5}
-    long = scores.per_question(rows)
-    assert list(long.columns) == ["model", "benchmark", "question", "score"]
-    assert long.groupby("model").score.mean().to_dict() == pytest.approx({m: v.mean() for m, v in wanted.items()})

@@ -9,7 +9,7 @@ import pytest
 from tinyr1.core import artifact, config, machine
 from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
-from tinyr1.evaluate import examples, scores, stage
+from tinyr1.evaluate import examples, scores, stage, tables
 
 ASKED = {
     "mini-math": [{"id": "m", "question": "How many?", "answer": "7", "private": False}],
@@ -38,15 +38,79 @@ def cell(words):
     return found
 
 
-def test_each_outcome_of_each_benchmark_has_an_example_by_the_first_model_that_has_it(home, capsys):
-    exec(cell("example_answers("), {"examples": examples, "cfg": config.load("smol"), "graded": GRADED,
-                                    "questions": ASKED})  # fmt: skip
-    shown = capsys.readouterr().out.split(f"\n{'-' * 60}\n")
+def test_each_outcome_of_each_benchmark_has_an_example_by_the_first_model_that_has_it(home):
+    shown = examples.example_answers(config.load("smol"), GRADED, ASKED).split(f"\n{'-' * 60}\n")
     assert shown == [
         "[gpqa: wrong, by code] its questions must not be published",
         "[mini-math: correct, by backbone] How many?\n\nseven of the backbone\n\nright: 7",
-        "[mini-math: truncated, by science] How many?\n\ncut off by science\n\nright: 7\n",
+        "[mini-math: truncated, by science] How many?\n\ncut off by science\n\nright: 7",
     ]
+
+
+def answered(**outcomes):
+    """One answer of each model to the questions of two benchmarks; outcomes: question -> of models x, y, z."""
+    rows = [
+        {"model": m, "benchmark": q[0], "question": q, "sample": 0, "outcome": o}
+        for q, ended in outcomes.items() for m, o in zip("xyz", ended, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def question(name, private=False):
+    return {"id": name, "question": f"<{name}>?", "answer": "7", "private": private, "kind": "integer"}
+
+
+CORRECT, WRONG, CUT = "correct", "wrong", "truncated"
+
+
+@pytest.mark.parametrize(
+    ("graded", "told"),
+    [
+        # nobody is right to m0; m1 has one outcome, m2 three
+        (answered(m0=[WRONG, CUT, "no_answer"], m1=[CORRECT] * 3, m2=[CORRECT, CUT, WRONG]), ("m", "m2")),
+        # of equally many outcomes, that to which fewer models are right
+        (answered(m0=[CORRECT, CORRECT, WRONG], m1=[CORRECT, WRONG, WRONG], m2=[CORRECT] * 3), ("m", "m1")),
+        # the benchmark s, on which y and z are never right, comes first
+        (answered(m0=[CORRECT, CORRECT, CUT], m1=[WRONG, WRONG, CORRECT], s0=[CORRECT, WRONG, WRONG]), ("s", "s0")),
+    ],
+)
+def test_the_question_shown_is_one_that_explains_the_scores(graded, told):
+    asked = {"m": [question("m0"), question("m1"), question("m2")], "s": [question("s0")]}
+    assert examples.telling_question(graded, asked) == told
+    assert examples.telling_question(graded, {"m": [question("m0", private=True)]}) is None
+
+
+def test_one_question_is_shown_with_the_whole_answer_of_every_model(home):
+    asked = {"gpqa": ASKED["gpqa"], "mini-math": [question("mini-math") | {"id": "m"}]}
+    long = "Let me see. " * 3000 + "</think><b>so</b>"
+    graded = GRADED.assign(looping=False)
+    graded.loc[2, ["text", "looping"]] = [long, True]
+    page = examples.side_by_side(config.load("smol"), graded[graded.model != "code"], asked).data
+    assert "Let me see. " * 3000 + "&lt;/think&gt;&lt;b&gt;so&lt;/b&gt;" in page
+    shown = [row.split("</td>")[:2] for row in page.split("<tr>")[2:]]
+    texts = [tuple(cell.partition(">")[2] for cell in row) for row in shown]
+    assert texts == [("the question", ""), ("backbone", "correct"), ("science", "truncated, loops"), ("right is", "")]
+    assert "&lt;mini-math&gt;?" in page
+    assert "SECRET" not in page
+    page = examples.side_by_side(config.load("smol"), graded, {"gpqa": ASKED["gpqa"]}).data
+    assert page == "<p>The questions of these benchmarks must not be published.</p>"
+
+
+def test_an_overview_leaves_out_what_nobody_reads():
+    table = tables.overview(
+        [
+            {"benchmark": "a", "system": None, "stop": [], "sha256": "f" * 64, "prompt": "x", "faults": ["1", "2"]},
+            {"benchmark": "b", "system": None, "stop": [], "sha256": "e" * 64, "prompt": "", "faults": [], "yes": True},
+        ],
+        by="benchmark",
+    )
+    assert table.fillna("").to_dict() == {
+        "a": {"prompt": "x", "faults": "1\n2", "yes": ""}, "b": {"prompt": "", "faults": "", "yes": "yes"},
+    }  # fmt: skip
+    assert (
+        tables.overview([{"of": "p", "probes": {"fork": "denied", "n": 1}}], "of").loc["probes", "p"]
+        == "fork: denied\nn: 1"
+    )
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])

@@ -22,6 +22,6 @@ def write_record(cfg, stage: str, **changes: object) -> None:
 
 
 def write_scores(cfg, *rows: tuple) -> None:
-    """Rows without the columns timeout, grader_error and looping, which are 0."""
-    lines = [",".join(SCORE_COLUMNS), *[",".join(map(str, (*row[:-1], 0, 0, 0, row[-1]))) for row in rows]]
+    """Rows without the columns timeout, grader_error and looping, which are 0, and chance, which is empty."""
+    lines = [",".join(SCORE_COLUMNS), *[",".join(map(str, (*row[:-1], 0, 0, 0, "", row[-1]))) for row in rows]]
     artifact.write_atomic(cfg.reports / "scores.csv", "\n".join(lines) + "\n")

@@ -183,13 +183,13 @@ def evaluate_model(options: argparse.Namespace) -> None:
     store_results(cfg, facts, graded, asked)
     print_results(cfg, options.model, graded, asked)
     if earlier is not None:
-        print(f"\n{against.question_by_question(graded, earlier)}")
+        print(f"\n{against.question_by_question(graded, earlier, cfg.params.analysis.margin)}")
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
 
 
 def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
     """Write scores.csv, graded.jsonl, examples.txt, evaluation.json, and the files of lm-evaluation-harness."""
-    scores.save_scores(cfg.out, scores.score_rows(cfg, graded, {}))
+    scores.save_scores(cfg.out, scores.score_rows(cfg, graded, asked, {}))
     stage.save_graded(cfg, graded)
     artifact.write_atomic(cfg.out / "examples.txt", examples.example_answers(cfg, graded, asked) + "\n")
     lm_eval.export(cfg, cfg.out, graded, asked, facts["protocols"])
@@ -202,8 +202,7 @@ def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: di
 
 
 def print_results(cfg: SingleModel, model: str, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
-    """Print outcomes, lengths of answers and scores; published scores where `model` is the hub id of a published one.
-    """
+    """Print outcomes, lengths and scores; published scores, too, where `model` is the hub id of a published model."""
     counts = graded.groupby(["benchmark", "outcome"]).size().unstack(fill_value=0)
     print(f"\n{counts.to_string()}")
     tokens = scores.token_quantiles(graded)

@@ -11,7 +11,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.params.schema import Params
 from tinyr1.evaluate import compare, stats
 from tinyr1.evaluate.protocol import REMARKS, Protocol
-from tinyr1.evaluate.scores import by_question
+from tinyr1.evaluate.scores import by_question, points_texts
 
 SHOWN_DIFFERENCES = 5  # in one message
 # These must be equal, as must the questions. Engine, versions and seed may differ: few models are served by the same.
@@ -56,10 +56,10 @@ def _protocol_differences(theirs: dict[str, dict], ours: dict[str, dict]) -> lis
     return problems
 
 
-def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
-    """Our model less theirs on each benchmark, as a table with its title.
+def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame, margin: float) -> str:
+    """Our model less theirs on each benchmark, as a table with its title; the benchmarks are one family.
 
-    UserError names questions that only one of the evaluations has answers to.
+    margin: see `compare.decide`. UserError names questions that only one of the evaluations has answers to.
     """
     asked = [set(zip(graded["benchmark"], graded["question"], strict=True)) for graded in (ours, theirs)]
     if alone := sorted(f"{benchmark}/{question}" for benchmark, question in asked[0] ^ asked[1]):
@@ -68,12 +68,20 @@ def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
             f"--against: {len(alone)} questions have answers in one evaluation only: {names}; complete it first"
         )
     their_model, our_model = theirs["model"].iloc[0], ours["model"].iloc[0]
-    pairs = compare.pairs(pd.concat([theirs, ours]), [their_model, our_model])
-    table = compare.in_points(pairs).set_index("benchmark")
-    rounded = table[["points", "p", "holm"]].assign(detectable=(100 * table["detectable"]).round(1)).round(4)
-    title = (f"{our_model} less {their_model}, in points with 95 % intervals paired by question; detectable: the "
-             "smallest true difference that four of five repetitions would show")  # fmt: skip
-    return f"{title}\n{rounded.to_string()}"
+    shares = by_question(pd.concat([theirs, ours]))["share"].unstack("model")
+    family = [
+        compare.Comparison("both evaluations, by benchmark", our_model, their_model, (name,))
+        for name in ours["benchmark"].unique()
+    ]
+    decided = compare.decide(shares, family, margin).set_index("benchmarks").rename_axis("benchmark")
+    table = pd.DataFrame(
+        {
+            "points": points_texts(decided), "p": decided["p_text"], "after Holm": decided["holm"].map(stats.p_text),
+            "verdict": [compare.in_words(row) for _, row in decided.iterrows()],
+        }, index=decided.index,
+    )  # fmt: skip
+    title = f"{our_model} less {their_model}, in points with 95 % intervals paired by question"
+    return f"{title}\n{table.to_string()}"
 
 
 def beside_published(model: str, params: Params, graded: pd.DataFrame) -> pd.DataFrame:

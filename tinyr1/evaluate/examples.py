@@ -1,13 +1,20 @@
-"""Examples for the reader of an evaluation: one prompt of each benchmark, and one answer of each outcome.
+"""Examples for the reader of an evaluation: one prompt of each benchmark, one answer of each outcome, and one question
+with the answers of all models.
 
 Questions that must not be published (`private`) are shown nowhere: another text stands in for them.
 """
+
+import html
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from tinyr1.core.config import Config
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.sampling import requests
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 SHOWN_CHARACTERS = 1500  # of each end of an answer
 
@@ -72,3 +79,44 @@ def _shortened(text: str) -> str:
     if left_out <= 0:
         return text
     return f"{text[:SHOWN_CHARACTERS]}\n[… {left_out:,} characters …]\n{text[-SHOWN_CHARACTERS:]}"
+
+
+def telling_question(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> tuple[str, str] | None:
+    """(benchmark, id) of the question whose answers say most about the scores; None where none may be published.
+
+    Of the questions that some model answers right, it is one of the benchmark on which most models are never right; of
+    those, one whose first answers end in most different outcomes, and to which most of them are not right.
+    """
+    public = [(name, q["id"]) for name, questions in asked.items() for q in questions if not q["private"]]
+    firsts = graded.sort_values("sample").drop_duplicates(["model", "benchmark", "question"])
+    right = graded["outcome"].eq("correct").groupby([graded["benchmark"], graded["model"]]).any()
+    never = (~right).groupby("benchmark").sum()
+    outcomes = firsts.groupby(["benchmark", "question"])["outcome"].agg(list)
+    known = [name for name in public if name in outcomes.index]
+
+    def says(name: tuple[str, str]) -> tuple[bool, int, int, int]:
+        found = outcomes[name]
+        return "correct" in found, never[name[0]], len(set(found)), len(found) - found.count("correct")
+
+    return max(known, key=says) if known else None
+
+
+def side_by_side(cfg: Config, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> "HTML":
+    """One question (`telling_question`) with the whole first answer of every model, and how each answer ended."""
+    from IPython.display import HTML
+
+    if (name := telling_question(graded, asked)) is None:
+        return HTML("<p>The questions of these benchmarks must not be published.</p>")
+    benchmark, question = name[0], next(q for q in asked[name[0]] if q["id"] == name[1])
+    answers = graded[(graded["benchmark"] == benchmark) & (graded["question"] == question["id"])]
+    answers = answers.sort_values("sample").drop_duplicates("model").set_index("model")
+    style = ' style="text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"'
+    rows = [("the question", "", protocols.shown_text(protocols.of(cfg.params, benchmark), question))]
+    for model in [model for model in cfg.models if model in answers.index]:
+        answer = answers.loc[model]
+        ended = str(answer["outcome"]).replace("_", " ") + (", loops" if answer["looping"] else "")
+        rows.append((model, ended, answer["text"]))
+    rows.append(("right is", "", question.get("answer") or f"a program that passes {len(question['tests'])} tests"))
+    cells = ("".join(f"<td{style}>{html.escape(str(text))}</td>" for text in row) for row in rows)
+    head = f"<thead><tr><th>{html.escape(benchmark)}</th><th>outcome</th><th>text</th></tr></thead>"
+    return HTML(f"<table>{head}<tbody>\n" + "\n".join(f"<tr>{row}</tr>" for row in cells) + "\n</tbody></table>")

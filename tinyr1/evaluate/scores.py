@@ -3,6 +3,7 @@ r"""Graded samples -> counts by question -> scores, gains over the backbone, and
     graded: a row for each sample, with model, benchmark, question, sample, outcome, extracted, n_tokens, looping, …
       \-- by_question: right and samples of each question --> score_rows --> reports/<run>/scores.csv
                                                           \-> gains_over_backbone, interval_table
+      \-- share_table, with the scores of guessing ------------> tinyr1.evaluate.compare, which decides
 
 The unit of every interval is the question (docs/evaluation.md §6.1).
 """
@@ -52,18 +53,20 @@ def share_table(graded: pd.DataFrame, asked: Mapping[str, list[dict]]) -> pd.Dat
     return shares.loc[order, list(graded["model"].unique())].assign(**{CHANCE: [levels[name] for name in order]})
 
 
-def per_question(graded: pd.DataFrame) -> pd.DataFrame:
-    """Columns model, benchmark, question, and score: the share of right samples, in [0, 1]."""
-    return by_question(graded)["share"].rename("score").reset_index()
+def chance_levels(asked: Mapping[str, list[dict]]) -> dict[str, float]:
+    """The score of guessing at each benchmark, in [0, 1]: the mean over its questions."""
+    return {name: float(np.mean([chance(q) for q in questions])) for name, questions in asked.items()}
 
 
-def score_rows(cfg: Config, graded: pd.DataFrame, published: Published) -> pd.DataFrame:
+def score_rows(
+    cfg: Config, graded: pd.DataFrame, asked: Mapping[str, list[dict]], published: Published
+) -> pd.DataFrame:
     """SCORE_COLUMNS for every model and benchmark of a run; scores and shares are fractions in [0, 1].
 
-    published: the scores for the column `paper`, which stays empty elsewhere; {} unless backbone and benchmarks are
-    the paper's. KeyError when a model has no answer to a benchmark.
+    asked: benchmark -> questions. published: the scores for the column `paper`, which stays empty elsewhere. KeyError
+    when a model has no answer to a benchmark.
     """
-    rows, counts = [], by_question(graded)
+    rows, counts, guessing = [], by_question(graded), chance_levels(asked)
     for model in cfg.models:
         for benchmark in cfg.params.benchmarks:
             part = graded[(graded["model"] == model) & (graded["benchmark"] == benchmark)]
@@ -73,7 +76,7 @@ def score_rows(cfg: Config, graded: pd.DataFrame, published: Published) -> pd.Da
                 cfg.run, model, benchmark, len(questions), questions["samples"].max(),
                 estimate.mean, estimate.low, estimate.high, part["n_tokens"].mean(),
                 *(part["outcome"].eq(name).mean() for name in ("truncated", "no_answer", *grade.UNDECIDED)),
-                part["looping"].mean(), published.get((model, benchmark), np.nan),
+                part["looping"].mean(), guessing[benchmark], published.get((model, benchmark), np.nan),
             )  # fmt: skip
             rows.append(dict(zip(SCORE_COLUMNS, values, strict=True)))
     return pd.DataFrame(rows)
@@ -85,13 +88,16 @@ def save_scores(folder: Path, rows: pd.DataFrame) -> None:
 
 
 def gains_over_backbone(cfg: Config, graded: pd.DataFrame) -> pd.DataFrame:
-    """Columns model, benchmark, mean, low, high: the paired differences of every other model, as fractions."""
+    """Columns model, benchmark, mean, low, high: the paired differences of every other model, as fractions.
+
+    `tinyr1.evaluate.compare.decide` has the same means and intervals, with tests.
+    """
     shares = by_question(graded)["share"].unstack("model")
     rows = []
     for model in [m for m in cfg.models if m != "backbone"]:
         for benchmark in cfg.params.benchmarks:
             wide = shares.xs(benchmark, level="benchmark")
-            estimate = stats.clustered((wide[model] - wide["backbone"]).to_numpy())
+            estimate = stats.difference_over([wide[[model]].to_numpy().T], [wide[["backbone"]].to_numpy().T]).estimate()
             rows.append({"model": model, "benchmark": benchmark, **asdict(estimate)})
     return pd.DataFrame(rows)
 
@@ -102,11 +108,6 @@ def score_table(rows: pd.DataFrame, tokens: bool = False) -> pd.DataFrame:
     text = [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in percent]
     lengths = [f" ({n:.0f} tokens)" if tokens else "" for n in rows["mean_tokens"]]
     return _wide(rows.assign(text=[score + length for score, length in zip(text, lengths, strict=True)]))
-
-
-def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `gains_over_backbone` for reading: points [95 % interval]."""
-    return _wide(gains.assign(text=points_texts(gains)))
 
 
 def points_texts(differences: pd.DataFrame) -> list[str]:
@@ -126,8 +127,8 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
     questions: the interval over questions; samples: the one for sampling the same questions again, which needs two
     samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the majority is right
     (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems. paper and less paper:
-    a published score, and ours less it with the width for two independent runs (docs/evaluation.md §6.3). Columns that
-    have no entry are left out.
+    a published score, and ours less it with the width for two independent runs (docs/evaluation.md §6.3). cut off and
+    loops: percent of the answers; tokens: mean length of an answer. Columns that have no entry are left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for benchmark_of_model, part in graded.groupby(["model", "benchmark"], sort=False):
@@ -139,12 +140,15 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
         rows[model, benchmark] = {
             "pass@1": f"{100 * over.mean:.1f}",
             "questions": over.interval(),
-            "samples": stats.resampled(values, k).interval() if k > 1 else "one sample each",
+            "samples": stats.resampled(values, k).interval() if k > 1 else "",
             "pass@k": _at_k(stats.pass_at_k(counts["right"].to_numpy(), k, k), k) if same_k else "",
             "cons@k": _majority(part, asked[benchmark], k) if k > 1 else "",
             "without errata": _without_errata(counts["share"], asked[benchmark]),
             "paper": f"{100 * theirs:.1f}" if theirs is not None else "",
             "less paper": stats.against_published(values, theirs).points() if theirs is not None else "",
+            "cut off, %": f"{100 * part['outcome'].eq('truncated').mean():.0f}",
+            "loops, %": f"{100 * part['looping'].mean():.0f}",
+            "tokens": f"{part['n_tokens'].mean():.0f}" if part["n_tokens"].notna().any() else "",
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["model", "benchmark"])
