@@ -3,8 +3,10 @@
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 from checkpoints import NAMES, Shape, experts, store
@@ -17,7 +19,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.params.training import MergedModel
 from tinyr1.core.recipe import parse
 from tinyr1.merge import __main__ as merge
-from tinyr1.merge import analysis, stage, tables
+from tinyr1.merge import analysis, collapse, masks, stage, tables
 from tinyr1.merge.fusion_blocks import Fusion
 from tinyr1.merge.method import merge_tensors
 from tinyr1.report import plots
@@ -36,6 +38,7 @@ RECIPES = {
 }  # fmt: skip
 FOLLOW = launch.follow
 FUSED = ("fused", "onto-sparse", "two-minds")
+FIGURES = {"fusion_by_hand", "winners", "importance", "branch_distance", "activations"}
 SHAPES = {"bf16": Shape(), "fp32": Shape(dtype=torch.float32, architecture="llama", tied=True, stores_head=False)}
 
 
@@ -50,7 +53,7 @@ def here(monkeypatch):
     """The command runs in this process: a child takes seconds to start. Returns the commands so far."""
     commands = []
 
-    def follow(command, environment, log, title, poll, unit):
+    def follow(command, environment, log, title, poll, unit, first, last):
         commands.append(command)
         assert command[:3] == [sys.executable, "-m", "tinyr1.merge"]
         monkeypatch.setattr(sys, "argv", command[2:])
@@ -189,15 +192,16 @@ def test_tables_of_fusion_hold_the_fusion_steps_and_no_others(run):
     summary = tables.summary(fused)
     assert summary.loc["fused", "weights that differ"] == round(differing / sum(t.numel() for t in base.values()), 3)
     assert summary.loc["onto-sparse", "other"] == "ties(backbone, math, science)"
-    regimes = tables.regimes(fused)
-    assert regimes.sum(axis=1).to_list() == [len(base)] * 4
-    assert len(tables.degenerate(fused)) == regimes.reindex(columns=["everything", "nothing"]).sum().sum()
+    told = tables.regimes_told(fused)
+    assert told.startswith(f"Of {4 * len(base)} tensors in all fusion steps, ")
+    for regime, words in (("part", "took a part"), ("everything", "took all of it"), ("nothing", "took nothing")):
+        number = sum(int((table.regime == regime).sum()) for table in fused.values())
+        assert (f"{number} {words}" in told) == (number > 0 or regime == "part")
 
 
 def test_a_run_without_any_fusion_has_empty_tables():
     assert tables.summary({}).empty
-    assert tables.regimes({}).empty
-    assert list(tables.degenerate({}).columns) == tables.STEP_COLUMNS
+    assert tables.regimes_told({}) == "No merge of this run has a fusion step."
 
 
 def test_recipes_are_checked_before_there_is_a_model(home):
@@ -215,8 +219,8 @@ def test_recipes_are_checked_before_there_is_a_model(home):
 
 
 @pytest.mark.parametrize(("recipes", "figures"), [
-    (("mean", "sparse"), {"winners", "importance"}),
-    (("mean", "fused"), {"winners", "importance", "selected_share"}),
+    (("mean", "sparse"), FIGURES),
+    (("mean", "fused"), FIGURES | {"selected_share"}),
 ])  # fmt: skip
 def test_the_notebook_shows_what_there_is_of_fusion(run, monkeypatch, recipes, figures):
     cfg, _ = run
@@ -224,6 +228,9 @@ def test_the_notebook_shows_what_there_is_of_fusion(run, monkeypatch, recipes, f
     recorded = []
     monkeypatch.setattr(config, "load", lambda name: cfg)
     monkeypatch.setattr(record, "require", lambda cfg, stage: {"artifacts": {}})
+    monkeypatch.setattr(collapse, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(collapse, "texts", lambda cfg: [[4, 5, 6, 7, 8, 9], [10, 11, 4, 5]])
+    monkeypatch.setattr(masks, "ENTRIES", 2**16)
     monkeypatch.setattr(record, "write", lambda *args: recorded.append(args) or {"artifacts": {}})
     book = nbformat.read(ROOT / "notebooks" / "03_fusion_merge.ipynb", as_version=4)
     program = "\n".join(cell.source for cell in code_cells(book))
@@ -275,6 +282,18 @@ def test_a_merge_that_is_one_of_the_experts_has_its_weights_alone(run):
     stage.make(cfg, "alone")
     found = analysis.winners(cfg.model("alone"), {n: folders[n] for n in NAMES}).loc["all"]
     assert (found["none"], found.science + found.shared) == (0.0, 1.0)
+
+
+def test_the_winners_are_told_with_the_numbers_of_their_table():
+    shares = pd.DataFrame(
+        [{"math": 0.1, "science": 0.25, "code": 0.6, "shared": 0.04, "none": 0.01, "disagree": 0.876}], index=["all"]
+    )
+    assert analysis.winners_told(shares, "math-code") == (
+        "Where the experts disagree, which is 88 % of all weights, math-code is 60 % code, 25 % science, 10 % math, "
+        "4 % what two or more experts share and 1 % of no expert."
+    )
+    alone = pd.DataFrame([{"math": 1.0, "shared": 0.0, "none": 0.0, "disagree": 0.5}], index=["all"])
+    assert analysis.winners_told(alone, "m").endswith("which is 50 % of all weights, m is 100 % math.")
 
 
 def test_readings_agree_with_what_fusion_does_with_the_same_tensors(run):

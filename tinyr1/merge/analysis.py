@@ -55,6 +55,19 @@ def winners(merged: Path, experts: dict[str, Path]) -> pd.DataFrame:
     return shares.assign(disagree=table.disagree / table.entries)
 
 
+def winners_told(shares: pd.DataFrame, name: str) -> str:
+    """The last row of `winners` in a sentence; name: that of the merged model."""
+    whole = shares.loc["all"]
+    parts = whole.drop(["shared", "none", "disagree"]).to_dict()
+    said = [f"{100 * parts[expert]:.0f} % {expert}" for expert in sorted(parts, key=lambda e: -parts[e])]
+    if whole["shared"] > 0:
+        said.append(f"{100 * whole['shared']:.0f} % what two or more experts share")
+    if whole["none"] > 0:
+        said.append(f"{100 * whole['none']:.0f} % of no expert")
+    where = f"Where the experts disagree, which is {100 * whole['disagree']:.0f} % of all weights"
+    return f"{where}, {name} is {', '.join(said[:-1])}{' and ' if said[1:] else ''}{said[-1]}."
+
+
 def _matches(merged: torch.Tensor, experts: torch.Tensor) -> np.ndarray:
     """Entries equal to one expert alone (one count each), to several, to none; entries on which experts disagree."""
     disagree = (experts != experts[0]).any(0)
@@ -83,6 +96,31 @@ def scored(pair: Pair, name: str, iqr_multiplier: float) -> Scored:
     return Scored(importance, fusion.factor(importance, state.threshold, reading), state)
 
 
+class Overlap:
+    """Counts, over many tensors, the entries that several rules take together, of those that differ."""
+
+    def __init__(self, rules: tuple[str, ...]) -> None:
+        self.rules, self.differing = rules, 0.0
+        self.both = np.zeros((len(rules), len(rules)))  # entries that two rules take; on the diagonal, that one takes
+
+    def add(self, pair: Pair, masks: dict[str, torch.Tensor]) -> None:
+        """One tensor; masks: rule -> True where it takes an entry (rows, width)."""
+        differs = pair[0] != pair[1]
+        self.differing += float(differs.sum())
+        taken = [masks[rule] & differs for rule in self.rules]
+        self.both += [[float((a & b).sum()) for b in taken] for a in taken]
+
+    def taken(self) -> pd.Series:
+        """Rule -> the share of the differing entries that it takes."""
+        return pd.Series(self.both.diagonal() / max(1.0, self.differing), index=self.rules)
+
+    def table(self) -> pd.DataFrame:
+        """Intersection over union of each two rules; 0 where neither takes anything."""
+        size = self.both.diagonal()
+        either = size[:, None] + size[None, :] - self.both
+        return pd.DataFrame(self.both / np.where(either > 0, either, 1), index=self.rules, columns=self.rules)
+
+
 def agreement(base: Path, other: Path, iqr_multiplier: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How the readings agree on one fusion step of two checkpoints: (summary, overlap).
 
@@ -90,28 +128,21 @@ def agreement(base: Path, other: Path, iqr_multiplier: float) -> tuple[pd.DataFr
     of at most 0, of tensors with a threshold of at most 0. overlap: intersection over union of the differing entries
     that two readings take.
     """
-    names = list(ARITHMETICS)
-    both, either = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
-    totals = {name: np.zeros(6) for name in names}  # taken, differing, rows <= 0, rows, tensors <= 0, tensors
-    for _, pair in _pairs(base, other, _sample(base)):
-        differs, masks = pair[0] != pair[1], {}
-        for name in names:
+    totals = {name: np.zeros(4) for name in ARITHMETICS}  # rows <= 0, rows, tensors <= 0, tensors
+    overlap = Overlap(tuple(ARITHMETICS))
+    for _, pair in pairs(base, other, sample(base)):
+        masks = {}
+        for name in ARITHMETICS:
             _, factor, state = scored(pair, name, iqr_multiplier)
-            masks[name] = (factor > 0) & differs
-            totals[name] += [
-                float(masks[name].sum()), float(differs.sum()), (state.divergence <= 0).sum(), len(state.divergence),
-                state.threshold <= 0, 1,
-            ]  # fmt: skip
-        for i, a in enumerate(names):
-            for j, b in enumerate(names):
-                both[i, j] += float((masks[a] & masks[b]).sum())
-                either[i, j] += float((masks[a] | masks[b]).sum())
+            masks[name] = factor > 0
+            totals[name] += [(state.divergence <= 0).sum(), len(state.divergence), state.threshold <= 0, 1]
+        overlap.add(pair, masks)
+    taken = overlap.taken()
     summary = pd.DataFrame({
-        name: {"differing weights taken": t[0] / max(1, t[1]), "rows with KL <= 0": t[2] / t[3],
-               "tensors with threshold <= 0": t[4] / t[5]} for name, t in totals.items()
+        name: {"differing weights taken": taken[name], "rows with KL <= 0": t[0] / t[1],
+               "tensors with threshold <= 0": t[2] / t[3]} for name, t in totals.items()
     }).T  # fmt: skip
-    overlap = pd.DataFrame(both / np.where(either > 0, either, 1), index=names, columns=names)
-    return summary.rename_axis("reading"), overlap.rename_axis("overlap of masks")
+    return summary.rename_axis("reading"), overlap.table().rename_axis("overlap of masks")
 
 
 def histograms(base: Path, other: Path, iqr_multiplier: float, kinds: tuple[str, ...]) -> pd.DataFrame:
@@ -120,11 +151,11 @@ def histograms(base: Path, other: Path, iqr_multiplier: float, kinds: tuple[str,
     scores: those above 0 of at most DRAWN entries at even distances; zero_share: the share that is 0 or below.
     """
     middle = Checkpoint(base).config["num_hidden_layers"] // 2
-    pairs = {kind(name): pair for name, pair in _pairs(base, other, lambda name: _layer(name) == middle)}
+    middles = {kind(name): pair for name, pair in pairs(base, other, lambda name: _layer(name) == middle)}
     rows = []
-    for which in (k for k in kinds if k in pairs):  # other architectures have other names
+    for which in (k for k in kinds if k in middles):  # other architectures have other names
         for name in ARITHMETICS:
-            importance, _, state = scored(pairs[which], name, iqr_multiplier)
+            importance, _, state = scored(middles[which], name, iqr_multiplier)
             flat = importance.flatten()[:: max(1, importance.numel() // DRAWN)]
             rows.append({
                 "kind": which, "reading": name, "scores": flat[flat > 0].numpy(), "threshold": state.threshold,
@@ -133,7 +164,7 @@ def histograms(base: Path, other: Path, iqr_multiplier: float, kinds: tuple[str,
     return pd.DataFrame(rows)
 
 
-def _pairs(base: Path, other: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Pair]]:
+def pairs(base: Path, other: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Pair]]:
     """(name, (base, other)) of the wanted tensors of two checkpoints; of large ones the first LARGEST entries."""
     with closing(Checkpoint(base).open()) as a, closing(Checkpoint(other).open()) as b:
         for name, stored in a.tensors.items():
@@ -143,10 +174,10 @@ def _pairs(base: Path, other: Path, wanted: Callable[[str], bool]) -> Iterator[t
                 yield name, (a.rows(name, 0, last), b.rows(name, 0, last))
 
 
-def _sample(folder: Path) -> Callable[[str], bool]:
-    """Every tensor of a model of up to MOST entries; of a larger one, layers at even distances."""
+def sample(folder: Path, most: int = MOST) -> Callable[[str], bool]:
+    """Every tensor of a model of up to `most` entries; of a larger one, layers at even distances."""
     entries = sum(min(stored.entries, LARGEST) for stored in Checkpoint(folder).tensors.values())
-    step = -(-entries // MOST)
+    step = -(-entries // most)
     return lambda name: (_layer(name) or 0) % step == 0
 
 

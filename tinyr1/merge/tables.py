@@ -7,10 +7,11 @@ import pandas as pd
 
 from tinyr1.core import jsonl
 from tinyr1.core.config import Config
+from tinyr1.merge.analysis import kind
 from tinyr1.merge.checkpoint import STATISTICS
 
 STEP = ["model", "base", "other"]  # columns that name a step of a merged model
-STEP_COLUMNS = [*STEP, "tensor", "regime", "threshold", "differing", "entries"]
+MOST_NAMED = 4  # kinds of tensors that a sentence names
 
 
 def facts_table(facts: list[dict[str, Any]]) -> pd.DataFrame:
@@ -48,20 +49,23 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return (pd.DataFrame(rows) if rows else pd.DataFrame(columns=STEP)).set_index("model").round(3)
 
 
-def regimes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Number of tensors in each regime of fusion, for each step; `everything` and `nothing` are degenerate."""
-    return _joined(tables).pivot_table(
-        index=STEP, columns="regime", values="tensor", aggfunc="count", fill_value=0, sort=False
-    )
-
-
-def degenerate(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tensors in a degenerate regime, where fusion took everything or nothing: STEP_COLUMNS."""
+def regimes_told(tables: dict[str, pd.DataFrame]) -> str:
+    """How many tensors of the fusion steps are in which regime, in sentences; the kinds of the degenerate ones."""
     joined = _joined(tables)
-    return joined[joined.regime.isin(["everything", "nothing"])][STEP_COLUMNS].reset_index(drop=True)
+    if joined.empty:
+        return "No merge of this run has a fusion step."
+    counts = joined.regime.value_counts()
+    said = f"Of {len(joined):,} tensors in all fusion steps, {counts.get('part', 0):,} took a part of what differs"
+    for regime, means in (("everything", "all of it"), ("nothing", "nothing of it"), ("identical", "")):
+        if number := counts.get(regime, 0):
+            kinds = joined[joined.regime == regime].tensor.map(kind).value_counts()
+            named = ", ".join(f"{name} {count}" for name, count in kinds.head(MOST_NAMED).items())
+            named += ", …" if len(kinds) > MOST_NAMED else ""
+            said += f"; {number:,} took {means} ({named})" if means else f"; {number:,} had nothing to take ({named})"
+    return f"{said}."
 
 
 def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The tables below each other, with the model as a column; a run may have no fusion step at all."""
     parts = [table.assign(model=name) for name, table in tables.items()]
-    return pd.concat(parts) if parts else pd.DataFrame(columns=STEP_COLUMNS)
+    return pd.concat(parts) if parts else pd.DataFrame(columns=[*STEP, "tensor", "regime"])
