@@ -19,15 +19,15 @@ PROTOCOL ?= sound
 ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
-.PHONY: help setup reproduce ablations test test-full lab chat merge evaluate bench publish readme clean lint $(STAGES)
-.PHONY: check-merge check-evaluate
+.PHONY: help setup reproduce ablations test test-full lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
+.PHONY: check-merge check-evaluate check-compare
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB"
 	@echo "make ablations [RUN=smol]   what its params file compares beside that, with controls and other seeds; FILE= another list"
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
-	@echo "make lab                    JupyterLab with the notebooks"
+	@echo "make lab                    JupyterLab at notebook 01; ARGS=\"--port 9000 --no-browser\", also as root and in containers"
 	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
 	@echo "make chat [MODEL=folder]    talk to a model, the merged one by default; any CPU or GPU"
 	@echo "make merge MATH= SCIENCE= CODE= OUT= [ARGS=\"--reading released\"]   merge three checkpoints of your own"
@@ -35,12 +35,13 @@ help:
 	@echo "                            ARGS: further options; make merge ARGS=--help lists them, make evaluate alike"
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make publish [RUN=smol]     copy the report of a finished run to reports/RUN, and its scores into README.md"
+	@echo "make compare A=run B=run    parameters, machines, scores and durations of two runs side by side"
 	@echo "make readme [RUN=smol]      the results of reports/RUN into README.md"
 	@echo "make clean [RUN=smol]       remove a run's artifacts and unpublished report (runs/RUN, or TINYR1_HOME/RUN)"
 	@echo "make setup [PYTHON=python3] the environment alone; about 1 min, once"
 
 # What is asked for is checked before anything is installed.
-setup: $(addprefix check-,$(filter merge evaluate,$(MAKECMDGOALS)))
+setup: $(addprefix check-,$(filter merge evaluate compare,$(MAKECMDGOALS)))
 	@$(PYTHON) -I tinyr1/environment.py $(EXACT)
 
 reproduce: setup
@@ -68,8 +69,13 @@ test: lint
 test-full: lint
 	@$(PY) -m pytest
 
+# In a container the browser is outside, and so is what asks for the page; the token of the printed address is needed.
 lab: setup
-	@$(PY) -m jupyter lab --notebook-dir=notebooks
+	@flags=; test "$$(id -u)" != 0 || flags=--allow-root; \
+	test ! -e /.dockerenv -a ! -e /run/.containerenv -a -z "$$container$$KUBERNETES_SERVICE_HOST" || \
+	flags="$$flags --no-browser --ip=0.0.0.0"; \
+	$(PY) -m jupyter lab --ServerApp.root_dir="$(CURDIR)" \
+	--LabApp.default_url=/lab/tree/notebooks/01_data_curation.ipynb $$flags $(ARGS)
 
 chat: setup
 	@$(PY) -m tinyr1.chat "$(MODEL)"
@@ -107,6 +113,12 @@ bench: setup
 
 publish: setup
 	@$(PY) -m tinyr1.report.publish "$(RUN)"
+
+check-compare:
+	@test -n "$(A)" -a -n "$(B)" || { echo "name two runs, or folders of reports, as in: make compare A=smol B=reports/smol" >&2; exit 1; }
+
+compare: setup
+	@$(PY) -m tinyr1.report.compare_runs "$(A)" "$(B)"
 
 readme: setup
 	@$(PY) -m tinyr1.report.readme "$(RUN)"

@@ -388,3 +388,49 @@ def test_make_hands_further_arguments_to_merge_and_evaluate():
     assert f'--out "" {options}\n' in make("-n", "merge", f"ARGS={options}").stdout
     assert f"{options}\n" in make("-n", "evaluate", f"ARGS={options}").stdout
     assert "ARGS" in make("help").stdout
+
+
+def test_make_lab_opens_the_repository_at_notebook_01_and_takes_arguments():
+    shown = make("-n", "lab", "ARGS=--port 9000").stdout
+    assert f'--ServerApp.root_dir="{ROOT}"' in shown
+    notebook = shown.partition("--LabApp.default_url=/lab/tree/")[2].split()[0]
+    assert (ROOT / notebook).is_file()
+    assert shown.endswith(" $flags --port 9000\n")
+
+
+OUTSIDE = "--no-browser --ip=0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("user", "variables", "mark", "flags"),
+    [
+        (0, {}, None, "--allow-root"),
+        (1000, {}, None, ""),
+        (1000, {"container": "podman"}, None, OUTSIDE),
+        (1000, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None, OUTSIDE),
+        (0, {}, ".dockerenv", f"--allow-root {OUTSIDE}"),
+    ],
+)
+def test_make_lab_works_as_root_and_in_containers(tmp_path, user, variables, mark, flags):
+    """Its recipe, with marks of a container in a folder of the test, another user, and `echo` in place of Python."""
+    recipe = "flags=" + make("-n", "lab").stdout.partition("flags=")[2]
+    for path in ("/.dockerenv", "/run/.containerenv"):
+        assert path in recipe
+        recipe = recipe.replace(path, f"{tmp_path}/{path.rpartition('/')[2]}")
+    if mark:
+        (tmp_path / mark).touch()
+    script = f"id() {{ echo {user}; }}\n" + recipe.replace(".venv/bin/python", "echo")
+    kept = {k: v for k, v in os.environ.items() if k not in ("container", "KUBERNETES_SERVICE_HOST")}
+    said = subprocess.run(["sh", "-c", script], env=kept | variables, capture_output=True, text=True).stdout
+    assert said.partition("01_data_curation.ipynb")[2].split() == flags.split()
+
+
+def test_make_compare_needs_two_runs():
+    refused = make("compare", "A=smol")
+    assert refused.returncode
+    assert refused.stderr.startswith(
+        "name two runs, or folders of reports, as in: make compare A=smol B=reports/smol\n"
+    )
+    assert (
+        'tinyr1.report.compare_runs "smol" "reports/smol"' in make("-n", "compare", "A=smol", "B=reports/smol").stdout
+    )

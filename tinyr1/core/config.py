@@ -45,7 +45,7 @@ class Config(Block):
 
         Like every relative path of this kit, it is relative to the repository: notebooks run in several folders.
         """
-        return ROOT / os.environ.get("TINYR1_HOME", "runs") / self.run
+        return runs_folder() / self.run
 
     @property
     def reports(self) -> Path:
@@ -103,6 +103,11 @@ class Config(Block):
     def models(self) -> tuple[str, ...]:
         """Every model that is evaluated, in the order of the tables."""
         return ("backbone", *self.branches, *self.merges)
+
+
+def runs_folder() -> Path:
+    """runs/, or TINYR1_HOME: the artifacts of all runs."""
+    return ROOT / os.environ.get("TINYR1_HOME", "runs")
 
 
 def reports_folder() -> Path:
