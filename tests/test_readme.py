@@ -1,22 +1,76 @@
-"""README and CONTRIBUTING name what is there; the package keeps to the sizes that they promise."""
+"""README and CONTRIBUTING name what is there, and their commands are ones that the kit takes.
 
+The commands of the README's table of tasks are carried out on run `smoke` by tests/test_smoke.py; what needs a server,
+a GPU or a network is checked here as far as its arguments go. That the README's numbers are those of the published
+report is tested in tests/report/test_publish.py.
+"""
+
+import csv
+import os
 import re
+import shlex
+import subprocess
+import sys
+from functools import cache
 
 import pytest
 from conftest import ROOT
 
-MOST_LINES, MOST_LINES_TO_READ = 400, 2600
+MOST_LINES, MOST_LINES_TO_READ, MOST_LINES_OF_README = 400, 2600, 220
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/params.md", "docs/smol.md")
+# Commands that no test carries out, and why.
+NOT_DONE = {
+    "make lab": "it starts a server, which does not end",
+    "make test": "it runs these tests",
+    "make reproduce RUN=r1-1.5b": "it takes a GPU and two days",
+    'make merge MATH=a SCIENCE=b CODE=c OUT=d ARGS="--reading released"': "tests/merge does it for every reading",
+    "python -m tinyr1.merge --recipe recipe.yaml --out d": "tests/merge does it",
+    "python -m tinyr1.evaluate --endpoint http://localhost:8000/v1 --model NAME --benchmarks aime24": "needs a server",
+    "python -m tinyr1.evaluate --model NAME --benchmarks aime24 --responses answers.jsonl": "it needs the hub",
+    "python -m tinyr1.evaluate --model FOLDER --benchmarks aime24 --against OUT_FOLDER": "it needs the hub",
+    "deepspeed --num_gpus 8 --module tinyr1.branch.train plan.json": "it needs eight GPUs",
+    "python -m tinyr1.sampling.process plan.json": "tests/sampling does it",
+}
 
 
 def lines_of(path):
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+@cache
+def readme():
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title):
+    return readme().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows_of(title):
+    """The cells of the table in a section, without its head."""
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def tasks():
+    """The commands of the table of tasks."""
+    return [row[1].strip("`") for row in rows_of("What you can do")]
+
+
+def make(*words, given="", **variables):
+    """Run make on the environment that this test runs in. given: what stands at its standard input."""
+    set_around = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "RUN", "MODEL", "ARGS")
+    env = {k: v for k, v in os.environ.items() if k not in set_around} | variables
+    command = ["make", "-o", "setup", f"PY={sys.executable}", *words]
+    return subprocess.run(command, env=env, cwd=ROOT, input=given, capture_output=True, text=True, timeout=900)
+
+
 def reading_path():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("\n## Reading path\n")[1].split("\n## ")[0]
-    return [ROOT / target for target in re.findall(r"\((tinyr1/[^)]+\.py)\)", section)]
+    return [ROOT / target for target in re.findall(r"\((tinyr1/[^)]+\.py)\)", section("Reading path"))]
+
+
+def test_the_readme_is_short_enough_to_be_read():
+    assert lines_of(ROOT / "README.md") <= MOST_LINES_OF_README
 
 
 def test_the_reading_path_is_short_enough_to_be_read():
@@ -47,3 +101,88 @@ def test_every_module_and_make_target_that_is_named_is_there(name):
     targets = set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE))
     assert targets
     assert [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
+
+
+# --- the table of results -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["backbone", "expert", "mixture", "merge", "pass@1", "interval", "Chance"])
+def test_words_are_explained_before_the_table_that_uses_them(word):
+    before, after = section("Results of the miniature").split("<!-- results of smol: ")
+    assert f"**{word}**" in before
+    assert f"**{word}**" not in after
+
+
+def test_every_model_of_the_table_is_explained_before_it():
+    before = section("Results of the miniature").partition("<!-- results of smol: ")[0]
+    with (ROOT / "reports" / "smol" / "scores.csv").open(encoding="utf-8", newline="") as file:
+        models = {row["model"] for row in csv.DictReader(file)}
+    assert models
+    assert sorted(model for model in models if not re.search(rf"(?<![\w-]){model}(?![\w-])", before)) == []
+
+
+# --- runs and files -----------------------------------------------------------------------------------------
+
+
+def test_the_table_of_hardware_has_every_run():
+    runs = sorted(row[0].strip("`") for row in rows_of("Hardware and cost"))
+    assert runs == sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
+
+
+def tree():
+    """(path, description) of each line of the file tree."""
+    return re.findall(r"^    (\S+) +(.+)$", section("Files"), re.MULTILINE)
+
+
+def test_the_file_tree_names_what_is_there():
+    for name, described in tree():
+        place = ROOT / name
+        assert place.is_dir() if name.endswith("/") else place.is_file(), name
+        folder = place if place.is_dir() else place.parent
+        for other in re.findall(r"[\w.-]+(?:\.(?:py|md|txt|json|csv)\b|/(?= |,|;|$))", described):
+            places = [folder / other, *folder.glob(f"*/{other}")]  # reports/ has a folder for each run
+            assert any(p.exists() for p in places), f"{name}: {other}"
+
+
+def test_the_file_tree_names_every_part_of_the_package():
+    package = ROOT / "tinyr1"
+    parts = {p.name for p in package.iterdir() if (p / "__init__.py").is_file()}
+    parts |= {p.name for p in package.glob("*.py") if p.stem != "__init__"}
+    assert sorted(part for part in parts if not re.search(rf"\b{re.escape(part)}", section("Files"))) == []
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+def commands():
+    """Every command that the README shows, each once: those of its tables, its sentences and its blocks."""
+    blocks = re.findall(r"^    ((?:make|python|deepspeed) .+)$", readme(), re.MULTILINE)
+    shown = [re.sub(r" {2,}#.*", "", line) for line in [*re.findall(r"`(make [^`]+)`", readme()), *blocks]]
+    return list(dict.fromkeys(shown))
+
+
+def test_every_command_is_carried_out_or_listed_with_the_reason():
+    assert set(commands()) - set(tasks()) - {"make setup"} <= set(NOT_DONE)
+    assert set(NOT_DONE) <= set(commands())
+
+
+@cache
+def help_of(module):
+    """What a command of the package says about itself."""
+    told = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
+@pytest.mark.parametrize("command", NOT_DONE)
+def test_a_command_that_is_not_carried_out_has_arguments_that_are_taken(command):
+    planned = command
+    if command.startswith("make "):
+        shown = make("-n", *shlex.split(command)[1:])
+        assert shown.returncode == 0, shown.stderr
+        assert sys.executable in shown.stdout
+        planned = shown.stdout
+    for module, rest in re.findall(r"(?:-m|--module) (tinyr1[\w.]+)(.*)", planned):
+        options = {word for word in shlex.split(rest) if word.startswith("--")}
+        assert options <= set(re.findall(r"--[a-z][a-z-]*", help_of(module)))
+        assert ("plan.json" in rest) == bool(re.search(r"^  plan ", help_of(module), re.MULTILINE))
