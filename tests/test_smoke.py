@@ -3,12 +3,15 @@
 import json
 import os
 import random
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_readme import NOT_DONE, make, tasks
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, SCORE_COLUMNS, STAGES
@@ -164,6 +167,47 @@ def test_ablations_go_on_after_kills_and_leave_tables_and_no_merge(smoke):
     result = run_kit("smoke", env=env)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
     assert result.stdout.count(": kept") == len(STAGES) - 1, "the last notebook shows the ablations"
+
+
+# command of the README's table of tasks -> (what it says at its end, what it leaves on the disk)
+DONE = {
+    "reproduce": ("Report: {home}/smoke/report/index.html", None),
+    "ablations": ("written: {home}/smoke/report/ablations.csv", "{home}/smoke/report/ablations.csv"),
+    "compare": ("mini-math", None),
+    "chat": ("", None),
+    "merge": (" s: {tmp}/merged (", "{tmp}/merged/model.safetensors"),
+    "evaluate": ("mini-math", "{home}/evaluations"),
+    "publish": ("written: {reports}/smoke", "{reports}/smoke/index.html"),
+    "readme": ("README.md shows reports/smol", None),
+    "clean": ("removed {home}/smoke", None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in tasks() if command not in NOT_DONE])
+def test_a_command_of_the_readme_does_its_task(smoke, tmp_path, command):
+    target, *words = shlex.split(command)[1:]
+    env, branches = dict(smoke[0]), f"{smoke[0]['TINYR1_HOME']}/smoke/branches"
+    stand_ins = {
+        "A": "smoke", "B": "smoke", "MATH": f"{branches}/math", "SCIENCE": f"{branches}/science",
+        "CODE": f"{branches}/code", "OUT": f"{tmp_path}/merged", "MODEL": f"{branches}/math", "BENCHMARKS": "mini-math",
+    }  # fmt: skip
+    words = [f"{word.split('=')[0]}={stand_ins[word.split('=')[0]]}" for word in words]
+    run = "smoke"
+    if target == "readme":  # the README shows run smol, and it is up to date
+        run, env["TINYR1_REPORTS"] = "smol", str(ROOT / "reports")
+    if target == "clean":  # other tests need the run
+        env["TINYR1_HOME"] = str(tmp_path)
+        (tmp_path / "smoke").mkdir()
+    before = git_status()
+    result = make(target, *words, f"RUN={run}", given="What is 2 + 2?\n\n", **env)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    places = {"home": env["TINYR1_HOME"], "reports": env["TINYR1_REPORTS"], "tmp": str(tmp_path)}
+    said, left = DONE[target]
+    assert result.stdout.strip()
+    assert said.format(**places) in result.stdout, result.stdout[-3000:]
+    assert left is None or Path(left.format(**places)).exists()
+    assert git_status() == before
 
 
 def test_a_deleted_merge_is_made_again_and_nothing_else(smoke):
