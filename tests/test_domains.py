@@ -37,7 +37,9 @@ def params(run, domains):
         (benchmark,) = block["benchmarks"].values()
         blocks[name] = block | {"benchmarks": {f"quiz-{name}": benchmark | {"questions": 4, "samples": 1}}}
     distill = smoke["backbone"]["distill"] | {"rows": dict.fromkeys(domains, 4)} if run == "four" else None
+    headline = [{"model": name, "against": "backbone"} for name in domains]
     return smoke | {
+        "analysis": {"margin": 5, "headline": headline}, "ablations": None,
         "description": f"{len(domains)} domains", "domains": blocks, "mixture": None,
         "backbone": smoke["backbone"] | {"distill": distill}, "merge": smoke["merge"] | {"models": MERGES[run]},
     }  # fmt: skip

@@ -75,14 +75,14 @@ def test_both_intervals_and_pass_at_k():
     assert row["paper"] == "50.0"
     # t(0.975, 78) · s · sqrt(2 / 40), s = 12.659 points: 5.64
     assert row["less paper"] == "-37.5 [-43.1, -31.9]"
-    low, high = map(float, row["samples"].strip("[]").split(","))
+    low, high = map(float, row["over samples"].strip("[]").split(","))
     # sqrt(20 · 0.25 · 0.75 / 3) / 40 · 1.96 = 5.48 points
     assert (low, high) == (pytest.approx(12.5 - 5.48, abs=0.06), pytest.approx(12.5 + 5.48, abs=0.06))
 
 
 def test_one_sample_of_each_question_has_no_second_interval():
     table = scores.interval_table(graded({"a": [1.0, 0.0, 1.0]}, samples=1), {"b": []}, {})
-    assert list(table) == ["pass@1", "questions", "cut off, %", "loops, %", "tokens"], "no column is empty"
+    assert list(table) == ["pass@1", "over questions", "cut off, %", "loops, %", "tokens"], "no column is empty"
     assert table.loc["a", "b"].to_list()[2:] == ["0", "0", "10"]
 
 

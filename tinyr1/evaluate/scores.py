@@ -124,11 +124,12 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
 def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published: Published) -> pd.DataFrame:
     """The score of every model and benchmark with both intervals of docs/evaluation.md §6.1, in percent, as text.
 
-    questions: the interval over questions; samples: the one for sampling the same questions again, which needs two
-    samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the majority is right
-    (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems. paper and less paper:
-    a published score, and ours less it with the width for two independent runs (docs/evaluation.md §6.3). cut off and
-    loops: percent of the answers; tokens: mean length of an answer. Columns that have no entry are left out.
+    over questions: the interval for other questions of this kind; over samples: the one for sampling the same questions
+    again, which needs two samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the
+    majority is right (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems. paper
+    and less paper: a published score, and ours less it with the width for two independent runs (docs/evaluation.md
+    §6.3). cut off and loops: percent of the answers; tokens: mean length of an answer. Columns that have no entry are
+    left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for benchmark_of_model, part in graded.groupby(["model", "benchmark"], sort=False):
@@ -139,8 +140,8 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
         same_k = k > 1 and bool((counts["samples"] == k).all())
         rows[model, benchmark] = {
             "pass@1": f"{100 * over.mean:.1f}",
-            "questions": over.interval(),
-            "samples": stats.resampled(values, k).interval() if k > 1 else "",
+            "over questions": over.interval(),
+            "over samples": stats.resampled(values, k).interval() if k > 1 else "",
             "pass@k": _at_k(stats.pass_at_k(counts["right"].to_numpy(), k, k), k) if same_k else "",
             "cons@k": _majority(part, asked[benchmark], k) if k > 1 else "",
             "without errata": _without_errata(counts["share"], asked[benchmark]),
