@@ -514,7 +514,7 @@ def test_a_file_that_the_hub_lacks_is_named(hub):
         ("livecodebench", {"path": "hf://some/lcb", "revision": COMMIT, "window": EVERY_DAY}, "paths need one of"),
         ("livecodebench", {"release": "release_latest", "window": EVERY_DAY}, "release"),
         ("miniature", {"path": "a.jsonl", "questions": 3, "sha256": "0" * 64}, "(?s)sha256.*Extra inputs are not"),
-        ("miniature", {"tasks": "history", "levels": [1]}, "Input should be 'math', 'science', 'science_values' or 'code'"),
+        ("miniature", {"tasks": "history", "levels": [1]}, "Input should be 'math', 'science', 'science_values'"),
     ],
 )  # fmt: skip
 def test_params_that_do_not_pin_a_source_are_refused(kind, changed, message):

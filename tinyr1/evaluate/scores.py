@@ -127,8 +127,8 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
     over questions: the interval for other questions of this kind; over samples: the one for sampling the same questions
     again, which needs two samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the
     majority is right (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems.
-    paper and less paper: a published score, and ours less it with the width for two independent runs (docs/evaluation.md
-    §6.3). cut off and loops: percent of the answers; tokens: mean length of an answer. Columns that have no entry are
+    paper and less paper: a published score, and ours less it with the width for two independent runs
+    (docs/evaluation.md §6.3). cut off and loops: percent of the answers; tokens: mean length of an answer. Columns that have no entry are
     left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
