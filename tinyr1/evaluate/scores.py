@@ -128,8 +128,8 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
     again, which needs two samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the
     majority is right (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems.
     paper and less paper: a published score, and ours less it with the width for two independent runs
-    (docs/evaluation.md §6.3). cut off and loops: percent of the answers; tokens: mean length of an answer. Columns that have no entry are
-    left out.
+    (docs/evaluation.md §6.3). cut off and loops: percent of the answers; tokens: mean length of an answer. Columns that
+    have no entry are left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for benchmark_of_model, part in graded.groupby(["model", "benchmark"], sort=False):
