@@ -12,9 +12,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from itertools import takewhile
 
+import nbformat
 import pytest
 from checkpoints import Shape, experts
+from nbformat import v4
 
 from tinyr1 import disk, run
 from tinyr1.branch import backbone
@@ -263,6 +266,32 @@ def left_by(signal_name):
 
 def test_a_terminated_run_ends_as_an_interrupted_one(cfg):
     assert left_by("SIGTERM") == 130
+    assert status_of(cfg, STAGES[0]) == "interrupted"
+
+
+IN_A_CELL = """
+import pathlib, signal, sys
+from tinyr1 import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever this test is run
+run.require_disk_space = lambda cfg: None
+run.NOTEBOOKS = pathlib.Path(sys.argv.pop())
+sys.exit(run.main())
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_cell_ends_with_one_sentence_and_no_traceback(cfg, tmp_path):
+    sleeping = "import time\nfrom tinyr1.core.progress import say\nsay('asleep')\ntime.sleep(300)"
+    cells = [v4.new_code_cell("run = ''", metadata={"tags": ["parameters"]}), v4.new_code_cell(sleeping)]
+    python = {"language_info": {"name": "python"}}
+    nbformat.write(v4.new_notebook(cells=cells, metadata=python), tmp_path / f"{STAGES[0]}.ipynb")
+    command = [sys.executable, "-c", IN_A_CELL, "smol", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    before = list(takewhile(lambda line: line != "asleep\n", process.stdout))
+    assert before[-1] == "  starting the notebook\n", before
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert said.strip() == "interrupted; the same command goes on from here: make reproduce RUN=smol"
+    assert process.returncode == 130
     assert status_of(cfg, STAGES[0]) == "interrupted"
 
 

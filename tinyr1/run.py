@@ -103,7 +103,8 @@ def execute(cfg: Config, stage: str) -> str | None:
             papermill.execute_notebook(
                 NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
                 cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
-                extra_arguments=["--IPKernelApp.log_level=40"],  # hides ipykernel's warnings about its own transport
+                # Hides what ipykernel says about its own transport, tracebacks of its end after Ctrl-C included.
+                extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
         except PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}"

@@ -161,7 +161,6 @@ def test_numbers_are_sorted_by_value_and_signs_count(browser, tmp_path):
     assert browser.evaluate(cells)[-2:] == ["math-2", "–"]
 
 
-@pytest.mark.xfail(strict=True, reason="the committed pages are of an earlier version: run `make reproduce publish`")
 def test_the_committed_report_can_be_read_by_everybody_everywhere(browser):
     found = [problem for page in sorted(COMMITTED.glob("*.html")) for problem in problems(browser, page)]
     assert found == []
