@@ -83,7 +83,7 @@ def test_figures_stand_beside_the_pages(smoke):
     assert names == {
         "branch_merge", "curation_funnel", "row_lengths", "packing", "loss_mask", "training_loss",
         "selected_share", "winners", "importance", "outcomes", "answer_lengths", "comparison_matrix", "figure_1",
-        "gains", "claims",
+        "gains", "claims", "branch_distance", "fusion_by_hand", "activations",
     }  # fmt: skip
 
 
