@@ -18,7 +18,7 @@ from test_pages import cell, png, raised, saved, shown, stream, tagged
 
 from tinyr1.core import artifact
 from tinyr1.core.config import ROOT, STAGES
-from tinyr1.report import index, pages, verdicts
+from tinyr1.report import compare_runs, index, pages, verdicts
 
 pytestmark = pytest.mark.slow
 VIEWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
@@ -112,6 +112,11 @@ def dead_links(browser, page):
 @pytest.mark.parametrize("name", ["index", STAGES[1], STAGES[4]])
 def test_a_page_can_be_read_by_everybody_everywhere(browser, report, name):
     assert problems(browser, report / f"{name}.html") == []
+
+
+def test_the_page_of_two_runs_can_be_read_by_everybody_everywhere(browser, report):
+    a, b = compare_runs.read("smol"), compare_runs.read(str(COMMITTED))
+    assert problems(browser, compare_runs.write_page(a, b, compare_runs.compare(a, b))) == []
 
 
 def test_the_checks_find_what_is_wrong(browser, tmp_path):

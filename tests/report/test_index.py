@@ -11,7 +11,7 @@ from test_pages import fetched
 
 from tinyr1.core import artifact, config, record
 from tinyr1.core.config import ROOT, STAGES
-from tinyr1.report import index
+from tinyr1.report import ablation_lines, index
 
 
 def index_of(cfg, **how: object) -> str:
@@ -172,8 +172,11 @@ def test_chance_has_a_row_and_a_score_that_does_not_reach_above_it_says_so(cfg):
     assert "| *guessing* | 25.0 | – |" in (cfg.reports / "README.md").read_text()
 
 
-CLAIM = {"id": "t1", "source": "paper Table 1", "claim": "merged > <backbone>", "paper_value": "+5.5", "ours": 7.25,
-         "low": 2.0, "high": 12.5, "n": 324, "k": 1, "p": 0.01, "holm": 0.03, "detectable": 6.5}  # fmt: skip
+CLAIM = {
+    "id": "t1", "source": "paper Table 1", "claim": "merged > <backbone>", "confirmatory": True, "paper_value": "+5.5",
+    "paper_supports_itself": "only its sign", "ours": 7.25, "low": 2.0, "high": 12.5, "unit": "points", "n": 324,
+    "k": 1, "why": "higher",
+}  # fmt: skip
 
 
 def test_verdicts_are_counted_and_what_was_not_decided_stands_apart(whole):
@@ -185,11 +188,27 @@ def test_verdicts_are_counted_and_what_was_not_decided_stands_apart(whole):
     names = ("supported", "contradicted", "not distinguishable", "not run", "cannot be checked")
     assert counted == list(zip(names, "20110", strict=True))
     decided, others = page.split("What was not shown: 2 claims")
-    assert decided.count("<td>merged &gt; &lt;backbone&gt;</td><td>supported</td>") == 2
-    assert others.count("<td>merged &gt; &lt;backbone&gt;</td>") == 2
-    assert '<td class="num">7.2 [2.0, 12.5]</td><td class="num">6.5</td>' in decided
+    said = "<td>merged &gt; &lt;backbone&gt;<small>paper Table 1; <b>confirmatory</b></small></td>"
+    assert (decided.count(said), others.count(said)) == (2, 2)
+    assert "<td>+5.5<small>only its sign</small></td>" in decided
+    assert "<td>+7.2 [+2.0, +12.5] points, n = 324 × 1</td><td>supported<small>higher</small></td>" in decided
     said = "2 supported, 0 contradicted, 1 not distinguishable, 1 not run, 0 cannot be checked."
     assert said in (whole.reports / "README.md").read_text()
+
+
+def test_ablations_answer_their_questions_and_the_confirmatory_comparisons_are_repeated(whole):
+    for name in ("ablations.csv", "ablation_questions.csv"):
+        artifact.write_atomic(whole.reports / name, (ROOT / "reports" / "smol" / name).read_bytes())
+    page = html.unescape(index_of(whole))
+    lines = ablation_lines.lines(whole)
+    assert [line.question for line in lines] == [group.question for group in whole.params.ablations.groups.values()]
+    for line in lines:
+        assert f"<tr><td>{line.question}</td><td>{line.control}</td>" in page
+    names = [name for models in lines[1].models for name in models.split(", ") if name]
+    assert sorted(names) == ["average", "largest", "random-masks", "ties"], "each has one verdict"
+    repeated = page.split("when the training is repeated")[1].split("</table>")[0]
+    for pair in whole.params.analysis.headline:
+        assert f"<td>{pair.model}</td><td>{pair.against}</td><td>3</td>" in repeated
 
 
 def test_the_headline_comes_before_everything_else(whole):

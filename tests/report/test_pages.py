@@ -87,6 +87,15 @@ def test_image_files_named_in_prose_are_put_inside_the_page(tmp_path):
     assert not fetched(page)
 
 
+def test_files_of_the_repository_are_named_and_not_linked(tmp_path):
+    prose = "[docs/a.md](../docs/a.md), [the card](../docs/a.md#c1), [far](https://arxiv.org/abs/1), [near](index.html)"
+    page = rendered(tmp_path, v4.new_markdown_cell(prose))
+    said = (
+        'docs/a.md, the card (docs/a.md#c1), <a href="https://arxiv.org/abs/1">far</a>, <a href="index.html">near</a>'
+    )
+    assert said in page
+
+
 def test_code_tables_and_streams_are_shown(tmp_path):
     page = rendered(
         tmp_path,

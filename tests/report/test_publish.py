@@ -1,9 +1,11 @@
 """A finished report is copied as it is shown, and the README's table follows from it."""
 
+import json
 import os
 
 import pytest
 from report_parts import write_record, write_scores
+from test_index import CLAIM
 
 from tinyr1.core import artifact, config, record
 from tinyr1.core.config import STAGES
@@ -177,7 +179,7 @@ def test_the_readme_shows_table_verdicts_figure_and_every_commit_that_made_them(
         ("smol", "math", "mini-math", 96, 1, 0.5, 0.4, 0.6, 80.0, 0, 0, ""),
         ("smol", "math", "mini-code", 40, 4, 0.1, 0.05, 0.15, 80.0, 0, 0, ""),
     )
-    artifact.write_atomic(ready.reports / "claims.json", '[{"claim": "c", "source": "s", "verdict": "not run"}]')
+    artifact.write_atomic(ready.reports / "claims.json", json.dumps([CLAIM | {"verdict": "not run"}]))
     artifact.write_atomic(ready.reports / "figure_1.png", "")
     publish.publish(ready)
     made = readme.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """The claim audit of a run, as `claims.json`, as tables and as the sentence that comes first.
 
-    graded answers, ablation_questions.csv, records --of_run--> what the run can be asked
-    statements of the paper                         --audit---> items --save--> report/claims.json
+graded answers, ablation_questions.csv, records --of_run--> what the run can be asked
+statements of the paper                         --audit---> items --save--> report/claims.json
 """
 
 import json
@@ -131,7 +131,7 @@ def table(items: Sequence[Mapping[str, Any]], numbers: bool = False) -> pd.DataF
         {
             "claim": item["claim"], "source": item["source"], "paper": item["paper_value"],
             "do its own numbers show it?": f"{item['paper_supports_itself']}: {item['paper_why']}",
-            "this run": _ours(item), "verdict": item["verdict"], "because": item["why"],
+            "this run": ours(item), "verdict": item["verdict"], "because": item["why"],
         }
         for item in items
         if (item["group"] == NUMBERS) == numbers
@@ -139,7 +139,8 @@ def table(items: Sequence[Mapping[str, Any]], numbers: bool = False) -> pd.DataF
     return pd.DataFrame(rows).set_index("claim")
 
 
-def _ours(item: Mapping[str, Any]) -> str:
+def ours(item: Mapping[str, Any]) -> str:
+    """What the run measured for an item, with interval, unit and number of answers; "" where it measured nothing."""
     if item["ours"] is None:
         return ""
     sign = "" if item["unit"] == "percent" else "+"

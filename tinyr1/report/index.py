@@ -15,23 +15,25 @@ import yaml
 
 from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES, Config
-from tinyr1.report import folder_readme, roles, scoreboard, states, verdicts
+from tinyr1.report import ablation_lines, claims, folder_readme, roles, scoreboard, states, verdicts
 from tinyr1.report.differences import differences
 from tinyr1.report.pages import ANCHOR, template, without_paths
 
 REPORT_SUFFIXES = (".html", ".json", ".csv", ".png", ".svg", ".md")  # of the files that make up a report
+PICTURES = (".png", ".svg")
 PAPER = "paper"  # the run that the parameters of every run are compared with
 RUNNING = r'data-stage="(\w+)" data-status="running"'  # finds the row of the stage that the page shows as running
 # The figures that carry conclusions, in the order of the page: what is drawn, and how to read it.
 FIGURES = {
-    "figure_1": "Each mark is the share of right answers of one model on one benchmark, its line the 95 % interval. "
+    "figure_1": "Each bar is the share of right answers of one model on one benchmark, its line the 95 % interval. "
     "Models whose lines do not overlap differ; where lines overlap, only the paired differences below can tell.",
-    "claims": "Each line is the 95 % interval of the difference that one claim is about, in points, beside the paper's "
-    "own difference. A claim is decided where its line keeps clear of zero.",
-    "ablations": "Each line is the 95 % interval of one variant's difference to its control, in points. A part of the "
-    "method that does something moves its line away from zero when it is taken out.",
+    "claims": "Each line is the 95 % interval of the difference that one claim is about, in points, the diamond the "
+    "paper's own difference, and the shaded band holds what counts as similar. A coloured line is decided, after the "
+    "correction for the number of comparisons; a grey one may be chance, even where it keeps clear of zero.",
+    "ablations": "Each line is the 95 % interval of a model's score less that of the control above it, in points. "
+    "Only a star marks a difference that is decided; a line without one does not show that its change matters.",
     "gains": "Each line is the 95 % interval of a model's gain over the backbone, question by question, in points. "
-    "A line to the right of zero is a real gain, one that touches zero shows nothing.",
+    "A line that keeps clear of zero speaks for a gain or a loss, before any correction for the number of lines.",
     "comparison_matrix": "Each cell is the score of the model in its row less that of the model in its column, in "
     "points. A star marks the pairs that differ after the correction for their number; other cells may be chance.",
 }
@@ -53,16 +55,19 @@ def write_index(
     records = {s["name"]: s["record"] for s in stages if s["record"]}
     rows, problem = scoreboard.stored_scores(cfg.reports, cfg.remedy(scoreboard.SCORING))
     published = [row for row in rows if row["paper"] not in ("", "nan")]
-    claims = verdicts.stored_claims(cfg.reports)
-    folder_readme.write(cfg, headline(records), claims, rows, figures(cfg.reports))
+    items = verdicts.stored_claims(cfg.reports)
+    folder_readme.write(cfg, headline(records), items, rows, figures(cfg.reports))
+    files = [(p.name, f"{max(1, round(p.stat().st_size / 1000)):,} kB") for p in report_files(cfg.reports)]
     page = template("index.html.j2").render(
         cfg=cfg,
         stages=stages,
         finished=sum(s["status"] == "finished" for s in stages),
         total=sum(s["seconds"] for s in stages if s["status"] == "finished"),
         headline=headline(records),
-        claims=claims,
+        claims=items,
         verdicts=verdicts,
+        measured=claims.ours,
+        seeds=claims.over_seeds(cfg),
         models=roles.model_roles(cfg),
         scored=stages[STAGES.index(scoreboard.SCORING)],
         problem=problem,
@@ -70,14 +75,15 @@ def write_index(
         chance=scoreboard.chance_levels(rows),
         paper=scoreboard.score_grid(published, scoreboard.paper_cell, lambda row: ""),
         figures=figures(cfg.reports),
-        has_ablations=(cfg.reports / "ablations.csv").is_file(),
+        ablations=ablation_lines.lines(cfg),
         planned=planned_seconds(cfg),
         codes=states.distinct(records, states.commit_text),
         machines=states.distinct(records, states.machine_text),
         changes=changes_to_paper(cfg),
         params=without_paths(_yaml(cfg)),
         hashes=_hashes(records),
-        files=[(p.name, f"{max(1, round(p.stat().st_size / 1000)):,} kB") for p in report_files(cfg.reports)],
+        files=[file for file in files if not file[0].endswith(PICTURES)],
+        pictures=[file for file in files if file[0].endswith(PICTURES)],
         anchor=ANCHOR,
     )
     path = cfg.reports / "index.html"

@@ -48,6 +48,9 @@ def offline(soup: BeautifulSoup, folder: Path) -> None:
         link = soup.new_tag("a", href=source)
         link.string = str(element.get("alt") or source)
         element.replace_with(link)
+    for element in soup("a", href=re.compile(r"^\.\./")):  # to a file of the repository, which is not beside the page
+        name, path = element.get_text(), str(element["href"]).replace("../", "")
+        element.replace_with(name if path.partition("#")[0] in name else f"{name} ({path})")
     for element in soup(srcset=True):
         del element["srcset"]
     for element in soup(["img", "svg"]):

@@ -18,7 +18,8 @@ METHODS = {
     "noise": "placebo: the base and random noise as large as the other model's changes",
 }
 MASKS = {"random": "placebo of fusion: random entries", "largest": "placebo of fusion: the largest changes"}
-SETTINGS = ("reading", "iqr_multiplier", "t", "lambda_")  # of a step, named where a recipe gives them
+# Settings of a step that are named where a recipe gives them, and their names on the page.
+SETTINGS = {"reading": "reading", "iqr_multiplier": "λ", "t": "t", "lambda_": "factor"}
 
 
 def model_roles(cfg: Config) -> list[tuple[str, str]]:
@@ -34,6 +35,7 @@ def model_roles(cfg: Config) -> list[tuple[str, str]]:
 def merged_role(recipe: Recipe) -> str:
     """How a model was merged: the method of its last step in words, the experts, and the settings that it gives."""
     method = MASKS.get(recipe.mask or "", METHODS[recipe.method])
-    given = {name.rstrip("_"): getattr(step, name) for step in recipe.steps for name in SETTINGS}
-    settings = [f"{name} {value}" for name, value in given.items() if value is not None]
+    given = {words: getattr(step, name) for step in recipe.steps for name, words in SETTINGS.items()}
+    settings = [f"{words} = {value:g}" if isinstance(value, float) else f"{words} = {value}"
+                for words, value in given.items() if value is not None]  # fmt: skip
     return f"merged without training, {method}: {', '.join([describe(recipe), *settings])}"

@@ -1,0 +1,31 @@
+"""The ablations of a run for its index: each question with the models that answer it, in one line by verdict."""
+
+from dataclasses import dataclass
+
+from tinyr1.core.config import Config
+from tinyr1.report import ablations, effects
+
+VERDICTS = ("higher", "lower", "similar", "undecided")  # of `tinyr1.evaluate.compare.decide`
+
+
+@dataclass(frozen=True)
+class Line:
+    """One ablation: its question, the names of its controls, and the models of each of VERDICTS, joined by commas."""
+
+    question: str
+    control: str
+    models: tuple[str, ...]
+
+
+def lines(cfg: Config) -> list[Line]:
+    """The ablations that have results, in the order of the params file; [] where none were made."""
+    made, block = ablations.load(cfg), cfg.params.ablations
+    if made is None or block is None:
+        return []
+    found = []
+    for name, group in block.groups.items():
+        rows = effects.differences(name, block, made[1], list(cfg.params.benchmarks), cfg.params.analysis.margin)
+        if len(rows):
+            models = tuple(", ".join(rows["model"][rows["verdict"] == verdict]) for verdict in VERDICTS)
+            found.append(Line(group.question, ", ".join(dict.fromkeys(rows["against"])), models))
+    return found
