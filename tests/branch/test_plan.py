@@ -233,7 +233,7 @@ def test_a_finished_training_leaves_its_model_and_log_and_is_not_repeated(job, m
     cfg, job = job
     seen = []
 
-    def trained(words, environment, log, title, poll, unit):
+    def trained(words, environment, log, title, poll, unit, first, last):
         settings = json.loads(Path(words[-1]).read_text())
         seen.append((settings, load_file(settings["layout"]), poll))
         (Path(settings["out"]) / "checkpoint-1").mkdir()

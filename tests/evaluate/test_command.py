@@ -295,6 +295,7 @@ def test_it_evaluates_a_model_on_a_domain_that_is_not_the_papers(home, monkeypat
     }  # fmt: skip
     data["backbone"]["distill"]["rows"] = {"law": 8}
     data["merge"]["models"] = [{"recipe": {"method": "linear", "models": [{"model": "law"}, {"model": "mixture"}]}}]
+    data |= {"ablations": None, "analysis": {"margin": 5, "headline": [{"model": "law", "against": "backbone"}]}}
     (home / "params").mkdir()
     (home / "params" / "law.yaml").write_text(yaml.safe_dump(data))
     monkeypatch.setenv("TINYR1_PARAMS", str(home / "params"))

@@ -115,6 +115,7 @@ def test_the_kind_of_a_benchmark_decides_how_it_is_answered_whatever_its_domain_
     data["domains"] = {"law": law}
     data["backbone"]["distill"]["rows"] = {"law": 8}
     data["merge"]["models"] = [{"recipe": {"method": "linear", "models": [{"model": "law"}, {"model": "mixture"}]}}]
+    data |= {"ablations": None, "analysis": {"margin": 5, "headline": [{"model": "law", "against": "backbone"}]}}
     params = Params.model_validate(data)
     found = {name: protocols.of(params, name) for name in params.benchmarks}
     assert {name: (p.extraction, p.grader) for name, p in found.items()} == {
