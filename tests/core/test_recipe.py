@@ -7,7 +7,7 @@ from checkpoints import Shape, bytes_of, experts
 
 from tinyr1.core import recipe
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import TAKES, Input, parse
+from tinyr1.core.recipe import TAKES, About, Input, parse
 from tinyr1.merge import checkpoint, mergekit, methods
 from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.fusion_blocks import Fusion
@@ -313,7 +313,7 @@ class TestReading:
         assert settings == {"reading": "paper", "iqr_multiplier": 2}
 
     def test_our_form_is_written_as_it_is_read(self, tmp_path):
-        text = mergekit.own_form(parse(NESTED, "file"), {"math": tmp_path / "m"}, {"reading": "paper"})
+        text = mergekit.own_form(parse(NESTED, "file"), {"math": tmp_path / "m"}, {"reading": "paper"}, About())
         steps, folders, settings = mergekit.read_recipe(self.write(tmp_path, text))
         assert (steps, folders, settings) == (parse(NESTED, "file"), {"math": tmp_path / "m"}, {"reading": "paper"})
 

@@ -18,6 +18,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe, parse
 from tinyr1.merge import __main__ as merge
 from tinyr1.merge import checkpoint, engine, mergekit, method
+from tinyr1.merge.card import COLUMNS
 from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.reader import Checkpoint
 
@@ -213,14 +214,14 @@ class TestResult:
         card = (tmp_path / "out" / "README.md").read_text()
         assert card.startswith("---\n")
         assert "# (math & science) & code" in card
-        assert "| iqr_multiplier | 1.25 |" in card
+        assert "| (math & science) & code | fusion | reading exact, λ 1.25 |" in card
         for name, folder in three.items():
             digest = artifact.file_hash(folder / "model.safetensors")
             assert f"| {name} | model.safetensors | {digest} |" in card
         rows = jsonl.read(tmp_path / "out" / checkpoint.STATISTICS)
         lines = [line for line in card.splitlines() if line.startswith(("| model.", "| lm_head"))]
         assert len(lines) == len(rows) - 2  # `scale`, twice, starts with neither
-        assert all(line.count(" | ") == len(checkpoint.CARD_COLUMNS) - 1 for line in lines)
+        assert all(line.count(" | ") == len(COLUMNS) - 1 for line in lines)
 
     def test_the_mergekit_file_reads_back(self, three, tmp_path):
         merged(FUSION, three, tmp_path / "out", dtype=FP32, out_dtype=BF16)

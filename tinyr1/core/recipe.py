@@ -6,7 +6,7 @@ is the released order (math & science) & code: science takes entries of math, th
 (docs/fidelity.md §3.1). A string is the name of a model; the caller knows the folder of each name.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,7 @@ MethodName = Literal[
     "fusion", "slerp", "linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della",
     "breadcrumbs", "breadcrumbs_ties", "noise",
 ]  # fmt: skip
+Block = TypeVar("Block", bound=BaseModel)
 _MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
 _SPARSE = {"models", "base", "normalize", "lambda", "rescale"}
 # What each method takes: keys of the recipe, and keys of each of its models beside `model`.
@@ -61,6 +62,15 @@ class Input(_Strict):
     """Share of the largest differences that breadcrumbs drop; null: 0.01."""
     epsilon: float | None = None
     """DELLA: probabilities run from density - epsilon to density + epsilon with the rank in a row; null: 0.15."""
+
+
+class About(_Strict):
+    """Where the models of a merge come from, for its card; the key `about` of a recipe file."""
+
+    base_model: list[str] = []
+    """Hugging Face ids of the models that they were trained from."""
+    data: dict[str, str] = {}
+    """Data that they were trained on, Hugging Face ids where there are some -> licence."""
 
 
 class Recipe(_Strict):
@@ -159,8 +169,17 @@ def describe(recipe: Recipe | str) -> str:
 
 def parse(data: object, name: str) -> Recipe:
     """A recipe from a mapping. UserError lists every problem; `name` is how it calls the source."""
+    return _parsed(Recipe, data, name)
+
+
+def parse_about(data: object, name: str) -> About:
+    """The key `about` of a recipe file. UserError lists every problem; `name` is how it calls the source."""
+    return _parsed(About, data, name)
+
+
+def _parsed(kind: type[Block], data: object, name: str) -> Block:
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         lines = {line for item in error.errors() for line in _problems(dict(item))}
         raise UserError("\n".join(f"{name}: {line}" for line in sorted(lines))) from error

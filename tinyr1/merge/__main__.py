@@ -3,12 +3,14 @@
     python -m tinyr1.merge --math A --science B --code C --out D      the released order: (math & science) & code
     python -m tinyr1.merge --recipe recipe.yaml --out D               any recipe; ours or mergekit's YAML
     python -m tinyr1.merge --verify D                                 hash the files again
+    python -m tinyr1.merge --card D --scores scores.csv               print its model card with scores
 
 Everything that needs torch is imported late. Its import takes seconds: the weights are hashed meanwhile, and a mistake
 in the command is an error before it.
 """
 
 import argparse
+import csv
 import os
 import sys
 from collections.abc import Callable
@@ -17,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinyr1.core import artifact, launch
 from tinyr1.core.errors import UserError, guarded
-from tinyr1.core.recipe import DTYPE_NAMES, FILE_KEYS, READINGS, Recipe
-from tinyr1.merge import mergekit
+from tinyr1.core.recipe import DTYPE_NAMES, FILE_KEYS, READINGS, About, Recipe
+from tinyr1.merge import card, mergekit
 from tinyr1.merge.checks import check_disk, folders_of
 from tinyr1.merge.parents import ParentHashes
 
@@ -55,6 +57,8 @@ def _arguments() -> argparse.ArgumentParser:
     add("--device", help="default: cuda where there is a GPU, else cpu")
     add("--threads", type=_count, default=len(os.sched_getaffinity(0)))
     add("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
+    add("--card", type=Path, metavar="FOLDER", help="print the card of a merged checkpoint with its --scores")
+    add("--scores", type=Path, metavar="FILE", help="scores.csv of the run that has the checkpoint, for --card")
     add("--verify", type=Path, metavar="FOLDER", help="hash a merged checkpoint's files again")
     return parser
 
@@ -92,6 +96,16 @@ def verify(folder: Path) -> list[str]:
     return problems + [f"{name}: added later" for name in sorted(here - set(listed))]
 
 
+def card_with_scores(folder: Path, scores: Path | None) -> str:
+    """The card of a merged checkpoint of a run with its scores; the folder is called as its model."""
+    for file in (folder / card.CARD, scores):
+        if file is None or not file.is_file():
+            raise UserError(f"--card needs the folder of a merged checkpoint and --scores; {file} is no file")
+    with scores.open(encoding="utf-8", newline="") as lines:  # type: ignore[union-attr]
+        text = (folder / card.CARD).read_text(encoding="utf-8")
+        return card.with_scores(text, csv.DictReader(lines), folder.name)
+
+
 def _check_free(out: Path) -> None:
     """UserError where the output folder holds anything but a finished merge."""
     if out.exists() and not artifact.manifest_path(out).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -113,8 +127,9 @@ def _check_same(out: Path, made_from: Callable[[], str]) -> None:
 
 
 def _make(
-    recipe: Recipe, folders: dict[str, Path], out: Path, options: "MergeOptions", parents: ParentHashes, replace: bool
-) -> str:
+    recipe: Recipe, folders: dict[str, Path], out: Path, options: "MergeOptions", parents: ParentHashes, replace: bool,
+    about: About,
+) -> str:  # fmt: skip
     """Merge into `out` unless that merge is there already; returns a line about it. A failed merge leaves nothing."""
     from tinyr1.merge import checkpoint
 
@@ -125,7 +140,7 @@ def _make(
         if not replace:
             _check_same(out, made_from)  # check again under the lock
         try:
-            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents)
+            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents, about)
             return facts | {MADE_FROM: made_from()}
         except BaseException:  # an interrupt, too: a merge starts over, and nobody can use half of one
             artifact.discard(out)
@@ -145,7 +160,11 @@ def _execute(a: argparse.Namespace) -> int:
         problems = verify(a.verify)
         print("\n".join(problems) or f"{a.verify}: every file is as it was written")
         return 1 if problems else 0
+    if a.card is not None:
+        print(card_with_scores(a.card, a.scores), end="")
+        return 0
     recipe, folders, settings = _job(a)
+    about = settings.pop("about", About())
     if a.out is not None:
         _check_free(a.out)
     elif not a.dry_run:
@@ -161,7 +180,7 @@ def _execute(a: argparse.Namespace) -> int:
     if parents is None:
         print(checkpoint.describe_plan(recipe, models, a.out, options))
     else:
-        print(_make(recipe, folders, a.out, options, parents, a.replace))
+        print(_make(recipe, folders, a.out, options, parents, a.replace, about))
     return 0
 
 

@@ -10,7 +10,6 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import torch
 from tinyr1.core import artifact, jsonl
 from tinyr1.core.checkpoints import SPECIAL, TOKENIZER_FILES, read_config
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import Recipe, describe, readings
+from tinyr1.core.recipe import About, Recipe, describe, readings
 from tinyr1.merge import checks, mergekit
+from tinyr1.merge.card import CARD, Made, model_card
 from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, shared_tensors, trial_rate
 from tinyr1.merge.method import BLOCK, as_rows
 from tinyr1.merge.methods import build
@@ -29,17 +29,16 @@ from tinyr1.merge.reader import Checkpoint
 
 STATISTICS = "merge.jsonl"
 MERGEKIT_FILE = "mergekit_config.yml"
-CARD_COLUMNS = ("tensor", "base", "other", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
 
 
 def merge_checkpoints(
     recipe: Recipe, folders: dict[str, Path], out: Path, options: MergeOptions, title: str,
-    parents: ParentHashes | None = None,
+    parents: ParentHashes | None = None, about: About | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """A complete merged checkpoint in the folder `out`, whose earlier content is removed; returns the facts about it.
 
-    parents: the hashes of the same folders, where threads compute them already. UserError when the models do not fit
-    together, which headers show before anything is computed or written.
+    parents: the hashes of the same folders, where threads compute them already. about: for the card. UserError when
+    the models do not fit together, which headers show before anything is computed or written.
     """
     started = time.perf_counter()
     models = load_models(recipe, folders, options)
@@ -54,19 +53,19 @@ def merge_checkpoints(
             shutil.copyfile(tokenizer / name, out / name)
     jsonl.write(out / STATISTICS, rows)
     settings = options.results()
-    text = None
-    if not mergekit.not_in_mergekit(recipe, settings["reading"]):
+    if expressible := not mergekit.not_in_mergekit(recipe, settings["reading"]):
         text = mergekit.to_mergekit(
             recipe, {name: str(folder) for name, folder in folders.items()}, settings["dtype"], settings["out_dtype"],
             reading=settings["reading"], iqr_multiplier=settings["iqr_multiplier"],
         )  # fmt: skip
         (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
-    (out / "README.md").write_text(model_card(recipe, parents.hashes(), settings, rows, text), encoding="utf-8")
+    made = Made(recipe, settings, parents.hashes(), checks.folders_of(recipe, folders), rows, about or About())
+    (out / CARD).write_text(model_card(made), encoding="utf-8")
     _write_config(main, tokenizer, out, options)  # last: no program loads the folder without it
     parameters = sum(t.entries for t in shared_tensors(models, models[recipe.main_leaf]).values())
     seconds = round(time.perf_counter() - started, 2)
     return {"order": describe(recipe), "parameters": parameters, "seconds": seconds, **settings,
-            artifact.HASHED: hashes, artifact.ASIDE: [*([MERGEKIT_FILE] if text else []), "README.md"]}  # fmt: skip
+            artifact.HASHED: hashes, artifact.ASIDE: [*([MERGEKIT_FILE] if expressible else []), CARD]}  # fmt: skip
 
 
 def identity(recipe: Recipe, options: MergeOptions, models: dict[str, Any]) -> dict[str, Any]:
@@ -143,47 +142,3 @@ def describe_plan(recipe: Recipe, models: dict[str, Checkpoint], out: Path | Non
         f"time       about {entries / rate:.1f} s on {options.threads} threads, without waiting for the disk",
     ]
     return "\n".join(lines)
-
-
-def model_card(
-    recipe: Recipe,
-    parents: dict[str, dict[str, str]],
-    settings: dict[str, Any],
-    rows: list[dict[str, Any]],
-    text: str | None,
-) -> str:
-    """README.md of a merged checkpoint.
-
-    parents: model -> file -> SHA-256; rows: statistics of `merge_weights`; text: the recipe as mergekit's YAML, None
-    where mergekit cannot express it.
-    """
-    parts = [
-        "---\ntags:\n- merge\n- tinyr1\nlibrary_name: transformers\n---\n",
-        f"# {describe(recipe)}\n",
-        "Merged by [tinyr1](https://arxiv.org/abs/2503.04872); `a & b` is fusion with b as the base.\n",
-        "## Settings\n", _markdown(settings.items(), ("setting", "value")),
-        "## Parents\n",
-        _markdown([(m, f, h) for m, files in parents.items() for f, h in files.items()], ("model", "file", "sha256")),
-        *(["## Recipe for mergekit\n", f"```yaml\n{text}```\n"] if text else []),
-    ]  # fmt: skip
-    if fused := [row for row in rows if row["method"] == "fusion" and "threshold" in row]:
-        parts += [
-            "## Fusion, tensor by tensor\n",
-            "Shares are of the entries that differ and of the squared distance between the two models. `everything` "
-            "means that all entries that differ were taken: the tensor is that of the other model. `nothing`: it is "
-            "that of the base.\n",
-            _markdown(map(_card_row, fused), CARD_COLUMNS),
-        ]
-    return "\n".join(parts)
-
-
-def _card_row(row: dict[str, Any]) -> tuple:
-    share = row["selected"] / row["differing"] if row["differing"] else 0.0
-    return (row["tensor"], row["base"], row["other"], f"{row['threshold']:.3g}", f"{share:.4f}",
-            f"{row['distance_share']:.4f}", f"{row['nonpositive_rows']} of {row['rows']}", row["regime"])  # fmt: skip
-
-
-def _markdown(rows: Iterable[tuple], columns: tuple[str, ...]) -> str:
-    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    lines += [" | ".join(str(value) for value in row) for row in rows]
-    return "".join(f"| {line} |\n" for line in lines)

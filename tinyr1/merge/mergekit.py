@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, Recipe, describe, parse, readings
+from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, About, Recipe, describe, parse, parse_about, readings
 
 FUSION_IN_MERGEKIT = "arcee_fusion"
 MERGEKIT_KEYS = {
@@ -16,7 +16,10 @@ MERGEKIT_KEYS = {
 
 
 def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
-    """(recipe, model -> folder, settings) of a file of ours or of mergekit; folders are relative to the file."""
+    """(recipe, model -> folder, settings) of a file of ours or of mergekit; folders are relative to the file.
+
+    settings: some of FILE_KEYS and, where the file has it, `about` (`recipe.About`).
+    """
     if not path.is_file():
         raise UserError(f"--recipe: {path} does not exist")
     text = path.read_text(encoding="utf-8")
@@ -34,20 +37,24 @@ def _own_form(data: object, path: Path) -> tuple[Recipe, dict[str, str], dict[st
     recipe, folders = parse(data["recipe"], str(path)), data["models"]
     if wrong := [name for name, folder in folders.items() if not isinstance(folder, str)]:
         raise UserError(f"{path}: models.{wrong[0]}: {folders[wrong[0]]!r} is not the path of a folder")
-    settings = {key: value for key, value in data.items() if key not in ("recipe", "models")}
+    settings = {key: value for key, value in data.items() if key not in ("recipe", "models", "about")}
     if extra := sorted(set(settings) - set(FILE_KEYS)):
-        raise UserError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {', '.join(FILE_KEYS)}")
+        known = ", ".join((*FILE_KEYS, "about"))
+        raise UserError(f"{path}: {', '.join(extra)}: unknown; beside recipe and models: {known}")
     for key, value in settings.items():
         kind, called = ((int, float), "a number") if key == "iqr_multiplier" else (str, "text")
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             raise UserError(f"{path}: {key}: {value!r} is not {called}")
+    if "about" in data:
+        settings["about"] = parse_about(data["about"], f"{path}: about")
     return recipe, folders, settings
 
 
-def own_form(recipe: Recipe, folders: dict[str, Path], settings: dict[str, Any]) -> str:
+def own_form(recipe: Recipe, folders: dict[str, Path], settings: dict[str, Any], about: About) -> str:
     """A recipe file of ours, which `read_recipe` reads; settings: some of FILE_KEYS."""
     models = {name: str(folder.absolute()) for name, folder in folders.items()}
     data = {"recipe": recipe.model_dump(by_alias=True, exclude_none=True), "models": models, **settings}
+    data |= {"about": about.model_dump()} if about != About() else {}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 

