@@ -5,9 +5,9 @@ from claim_parts import BENCHMARKS, EVERY, NAMES, made_run, shares
 
 from tinyr1.core import paper
 from tinyr1.report import audit, spending
-from tinyr1.report.audit import CONTRADICTED, NOT_RUN, SUPPORTED, UNCHECKED, UNDECIDED
 from tinyr1.report.statement import MERGED, MIXTURE
 from tinyr1.report.statements import statements
+from tinyr1.report.verdicts import CONTRADICTED, MEANINGS, NOT_RUN, SUPPORTED, UNCHECKED, UNDECIDED
 
 
 def asked(run: audit.Run) -> dict[str, dict]:
@@ -20,9 +20,9 @@ def test_every_statement_has_an_id_of_its_own_and_one_item_with_all_keys():
     assert {tuple(item) for item in items} == {(
         "id", "group", "family", "confirmatory", "source", "claim", "paper_value", "paper_points",
         "paper_supports_itself", "paper_why",
-        "ours", "low", "high", "unit", "n", "k", "test", "p", "holm", "detectable", "verdict", "why",
+        *audit.MEASURED, "verdict", "why",
     )}  # fmt: skip
-    assert {item["verdict"] for item in items} <= set(audit.VERDICTS)
+    assert {item["verdict"] for item in items} <= set(MEANINGS)
     assert all(item["source"] and item["why"] and item["paper_supports_itself"] for item in items)
 
 

@@ -11,8 +11,9 @@ from tinyr1.core import config
 from tinyr1.core.config import STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
-from tinyr1.report import ablations, audit, claims, parts
+from tinyr1.report import ablations, claims, parts
 from tinyr1.report.statement import BACKBONE, EXPERT, MERGED, MIXTURE, OTHER_ORDER, TWO_AVERAGED, TWO_FUSED
+from tinyr1.report.verdicts import MEANINGS
 
 AVERAGE_OF_TWO = {"method": "linear", "models": [{"model": "math"}, {"model": "science"}]}
 
@@ -113,7 +114,7 @@ def test_claims_json_has_the_same_bytes_each_time(cfg):
     items = json.loads(first)
     assert [item["id"] for item in items][:2] == ["headline-1", "over-backbone-math"]
     assert b"NaN" not in first
-    assert all(item["verdict"] in audit.VERDICTS for item in items)
+    assert all(item["verdict"] in MEANINGS for item in items)
 
 
 def test_the_headline_says_what_was_shown_or_what_would_have_shown():
@@ -129,5 +130,5 @@ def test_tables_and_counts_have_every_item_once():
     assert sum(map(len, both)) == len(items)
     counted = claims.counts(items)
     assert counted.loc["all"].sum() == len(items)
-    assert list(counted.columns) == list(audit.VERDICTS)
+    assert list(counted.columns) == list(MEANINGS)
     assert counted.index[0] == "Headline"

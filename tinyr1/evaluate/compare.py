@@ -18,6 +18,7 @@ from tinyr1.evaluate import stats
 from tinyr1.evaluate.scores import CHANCE, points_texts
 
 Kind = Literal["difference", "equivalence"]
+VERDICTS = ("higher", "lower", "similar", "undecided")
 COLUMNS = ("family", "model", "against", "benchmarks", "kind", "margin", "n", "mean", "low", "high", "p", "p_text",
            "holm", "detectable", "verdict", "star")  # fmt: skip
 

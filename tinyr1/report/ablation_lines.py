@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from tinyr1.core.config import Config
+from tinyr1.evaluate.compare import VERDICTS
 from tinyr1.report import ablations, effects
-
-VERDICTS = ("higher", "lower", "similar", "undecided")  # of `tinyr1.evaluate.compare.decide`
 
 
 @dataclass(frozen=True)

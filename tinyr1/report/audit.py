@@ -1,7 +1,7 @@
 r"""Every statement of the paper, held against the paper's own numbers and asked of a run.
 
     statements + published scores   --resolution-->  does the paper support itself?
-    statements + the run's answers  --decide------>  verdict for this run: VERDICTS
+    statements + the run's answers  --decide------>  verdict for this run
 
 A verdict is about the models of the run. Only where the run has the paper's backbone and a published benchmark is a
 single published number asked, too. The comparisons of `analysis.headline` are confirmatory; all others are exploratory,
@@ -19,16 +19,15 @@ from tinyr1.evaluate.compare import Comparison
 from tinyr1.report import resolution, spending
 from tinyr1.report.resolution import ALONE, NO, NO_NUMBERS, NOT_SHOWN, SAME, SIGN, YES
 from tinyr1.report.statement import AVERAGE, DOMAINS, Statement, scores, tokens
+from tinyr1.report.verdicts import CONTRADICTED, NOT_RUN, SUPPORTED, UNCHECKED, UNDECIDED
 
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not distinguishable"
-NOT_RUN, UNCHECKED = "not run", "cannot be checked"
-VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_RUN, UNCHECKED)
 CONFIRMATORY = "confirmatory: analysis.headline"
 HEADLINE = "Headline"  # the group of the confirmatory comparisons
 # Of the parts of a composed statement the first one that occurs counts.
 WORST_PAPER = (NO, NO_NUMBERS, ALONE, NOT_SHOWN, SIGN, SAME, YES)
 WORST_RUN = (CONTRADICTED, NOT_RUN, UNCHECKED, UNDECIDED, SUPPORTED)
-MEASURED = ("ours", "low", "high", "unit", "n", "k", "test", "p", "holm", "detectable")
+# What was measured; outcome: the verdict of `compare.decide` on model and against.
+MEASURED = ("model", "against", "ours", "low", "high", "unit", "n", "k", "test", "p", "holm", "detectable", "outcome")
 EMPTY = dict.fromkeys(MEASURED)
 Paper = tuple[str, float | None, str, str]  # value, difference in points, whether it supports itself, why
 
@@ -202,9 +201,10 @@ def _measured(row: Mapping, run: Run) -> dict:
     benchmarks = row["benchmarks"].split(", ")
     one_sided = f"two one-sided t tests against ±{run.margin:g} points"
     return EMPTY | {
+        "model": row["model"], "against": row["against"], "outcome": row["verdict"],
         "ours": _points(row["mean"]), "low": _points(row["low"]), "high": _points(row["high"]), "unit": "points",
         "n": int(row["n"]), "k": run.k([row["model"], row["against"]], benchmarks),
-        "test": f"{row['model']} − {row['against']}: {'sign-flip test' if row['kind'] == 'difference' else one_sided}",
+        "test": "sign-flip test" if row["kind"] == "difference" else one_sided,
         "p": _figures(row["p"]), "holm": _figures(row["holm"]), "detectable": _points(row["detectable"]),
     }  # fmt: skip
 
@@ -214,8 +214,10 @@ def _number(s: Statement, run: Run) -> tuple[str, str, dict]:
     model, benchmarks = run.models[s.model], run.asked_in(s.domain)
     shares = run.shares[model].loc[list(benchmarks)]
     score = stats.averaged([shares.xs(name, level="benchmark").to_numpy() for name in benchmarks])
-    measured = EMPTY | {"ours": _points(score.mean), "low": _points(score.low), "high": _points(score.high),
-                        "unit": "percent", "n": len(shares), "k": run.k([model], benchmarks)}  # fmt: skip
+    measured = EMPTY | {
+        "model": model, "ours": _points(score.mean), "low": _points(score.low), "high": _points(score.high),
+        "unit": "percent", "n": len(shares), "k": run.k([model], benchmarks),
+    }  # fmt: skip
     if not set(benchmarks) <= run.published:
         return UNCHECKED, "other models answered other questions here", measured
     published = scores()[s.model][s.domain].percent / 100
@@ -260,8 +262,9 @@ def _length(mean: stats.Mean, base: float, s: Statement, holm: float, run: Run) 
     significant = holm < stats.LEVEL
     verdict = UNDECIDED if not significant else SUPPORTED if mean.mean > 0 else CONTRADICTED
     measured = EMPTY | {
+        "model": model, "against": against,
         "ours": ours, "low": low, "high": high, "unit": f"percent of the tokens of {against}", "n": n,
-        "k": run.k([model, against], benchmarks), "test": f"{model} − {against}: t test of the tokens by question",
+        "k": run.k([model, against], benchmarks), "test": "t test of the tokens by question",
         "p": _figures(mean.p()), "holm": _figures(holm), "detectable": least,
     }  # fmt: skip
     return {"verdict": verdict, "said": "cut-off answers count with the tokens that were allowed", "measured": measured}

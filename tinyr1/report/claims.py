@@ -20,6 +20,7 @@ from tinyr1.evaluate.scores import Published, by_question, points_texts
 from tinyr1.report import ablations, audit, effects, parts, spending
 from tinyr1.report.statement import MERGED, MIXTURE
 from tinyr1.report.statements import statements
+from tinyr1.report.verdicts import MEANINGS
 
 TRAINED, MERGING = "02_branch_sft", "03_fusion_merge"
 NUMBERS = "Single numbers"  # the group of statements that are one number each
@@ -106,12 +107,11 @@ def headline(items: Sequence[Mapping[str, Any]]) -> str:
 
 def _sentence(item: Mapping[str, Any]) -> str:
     """One confirmatory comparison in words."""
-    model, against = item["test"].partition(":")[0].split(" − ")
+    model, against, outcome = item["model"], item["against"], item["outcome"]
     values = f"({item['ours']:+.1f} points, 95 % interval {item['low']:+.1f} to {item['high']:+.1f})"
-    verdict = item["why"].partition(" (")[0]
-    if verdict in ("higher", "lower"):
-        return f"{model} scores {verdict} than {against} {values}."
-    if verdict == "similar":
+    if outcome in ("higher", "lower"):
+        return f"{model} scores {outcome} than {against} {values}."
+    if outcome == "similar":
         return f"{model} and {against} score similarly {values}."
     seen = f"a difference of {item['detectable']:.1f} points would have shown"
     return f"Between {model} and {against} nothing is decided {values}; {seen}."
@@ -121,7 +121,7 @@ def counts(items: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The number of statements by group and verdict; the confirmatory comparisons are the first group."""
     table = pd.crosstab(pd.Series([i["group"] for i in items]), pd.Series([i["verdict"] for i in items]))
     groups = list(dict.fromkeys(item["group"] for item in items))
-    table = table.reindex(index=groups, columns=list(audit.VERDICTS), fill_value=0)
+    table = table.reindex(index=groups, columns=list(MEANINGS), fill_value=0)
     return pd.concat([table, table.sum().rename("all").to_frame().T]).rename_axis(None).rename_axis(None, axis=1)
 
 

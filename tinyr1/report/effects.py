@@ -16,8 +16,7 @@ from tinyr1.core.params.ablations import OWN, Ablation, Ablations, names_of
 from tinyr1.evaluate import stats
 from tinyr1.evaluate.compare import Comparison, decide, in_words
 from tinyr1.evaluate.scores import points_texts
-
-AVERAGE = "average"
+from tinyr1.report.statement import AVERAGE
 
 
 def repetitions(ablations: Ablations) -> set[str]:

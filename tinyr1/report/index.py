@@ -6,7 +6,6 @@ The pages are made from stored files only, so they can be written at any moment 
 yet says so. Like the pages that it links, the index opens offline, from a file.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +75,6 @@ def write_index(
         paper=scoreboard.score_grid(published, scoreboard.paper_cell, lambda row: ""),
         figures=figures(cfg.reports),
         ablations=ablation_lines.lines(cfg),
-        planned=planned_seconds(cfg),
         codes=states.distinct(records, states.commit_text),
         machines=states.distinct(records, states.machine_text),
         changes=changes_to_paper(cfg),
@@ -110,12 +108,6 @@ def changes_to_paper(cfg: Config) -> list[tuple[str, str, str]] | None:
         return None
     paper, own = (c.params.model_dump(mode="json", by_alias=True) for c in (config.load(PAPER), cfg))
     return [(path, without_paths(a), without_paths(b)) for path, a, b in differences(paper, own)]
-
-
-def planned_seconds(cfg: Config) -> dict[str, float]:
-    """stage -> seconds that were planned for it before the run, from plan.json; {} without that file."""
-    path = cfg.reports / "plan.json"
-    return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else {}
 
 
 def _hashes(records: Mapping[str, dict]) -> list[tuple[str, str, str]]:

@@ -3,16 +3,18 @@
 import json
 from pathlib import Path
 
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not distinguishable"
+NOT_RUN, UNCHECKED = "not run", "cannot be checked"
 # Verdicts in the order of the reports, each with the sentence that says what it means.
 MEANINGS = {
-    "supported": "what the claim says was found in this run, beyond what chance explains",
-    "contradicted": "the opposite of what the claim says was found in this run, beyond what chance explains",
-    "not distinguishable": "the questions of this run are too few to say either; the difference that would have shown "
+    SUPPORTED: "what the claim says was found in this run, beyond what chance explains",
+    CONTRADICTED: "the opposite of what the claim says was found in this run, beyond what chance explains",
+    UNDECIDED: "the questions of this run are too few to say either; the difference that would have shown "
     "stands beside each",
-    "not run": "this run has no model or benchmark that could decide the claim",
-    "cannot be checked": "the claim does not say enough to be measured, or nothing of it can be measured here",
+    NOT_RUN: "this run has no model or benchmark that could decide the claim",
+    UNCHECKED: "the claim does not say enough to be measured, or nothing of it can be measured here",
 }
-DECIDED = ("supported", "contradicted")
+DECIDED = (SUPPORTED, CONTRADICTED)
 
 
 def stored_claims(folder: Path) -> list[dict]:
