@@ -148,6 +148,10 @@ def test_merging_saves_time_or_does_not():
     mixture = spending.Cost(1000, 2, "core")
     saving = [asked(made_run(EVERY, spent=(spending.Cost(s, 2, "core"), mixture)))["cost-saving"] for s in (20, 200)]
     assert [(item["verdict"], item["ours"]) for item in saving] == [(SUPPORTED, 98.0), (CONTRADICTED, 80.0)]
+    assert "alone" not in saving[0]["why"], "the time of the experts is not known"
+    costs = {"spent": (spending.Cost(20, 2, "core"), mixture), "branches": spending.Cost(1200, 2, "core")}
+    with_branches = asked(made_run(EVERY, **costs))["cost-saving"]
+    assert with_branches["why"].endswith("it alone takes 120 % of the time of the mixture")
 
 
 def test_confirmatory_comparisons_come_first_and_lend_their_result_to_the_same_statement():

@@ -129,6 +129,13 @@ def test_tables_and_counts_have_every_item_once():
     both = [claims.table(items), claims.table(items, numbers=True)]
     assert sum(map(len, both)) == len(items)
     counted = claims.counts(items)
-    assert counted.loc["all"].sum() == len(items)
+    assert counted.loc[claims.PAPER].sum() == len(items) - counted.loc["Headline"].sum() < len(items)
     assert list(counted.columns) == list(MEANINGS)
     assert counted.index[0] == "Headline"
+
+
+def test_a_score_beside_a_published_one_says_whose_it_is():
+    items = {item["id"]: item for item in claims.of_statements(made_run(EVERY))}
+    number = next(item for item in items.values() if item["unit"] == "percent" and item["model"] == "backbone")
+    assert claims.ours(number).startswith("backbone here: 50.0 [")
+    assert claims.ours(items["over-backbone-math"]).startswith("+0.0 [")

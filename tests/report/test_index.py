@@ -173,7 +173,8 @@ def test_chance_has_a_row_and_a_score_that_does_not_reach_above_it_says_so(cfg):
 
 
 CLAIM = {
-    "id": "t1", "source": "paper Table 1", "claim": "merged > <backbone>", "confirmatory": True, "paper_value": "+5.5",
+    "id": "t1", "group": "Main results", "source": "paper Table 1", "claim": "merged > <backbone>", "confirmatory": True,
+    "paper_value": "+5.5",
     "paper_supports_itself": "only its sign", "ours": 7.25, "low": 2.0, "high": 12.5, "unit": "points", "n": 324,
     "k": 1, "why": "higher",
 }  # fmt: skip
@@ -182,6 +183,7 @@ CLAIM = {
 def test_verdicts_are_counted_and_what_was_not_decided_stands_apart(whole):
     verdicts = ("supported", "not distinguishable", "supported", "not run")
     claims = [CLAIM | {"id": str(i), "verdict": verdict} for i, verdict in enumerate(verdicts)]
+    claims.append(CLAIM | {"claim": "our own", "group": "Headline", "verdict": "contradicted"})  # not the paper's
     artifact.write_atomic(whole.reports / "claims.json", json.dumps(claims))
     page = index_of(whole)
     counted = re.findall(r'<dt>([\w ]+)</dt><dd class="many">(\d+)</dd><dd>\w+', page)
@@ -203,9 +205,13 @@ def test_ablations_answer_their_questions_and_the_confirmatory_comparisons_are_r
     lines = ablation_lines.lines(whole)
     assert [line.question for line in lines] == [group.question for group in whole.params.ablations.groups.values()]
     for line in lines:
-        assert f"<tr><td>{line.question}</td><td>{line.control}</td>" in page
-    names = [name for models in lines[1].models for name in models.split(", ") if name]
-    assert sorted(names) == ["average", "largest", "random-masks", "ties"], "each has one verdict"
+        assert f'<tr><td>{line.question}</td><td class="num">{line.trainings}</td><td>{line.control}</td>' in page
+    assert [line.trainings for line in lines[:3]] == [3, 3, 1]
+    said = [text.split(" ", 1) for models in lines[1].models for text in models.split("; ") if text]
+    assert sorted(name for name, _ in said) == ["average", "largest", "random-masks", "ties"], "each has one verdict"
+    assert all(re.fullmatch(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", points) for _, points in said)
+    for name in whole.params.ablations.merges():
+        assert f"<dt>{name}</dt><dd>merged without training" in page
     repeated = page.split("when the training is repeated")[1].split("</table>")[0]
     for pair in whole.params.analysis.headline:
         assert f"<td>{pair.model}</td><td>{pair.against}</td><td>3</td>" in repeated

@@ -20,10 +20,11 @@ from tinyr1.evaluate.scores import Published, by_question, points_texts
 from tinyr1.report import ablations, audit, effects, parts, spending
 from tinyr1.report.statement import MERGED, MIXTURE
 from tinyr1.report.statements import statements
-from tinyr1.report.verdicts import MEANINGS
+from tinyr1.report.verdicts import HEADLINE, MEANINGS
 
 TRAINED, MERGING = "02_branch_sft", "03_fusion_merge"
 NUMBERS = "Single numbers"  # the group of statements that are one number each
+PAPER = "all statements of the paper"  # the last row of `counts`
 
 
 def published_scores(cfg: Config, questions: Mapping[str, Sized]) -> Published:
@@ -60,6 +61,7 @@ def of_run(cfg: Config, graded: pd.DataFrame) -> audit.Run:
         headline=[(pair.model, pair.against) for pair in cfg.params.analysis.headline],
         published=frozenset(name for _, name in paper.of_run(cfg.params, asked)) if theirs else frozenset(),
         spent=spent(cfg),
+        branches=_branches(cfg),
     )
 
 
@@ -88,6 +90,16 @@ def spent(cfg: Config) -> tuple[spending.Cost, spending.Cost] | None:
     return costs if costs[0] and costs[1] else None  # type: ignore[return-value]
 
 
+def _branches(cfg: Config) -> spending.Cost | None:
+    """What the experts of this run took together; None where the time of one is not known."""
+    trained = record.read(cfg, TRAINED)
+    costs = [spending.of_part(trained, domain) for domain in cfg.domains]
+    known = [cost for cost in costs if cost]
+    if len(known) < len(costs):
+        return None
+    return spending.Cost(sum(cost.seconds for cost in known), known[0].workers, known[0].unit)
+
+
 def of_statements(run: audit.Run) -> list[dict[str, Any]]:
     """The items of claims.json for a run, in their order."""
     return audit.audit(statements(), run)
@@ -102,7 +114,7 @@ def save(cfg: Config, items: Sequence[Mapping[str, Any]]) -> Path:
 
 def headline(items: Sequence[Mapping[str, Any]]) -> str:
     """The confirmatory comparisons in one sentence each, with what they could have shown."""
-    return " ".join(_sentence(item) for item in items if item["group"] == audit.HEADLINE)
+    return " ".join(_sentence(item) for item in items if item["group"] == HEADLINE)
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
@@ -118,11 +130,13 @@ def _sentence(item: Mapping[str, Any]) -> str:
 
 
 def counts(items: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The number of statements by group and verdict; the confirmatory comparisons are the first group."""
+    """The number of items by group and verdict; the confirmatory comparisons are the first group, and the last row has
+    the statements of the paper alone."""
     table = pd.crosstab(pd.Series([i["group"] for i in items]), pd.Series([i["verdict"] for i in items]))
     groups = list(dict.fromkeys(item["group"] for item in items))
     table = table.reindex(index=groups, columns=list(MEANINGS), fill_value=0)
-    return pd.concat([table, table.sum().rename("all").to_frame().T]).rename_axis(None).rename_axis(None, axis=1)
+    of_paper = table.drop(index=HEADLINE, errors="ignore").sum().rename(PAPER)
+    return pd.concat([table, of_paper.to_frame().T]).rename_axis(None).rename_axis(None, axis=1)
 
 
 def table(items: Sequence[Mapping[str, Any]], numbers: bool = False) -> pd.DataFrame:
@@ -144,9 +158,10 @@ def ours(item: Mapping[str, Any]) -> str:
     if item["ours"] is None:
         return ""
     sign = "" if item["unit"] == "percent" else "+"
+    other = f"{item['model']} here: " if item["unit"] == "percent" else ""  # beside a number of another model
     interval = f" [{item['low']:{sign}.1f}, {item['high']:{sign}.1f}]" if item["low"] is not None else ""
     size = f", n = {item['n']} × {item['k']}" if item["n"] else ""
-    return f"{item['ours']:{sign}.1f}{interval} {item['unit']}{size}"
+    return f"{other}{item['ours']:{sign}.1f}{interval} {item['unit']}{size}"
 
 
 def over_seeds(cfg: Config) -> pd.DataFrame | None:

@@ -25,7 +25,7 @@ RUNNING = r'data-stage="(\w+)" data-status="running"'  # finds the row of the st
 # The figures that carry conclusions, in the order of the page: what is drawn, and how to read it.
 FIGURES = {
     "figure_1": "Each bar is the share of right answers of one model on one benchmark, its line the 95 % interval. "
-    "Models whose lines do not overlap differ; where lines overlap, only the paired differences below can tell.",
+    "Whether two models differ is not for the lines to say: the paired differences below tell, with their correction.",
     "claims": "Each line is the 95 % interval of the difference that one claim is about, in points, the diamond the "
     "paper's own difference, and the shaded band holds what counts as similar. A coloured line is decided, after the "
     "correction for the number of comparisons; a grey one may be chance, even where it keeps clear of zero.",
@@ -68,6 +68,7 @@ def write_index(
         measured=claims.ours,
         seeds=claims.over_seeds(cfg),
         models=roles.model_roles(cfg),
+        more=roles.ablation_roles(cfg),
         scored=stages[STAGES.index(scoreboard.SCORING)],
         problem=problem,
         ours=scoreboard.score_grid(rows, scoreboard.cell, scoreboard.size),

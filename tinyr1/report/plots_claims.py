@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tinyr1.report import plots
-from tinyr1.report.audit import HEADLINE
 from tinyr1.report.statement import AVERAGE
-from tinyr1.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
+from tinyr1.report.verdicts import CONTRADICTED, HEADLINE, SUPPORTED, UNDECIDED
 
 VERDICT_COLOURS = {SUPPORTED: "#117733", CONTRADICTED: plots.ACCENT, UNDECIDED: "#777777"}
 VERDICT_MARKS = {SUPPORTED: "o", CONTRADICTED: "X", UNDECIDED: "s"}  # they differ without colours, too

@@ -32,6 +32,15 @@ def model_roles(cfg: Config) -> list[tuple[str, str]]:
     return [(model, roles[model]) for model in cfg.models]
 
 
+def ablation_roles(cfg: Config) -> list[tuple[str, str]]:
+    """(model, what it is) of every merge that the ablations define, in the order of the params file."""
+    merges = cfg.params.ablations.merges() if cfg.params.ablations else {}
+    return [
+        (name, merged_role(merged.recipe) + (f", computed in {merged.dtype}" if merged.dtype else ""))
+        for name, merged in merges.items()
+    ]
+
+
 def merged_role(recipe: Recipe) -> str:
     """How a model was merged: the method of its last step in words, the experts, and the settings that it gives."""
     method = MASKS.get(recipe.mask or "", METHODS[recipe.method])

@@ -46,7 +46,7 @@ def _results() -> Iterator[Statement]:
     for d in DOMAINS:
         claim = f"The merged model scores higher than its backbone in {d}."
         yield Statement(f"over-backbone-{d}", group, where, claim, "higher", MERGED, BACKBONE, d)
-    claim = "The merged model has about 5 % more accuracy than its backbone."
+    claim = "The merged model has more accuracy than its backbone on average; the paper says about 5 %."
     yield Statement("over-backbone-average", group, "paper §1; docs/fidelity.md C27", claim, "higher", MERGED, BACKBONE,
                     AVERAGE)  # fmt: skip
     for d, says in zip(DOMAINS, ("higher", "higher", "lower"), strict=True):

@@ -15,6 +15,7 @@ MEANINGS = {
     UNCHECKED: "the claim does not say enough to be measured, or nothing of it can be measured here",
 }
 DECIDED = (SUPPORTED, CONTRADICTED)
+HEADLINE = "Headline"  # the group of the confirmatory comparisons, which are the run's own and not the paper's
 
 
 def stored_claims(folder: Path) -> list[dict]:
@@ -23,7 +24,14 @@ def stored_claims(folder: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
+def of_paper(claims: list[dict]) -> list[dict]:
+    """The statements of the paper among the items of claims.json."""
+    return [claim for claim in claims if claim["group"] != HEADLINE]
+
+
 def counts(claims: list[dict]) -> list[tuple[str, int, str]]:
-    """(verdict, number of claims, meaning) of every verdict, also of one that no claim has; unknown verdicts last."""
+    """(verdict, number of the paper's statements, meaning) of every verdict, also of one that none has; unknown
+    verdicts last."""
+    claims = of_paper(claims)
     names = dict.fromkeys([*MEANINGS, *(claim["verdict"] for claim in claims)])
     return [(name, sum(c["verdict"] == name for c in claims), MEANINGS.get(name, "")) for name in names]
