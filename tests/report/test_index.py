@@ -173,8 +173,8 @@ def test_chance_has_a_row_and_a_score_that_does_not_reach_above_it_says_so(cfg):
 
 
 CLAIM = {
-    "id": "t1", "group": "Main results", "source": "paper Table 1", "claim": "merged > <backbone>", "confirmatory": True,
-    "paper_value": "+5.5",
+    "id": "t1", "group": "Main results", "source": "paper Table 1", "claim": "merged > <backbone>",
+    "confirmatory": True, "paper_value": "+5.5",
     "paper_supports_itself": "only its sign", "ours": 7.25, "low": 2.0, "high": 12.5, "unit": "points", "n": 324,
     "k": 1, "why": "higher",
 }  # fmt: skip
