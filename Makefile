@@ -23,7 +23,7 @@ EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=so
 .PHONY: check-merge check-evaluate check-compare
 
 help:
-	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB"
+	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 16 min on 2 CPU cores, 24 GB"
 	@echo "make ablations [RUN=smol]   what its params file compares beside that, with controls and other seeds; FILE= another list"
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
