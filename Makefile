@@ -105,6 +105,8 @@ evaluate: setup
 
 bench: export PYTHONPATH = tests
 bench: setup
+	@$(PY) tests/bench/bench_curate.py
+	@$(PY) tests/bench/bench_duplicates.py
 	@$(PY) tests/bench/bench_prepare.py
 	@$(PY) tests/bench/bench_train.py
 	@$(PY) tests/bench/bench_merge.py

@@ -15,15 +15,23 @@ def answer_to(prompt):
     return f"you asked: {prompt}"
 
 
+def completion(content, finish="stop", usage=(7, 3), **message):
+    """A whole reply to a chat request, with usage as (prompt tokens, tokens of the answer)."""
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
+    return {"choices": [choice], "usage": dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))}
+
+
 class Served:
     """`with Served(faults) as server`: faults is a function of the attempt's number -> None or the name of a fault.
 
-    Faults: an HTTP status as text ("500", "429"), "garbage", "empty", "slow". asked: requests served, by prompt.
+    Faults: an HTTP status as text ("500"; "429 after 0.2" has a Retry-After of so many seconds), "garbage", "empty",
+    "slow". says(prompt, times): a whole reply to a prompt that is asked so many times now, as `completion` makes it,
+    with a `status` if that is not 200; None: the usual one. asked: requests served, by prompt. moments: when each came.
     """
 
-    def __init__(self, faults=lambda n: None, delay=0.0, models=(MODEL,)):
-        self.faults, self.delay, self.models = faults, delay, models
-        self.attempts, self.asked, self.bodies, self.headers = 0, Counter(), [], []
+    def __init__(self, faults=lambda n: None, delay=0.0, models=(MODEL,), says=lambda prompt, times: None):
+        self.faults, self.delay, self.models, self.says = faults, delay, models, says
+        self.attempts, self.asked, self.bodies, self.headers, self.moments = 0, Counter(), [], [], []
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -68,12 +76,14 @@ class Served:
             fault = self.faults(self.attempts)
             self.bodies.append(body)
             self.headers.append(handler.headers)
+            self.moments.append(time.monotonic())
         time.sleep(self.delay * random.random())
         if fault == "slow":
             time.sleep(4)  # and then nothing: the client has hung up
             return
-        if fault and fault.isdigit():
-            self.send(handler, int(fault), json.dumps({"error": {"message": f"fault {fault}"}}))
+        if fault and fault[0].isdigit():
+            status, _, pause = fault.partition(" after ")
+            self.send(handler, int(status), json.dumps({"error": {"message": f"fault {fault}"}}), pause=pause)
             return
         if fault in ("garbage", "empty"):
             self.send(handler, 200, {"garbage": "<html>busy</html", "empty": '{"choices": []}'}[fault])
@@ -82,16 +92,22 @@ class Served:
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
         with self.lock:
             self.asked[prompt] += 1
+            reply = self.says(prompt, self.asked[prompt])
+        if reply is not None:
+            self.send(handler, reply.pop("status", 200), json.dumps(reply))
+            return
         said = {"message": {"role": "assistant", "content": answer_to(prompt)}} if chat else {"text": answer_to(prompt)}
         choice = {"index": 0, "finish_reason": "stop", **said}
         self.send(handler, 200, json.dumps({"choices": [choice], "usage": {"completion_tokens": 3}}))
 
     @staticmethod
-    def send(handler, status, text, kind="application/json"):
+    def send(handler, status, text, kind="application/json", pause=""):
         data = text.encode()
         try:
             handler.send_response(status)
             handler.send_header("Content-Type", kind)
+            if pause:
+                handler.send_header("Retry-After", pause)
             handler.send_header("Content-Length", str(len(data)))
             handler.end_headers()
             handler.wfile.write(data)

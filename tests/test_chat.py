@@ -49,7 +49,7 @@ RUINED = {
     "no template": (without("chat_template.jinja"), UNTEMPLATED),
     "no tokenizer": (
         without("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-        "{folder}: no tokenizer; copy tokenizer.json and its neighbours from the model's origin",
+        "{folder}: its tokenizer cannot be loaded: there is no tokenizer.json; copy it and its neighbours from the",
     ),
     "broken template": (
         lambda f: (f / "chat_template.jinja").write_text("{{ raise_exception('no user turn') }}"),
@@ -57,7 +57,7 @@ RUINED = {
     ),
     "broken tokenizer": (
         lambda f: (f / "tokenizer.json").write_text('{"ver'),
-        "{folder}: cannot be loaded (Unterminated string",
+        "{folder}/tokenizer.json: not valid JSON: Unterminated string",
     ),
     "cut short": (cut_short, "{folder}: cannot be loaded (Error while deserializing header: incomplete metadata"),
     "unknown network": (

@@ -6,6 +6,7 @@ report is tested in tests/report/test_publish.py.
 """
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -14,7 +15,12 @@ import sys
 from functools import cache
 
 import pytest
+import yaml
 from conftest import ROOT
+
+from tinyr1.core import config
+from tinyr1.data import curate
+from tinyr1.data.contamination import Contamination
 
 MOST_LINES, MOST_LINES_TO_READ, MOST_LINES_OF_README = 400, 2600, 220
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/params.md", "docs/smol.md")
@@ -22,6 +28,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/params.md", "docs
 NOT_DONE = {
     "make lab": "it starts a server, which does not end",
     "make test": "it runs these tests",
+    "make 01_data_curation RUN=yours": "test_the_domain_of_the_readme_is_curated does it",
     "make reproduce RUN=r1-1.5b": "it takes a GPU and two days",
     'make merge MATH=a SCIENCE=b CODE=c OUT=d ARGS="--reading released"': "tests/merge does it for every reading",
     "python -m tinyr1.merge --recipe recipe.yaml --out d": "tests/merge does it",
@@ -186,3 +193,21 @@ def test_a_command_that_is_not_carried_out_has_arguments_that_are_taken(command)
         options = {word for word in shlex.split(rest) if word.startswith("--")}
         assert options <= set(re.findall(r"--[a-z][a-z-]*", help_of(module)))
         assert ("plan.json" in rest) == bool(re.search(r"^  plan ", help_of(module), re.MULTILINE))
+
+
+def test_the_domain_of_the_readme_is_curated(home, tokenizer):
+    """The README's block, put under `domains` of a params file, and rows as it describes them."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", section("Your own data"), re.DOTALL)
+    assert len(block.splitlines()) <= 10
+    data = home / "history.jsonl"
+    rows = [{"prompt": f"Who was king {i}?", "completion": f"<think>Count {i}.</think>It was {i}."} for i in range(5)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "Cut?", "completion": "<think>Hm"}]))
+    params = yaml.safe_load((ROOT / "params" / "smol.yaml").read_text(encoding="utf-8"))
+    params["domains"] |= yaml.safe_load(block.replace("data/history.jsonl", str(data)))
+    params["backbone"]["distill"]["rows"]["history"] = 2
+    (home / "params" / "mine.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    cfg = config.load("mine")
+    ledger = curate.curate_domain(cfg, "history", Contamination([], cfg.params.curate.decontaminate), tokenizer)
+    assert (ledger.raw, ledger.kept, [why for _, why in ledger.dropped]) == (6, 5, ["incomplete"])
+    first = next(curate.curated_rows(cfg, "history"))
+    assert (first["question"], first["thinking"], first["response"]) == ("Who was king 0?", "Count 0.", "It was 0.")

@@ -14,11 +14,7 @@ from tinyr1.core import config, prompts
 from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params.domains import Domain
-
-# A tokenizer has at least one of these files. Without any, transformers makes up an empty one.
-VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-)  # fmt: skip
+from tinyr1.core.tokenizers import load_tokenizer
 
 
 def stream_answer(model: Any, tokenizer: Any, user: str, max_tokens: int, temperature: float) -> None:
@@ -43,13 +39,10 @@ def load_model(folder: Path) -> tuple[Any, Any]:
         lack = "no config.json, so it is no checkpoint" if folder.is_dir() else "no such folder"
         raise UserError(f"{folder}: {lack}; `make reproduce` makes the merged model, MODEL=folder names another")
     weight_files(folder)
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise UserError(f"{folder}: no tokenizer; copy tokenizer.json and its neighbours from the model's origin")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    with _loading(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     if tokenizer.chat_template is None:
         raise UserError(
             f"{folder}: the tokenizer has no chat template, which makes a prompt of a question; put the model's "

@@ -66,8 +66,8 @@ def run_stage(cfg: Config, stage: str) -> bool:
         print(f"{stage}: kept", flush=True)
         return True
     print(f"\n== {stage}", flush=True)
-    for path in (record.record_path(cfg, stage), cfg.reports / f"{stage}.html"):  # without them the stage is not fresh
-        path.unlink(missing_ok=True)
+    record.set_aside(cfg, stage)  # without it, or its page, the stage is not fresh
+    (cfg.reports / f"{stage}.html").unlink(missing_ok=True)
     started = time.monotonic()
     try:
         index.write_index(cfg, running=stage)

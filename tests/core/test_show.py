@@ -63,7 +63,7 @@ def test_every_parameter_of_the_file_is_in_one_of_the_two_tables_whole(run, stag
 def test_only_what_decides_the_stage_is_shown(run, stage):
     cfg = config.load(run)
     own, others = map(rebuilt, tables(show.parameters(cfg, stage)))
-    wanted = leaves(record.determines(cfg.params, stage)) if own else {}
+    wanted = leaves(record.determines(record.as_stored(cfg.params), stage)) if own else {}
     assert own.keys() <= wanted.keys()
     assert not others.keys() & wanted.keys()
 

@@ -258,7 +258,7 @@ def test_a_malformed_line_is_named_with_its_file(tmp_path):
     path.write_text(path.read_text() + "\n" + '{"id": 3, "quest', encoding="utf-8")
     with pytest.raises(UserError, match=r"domains\.math\.benchmarks\.aime: .*a\.jsonl:4: not valid JSON"):
         load("aime", path)
-    path.write_text("[1]\n", encoding="utf-8")
+    path.write_text("[[1]]\n", encoding="utf-8")  # an array of rows is read, too
     with pytest.raises(UserError, match=r"a\.jsonl:1: expected a JSON object, found list"):
         load("aime", path)
     path.write_bytes(b'{"id": "\xff"}\n')

@@ -2,25 +2,30 @@
 
 import pytest
 from test_contamination import BENCHMARK, CLEAN, rule
-from test_curate import Words, math_row, metadata_row
+from test_curate import Words, encode_words, math_row, metadata_row  # noqa: F401  # a fixture
 from test_readers import source
 
-from tinyr1.core import config
+from tinyr1.core import config, prompts
 from tinyr1.core.errors import UserError
-from tinyr1.data import curate, examples
+from tinyr1.data import curate, examples, ledger, sources
 from tinyr1.data.miniature import raw as miniature
+from tinyr1.data.sources import Raw
 
 
 class Template(Words):
-    eos_token = "<end>"
+    def decode(self, ids):
+        return f"<{ids[0]}>"
 
 
 @pytest.fixture
-def rows(monkeypatch):
+def rows(monkeypatch, encode_words):  # noqa: F811
     """The raw rows of the only source; a test may change them."""
     made = [math_row()]
-    for module in (curate, examples):
-        monkeypatch.setattr(module, "read_source", lambda source, domain, seed: iter(made))
+    monkeypatch.setattr(sources, "read_source", lambda *_: (Raw("f", i, row) for i, row in enumerate(made, 1)))
+    monkeypatch.setattr(sources, "find", lambda *_: sources.Found([]))
+    encode = lambda t, b, row: prompts.encode_rows(t, b, [row])[0]  # noqa: E731
+    monkeypatch.setattr(prompts, "encode_row", encode)
+    monkeypatch.setattr(prompts, "render_messages", lambda t, messages, open_think: messages[-1]["content"])
     return made
 
 
@@ -31,14 +36,16 @@ def cfg(home, rows):
     spec = source("openr1_math", keep={"question_type": ["math-word-problem"], "source": ["olympiads"]})
     block = cfg.params.domains["math"].model_copy(update={"sources": [spec], "limit": 2})
     params = cfg.params.model_copy(update={"domains": {"math": block}})
-    params = params.model_copy(update={"curate": params.curate.model_copy(update={"max_tokens": 60})})
+    params = params.model_copy(
+        update={"curate": params.curate.model_copy(update={"max_tokens": 60, "max_malformed": 1})}
+    )
     return cfg.model_copy(update={"params": params})
 
 
 def test_every_kind_of_dirt_is_explained_with_its_share_and_a_reason_that_curation_has(home):
     assert examples.DIRT.keys() == miniature.DIRT.keys()
     for _, reasons in examples.DIRT.values():
-        assert set(reasons.replace(", or ", ",").split(",")) <= curate.REASONS.keys()
+        assert set(reasons.replace(", or ", ",").split(",")) <= ledger.REASONS.keys()
     table = examples.dirt(config.load("smol"))
     assert [share.rstrip("%") for share in table.share] == [f"{100 * share:.0f}" for share in miniature.DIRT.values()]
     assert table["rows of"]["proof"] == "math (openr1_math)"
@@ -51,49 +58,40 @@ def test_real_rows_have_no_dirt_of_ours(cfg):
     assert list(table.columns) == ["share", "what is done to a good row", "noticed as", "rows of"]
 
 
-@pytest.mark.parametrize("columns", ["openr1_math", "openthoughts", "openthoughts_metadata", "s1"])
-def test_the_question_of_a_raw_row_is_read_from_the_columns_of_every_dataset(columns):
-    for row in miniature.rows("science", columns, 3, [1], 1):
-        assert miniature.SCIENCE_FAMILIES  # the questions are science questions in other datasets' columns
-        assert len(examples.question_of(row)) > 10
-    assert examples.question_of({"answer": "5"}) == ""
-
-
 def test_a_dropped_row_is_shown_for_each_reason_with_what_decided(cfg, rows):
     rows += [
         math_row(problem="a proof", question_type="proof"), math_row(problem="another proof", question_type="proof"),
         math_row(problem="no answer", answer="notfound"), math_row(problem="not right", verified=(False,)),
-        math_row(problem="cut", generations=("<think>cut off",)), math_row(problem=f"  {CLEAN.upper()}?"),
+        math_row(problem="cut", generations=("<think>cut off",)), math_row(problem=f"  {CLEAN}\n"),
         math_row(problem=BENCHMARK), math_row(problem="word " * 61), math_row(problem="a second"),
         math_row(problem="a third"),
     ]  # fmt: skip
-    ledger = curate.curate_domain(cfg, "math", rule(), Template())
-    table = examples.dropped_rows(cfg, [ledger])
-    assert set(table.index) == {why for _, why in ledger.dropped}
-    assert table.index.tolist() == [why for why in curate.REASONS if why in table.index]
-    assert table.meaning.to_dict() == {why: curate.REASONS[why] for why in table.index}
-    seen = table.apply(lambda row: (row.question, row["seen by"]), axis=1).to_dict()
+    found = curate.curate_domain(cfg, "math", rule(), Template())
+    table = ledger.examples_table([found])
+    assert set(table.index) == {why for _, why in found.dropped}
+    assert list(dict.fromkeys(table.index)) == [why for why in ledger.REASONS if why in table.index]
+    first = table[~table.index.duplicated()]
+    assert first.meaning.to_dict() == {why: ledger.REASONS[why] for why in first.index}
+    seen = first.apply(lambda row: (row.question, row["seen by"]), axis=1).to_dict()
     assert seen["question_type"] == ("a proof", "question_type: 'proof'")
     assert seen["no_answer"] == ("no answer", "answer: 'notfound'")
-    assert seen["unverified"] == ("not right", "correctness_math_verify: '[False]'")
-    assert seen["incomplete"] == ("cut", "generations: \"['<think>cut off']\"")
-    assert seen["duplicate"] == (f"{CLEAN.upper()}?", "an earlier row asks the same")
-    assert seen["contaminated"] == (BENCHMARK, f"benchmark question: {BENCHMARK}")
-    assert seen["too_long"][1] == "curate.max_tokens: 60"
-    assert seen["over_limit"] == ("a third", "limit of the domain: 2")
+    assert seen["unverified"][0] == "not right"
+    assert seen["incomplete"] == ("cut", "</think> is never written")
+    assert seen["duplicate"][0].strip() == CLEAN
+    assert seen["contaminated"][0] == BENCHMARK
+    assert seen["contaminated"][1].endswith(BENCHMARK)
+    assert "curate.max_tokens: 60" in seen["too_long"][1]
+    assert seen["over_limit"] == ("a third", "limit: 2")
+    assert table.loc["question_type", "row"].tolist() == ["f:2", "f:3"]
 
 
-def test_the_sources_are_not_read_again_where_the_ledger_shows_every_reason(cfg, rows, monkeypatch):
-    rows += [math_row()]
-    ledger = curate.curate_domain(cfg, "math", rule(), Template())
-    monkeypatch.setattr(examples, "read_source", lambda *_: pytest.fail("read again"))
-    assert examples.dropped_rows(cfg, [ledger]).index.tolist() == ["duplicate"]
-
-
-def test_a_question_that_must_not_be_published_is_not_shown(cfg, rows):
+def test_a_question_that_must_not_be_published_is_shown_nowhere(cfg, rows):
     rows += [math_row(problem=BENCHMARK)]
-    ledger = curate.curate_domain(cfg, "math", rule(private=True), Template())
-    assert BENCHMARK not in examples.dropped_rows(cfg, [ledger]).to_string()
+    found = curate.curate_domain(cfg, "math", rule(private=True), Template())
+    assert BENCHMARK not in ledger.examples_table([found]).to_string()
+    views = examples.viewed_rows(cfg, Template(), [found])
+    assert [view["outcome"] for view in views] == ["kept"]
+    assert BENCHMARK not in (cfg.rows("math") / ledger.LEDGER).read_bytes().decode("latin-1")
 
 
 def test_a_reason_of_the_params_file_s_own_is_explained(cfg, rows):
@@ -101,34 +99,40 @@ def test_a_reason_of_the_params_file_s_own_is_explained(cfg, rows):
     block = cfg.params.domains["math"].model_copy(update={"sources": [spec]})
     cfg = cfg.model_copy(update={"params": cfg.params.model_copy(update={"domains": {"math": block}})})
     rows[:] = [metadata_row(1) | {"difficulty": "easy"}, metadata_row(2) | {"difficulty": "hard"}]
-    ledger = curate.curate_domain(cfg, "math", rule(), Template())
-    (row,) = examples.dropped_rows(cfg, [ledger]).itertuples()
+    (row,) = ledger.examples_table([curate.curate_domain(cfg, "math", rule(), Template())]).itertuples()
     assert (row.Index, row.meaning) == ("difficulty", "its difficulty is not one that the params file keeps")
     assert row[-1] == "difficulty: 'hard'"
 
 
-def test_a_row_is_shown_raw_normalised_and_rendered(cfg, rows):
-    rows[:] = [math_row(answer="proof"), math_row(), math_row(problem=f"{CLEAN} 2")]
-    curate.curate_domain(cfg, "math", rule(), Template())
-    text = examples.journey(cfg, Template())
-    raw, normalised, prompt, target = text.split("\n\n=== ")
-    assert "the columns of openr1_math" in raw
-    assert "generations: ['<think>a</think>b']" in raw
-    assert "answer: 5" in raw, "the row before it was dropped"
-    assert f"question: {CLEAN}\nstarter_code: \nthinking: a\nresponse: b" in normalised
-    assert cfg.params.domains["math"].instruction in prompt
-    assert target.endswith("a\n</think>\n\nb")
-    assert "before <end>" in target
+def test_rows_of_every_outcome_are_shown_on_their_way(cfg, rows):
+    rows[:] = [math_row(answer="proof"), math_row(), math_row(problem=f"{CLEAN} 2"), math_row(problem=["list"])]
+    found = curate.curate_domain(cfg, "math", rule(), Template())
+    views = {view["row"]: view for view in examples.viewed_rows(cfg, Template(), [found])}
+    assert {row: view["outcome"] for row, view in views.items()} == {
+        1: "no_answer",
+        2: "kept",
+        3: "kept",
+        4: "malformed",
+    }
+    assert views[4]["detail"] == "problem: is a list, not text"
+    assert views[1]["normalised"] is views[1]["tokens"] is None
+    kept = views[2]
+    assert kept["raw"] == rows[1]
+    assert kept["normalised"] == {
+        "question": CLEAN,
+        "starter_code": "",
+        "thinking": "a",
+        "response": "b",
+        "answer": "5",
+    }
+    assert kept["tokens"][0] == ["<3>", False]
+    assert kept["tokens"][-1] == ["<2>", True]
+    assert cfg.params.domains["math"].instruction in kept["prompt"]
+    assert kept["target"].endswith("a\n</think>\n\nb")
 
 
 def test_a_row_whose_source_is_gone_is_an_error_with_the_remedy(cfg, rows):
-    curate.curate_domain(cfg, "math", rule(), Template())
-    rows[:] = [math_row(problem="another")]
-    with pytest.raises(UserError, match=r"no raw row of the sources gives row math-.*01_data_curation RUN=smol"):
-        examples.journey(cfg, Template())
-
-
-def test_a_long_value_is_shown_by_its_two_ends():
-    text = examples.short("a" * 300 + "\n" + "b" * 300, 20)
-    assert text == "a" * 10 + " […] " + "b" * 10
-    assert examples.short("two\n lines") == "two lines"
+    found = curate.curate_domain(cfg, "math", rule(), Template())
+    rows.clear()
+    with pytest.raises(UserError, match=r"the sources hold no row .*01_data_curation RUN=smol"):
+        examples.viewed_rows(cfg, Template(), [found])

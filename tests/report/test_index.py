@@ -11,7 +11,7 @@ from test_pages import fetched
 
 from tinyr1.core import artifact, config, record
 from tinyr1.core.config import ROOT, STAGES
-from tinyr1.report import ablation_lines, index
+from tinyr1.report import ablation_lines, index, roles
 
 
 def index_of(cfg, **how: object) -> str:
@@ -240,6 +240,19 @@ def test_every_model_is_explained_before_the_scores(whole):
     for model in whole.models:
         assert page.index(f"<dt>{model}</dt>") < page.index('<table class="scores">')
     assert "<dd>merged without training, Arcee Fusion: (math & science) & code</dd>" in page
+
+
+def test_every_benchmark_is_explained_before_the_scores(whole):
+    page = html.unescape(index_of(whole))
+    for benchmark in whole.params.benchmarks:
+        assert page.index(f"<dt>{benchmark}</dt>") < page.index('<table class="scores">')
+    assert "<dd>made-up small programming problems, judged by running the programs</dd>" in page
+
+
+def test_every_kind_of_benchmark_has_words():
+    for name in ("smoke", "smol", "r1-1.5b", "paper"):
+        cfg = config.load(name)
+        assert [benchmark for benchmark, _ in roles.benchmark_roles(cfg)] == list(cfg.params.benchmarks)
 
 
 def test_parameters_are_shown_as_differences_from_the_papers_run(cfg):

@@ -9,6 +9,8 @@ from test_index import CLAIM
 
 from tinyr1.core import artifact, config, record
 from tinyr1.core.config import STAGES
+from tinyr1.core.errors import UserError
+from tinyr1.core.params.domains import HubSource
 from tinyr1.report import publish
 from tinyr1.report import readme as readme_writer
 
@@ -75,6 +77,17 @@ def test_a_second_publication_writes_the_same(ready, readme):
     first, text = content(), readme.read_text(encoding="utf-8")
     publish.publish(ready)
     assert (content(), readme.read_text(encoding="utf-8")) == (first, text)
+
+
+def test_a_run_that_read_the_newest_commit_of_a_dataset_is_not_published(ready):
+    names = {"kind": "huggingface", "columns": "s1", "path": "owner/data", "correct": "any", "keep": {}}
+    source = HubSource(**names, config=None, revision=None, rows=None)
+    domains = ready.params.domains
+    loose = domains | {"math": domains["math"].model_copy(update={"sources": [source]})}
+    cfg = ready.model_copy(update={"params": ready.params.model_copy(update={"domains": loose})})
+    with pytest.raises(UserError, match=r"domains\.math\.sources\.0\.revision: null is the newest commit of a day"):
+        publish.publish(cfg)
+    assert not (config.reports_folder() / "smol").exists()
 
 
 def test_no_published_text_names_a_path_of_the_machine(ready, monkeypatch):

@@ -1,5 +1,7 @@
 """The figures of notebooks 01 and 02, from made-up tables and from the params files of this repository."""
 
+from itertools import pairwise
+
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
@@ -43,17 +45,50 @@ def test_a_run_without_a_control_shows_none():
     assert not [text for text in texts_of(plots_data.branch_merge(cfg)) if "control" in text or "mixture" in text]
 
 
+def ledger(ax):
+    """The numbers of a panel of the funnel, from the top to the bottom: {row: number}."""
+    return {round(text.get_position()[1]): int(text.get_text().replace("−", "-").replace(",", "")) for text in ax.texts}
+
+
 def test_the_bars_of_the_funnel_take_the_raw_rows_apart():
     fates = pd.DataFrame({"no_answer": [3, 0], "too_long": [1, 2], "kept": [6, 8]}, index=["law", "biology"])
     figure = plots_data.funnel(fates)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         "raw rows", "no answer", "too long", "training rows",
     ]  # fmt: skip
-    bars = [[(bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_width()) for bar in ax.patches]
-            for ax in figure.axes]  # fmt: skip
+    bars = [[(bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_width()) for bar in ax.patches
+             if to_hex(bar.get_facecolor()) != plots_data.PALE] for ax in figure.axes]  # fmt: skip
     assert bars[0] == [(0, 0, 10), (1, 7, 3), (2, 6, 1), (3, 0, 6)]
     assert bars[1] == [(0, 0, 10), (2, 8, 2), (3, 0, 8)], "a reason that took nothing has no bar"
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["law", "biology"]
+
+
+REASONS = (
+    "malformed", "no_question", "no_answer", "unverified", "incomplete", "no_reasoning", "several_turns", "duplicate",
+    "near_duplicate", "contaminated", "too_long", "over_limit", "refused", "truncated", "wrong", "failed",
+    "correctness_math_verify",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 37, 10_007])
+def test_the_numbers_of_the_funnel_add_up_and_lie_beside_its_bars(size):
+    lost = {why: [size * (i % 5), size * (i % 3 == 0), 1] for i, why in enumerate(REASONS)}
+    fates = pd.DataFrame(lost | {"kept": [5 * size, 9, 1000 * size]}, index=["law", "biology", "art"])
+    figure = plots_data.funnel(fates)
+    figure.canvas.draw()
+    for domain, ax in zip(fates.index, figure.axes, strict=True):
+        numbers = ledger(ax)
+        raw, kept = numbers.pop(0), numbers.pop(len(REASONS) + 1)
+        assert (raw, kept) == (fates.loc[domain].sum(), fates.kept[domain])
+        assert raw + sum(numbers.values()) == kept
+        assert {REASONS[y - 1]: -n for y, n in numbers.items()} == {
+            why: n for why, n in fates.loc[domain].items() if n and why != "kept"
+        }
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not [box for box, other in pairwise(boxes) if box.overlaps(other)]
+        assert min(box.x0 for box in boxes) >= max(bar.get_window_extent().x1 for bar in ax.patches)
+    names = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert not [box for box, other in pairwise(names) if box.overlaps(other)]
 
 
 def test_row_lengths_are_on_one_scale_from_the_shortest_to_the_longest():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from openai.types.chat import ChatCompletion
 from plans import SAMPLING, exactly_once, plan_of, received, said, start
-from served import MODEL, Served, answer_to
+from served import MODEL, Served, answer_to, completion
 
 from tinyr1.core import prompts
 from tinyr1.core.errors import UserError
@@ -132,40 +132,222 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(tmp_path, mon
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and "s3cret" in p.read_text()]
 
 
+QUESTION = Request(0, "q", 0, None, SAMPLING | {"seed": 7}, messages=[{"role": "user", "content": "2 + 2?"}])
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
         ({"content": "so 4"}, "so 4"),
-        ({"content": None}, ""),
         ({"content": "4", "reasoning_content": "2 + 2"}, "2 + 2\n</think>\n\n4"),
         ({"content": "4", "reasoning": "2 + 2"}, "2 + 2\n</think>\n\n4"),
         ({"content": None, "reasoning": "2 + …"}, "2 + …"),
+        ({"content": [{"type": "text", "text": "so "}, {"type": "text", "text": "4"}]}, "so 4"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]},
+                      {"type": "text", "text": "4"}]}, "2 + 2\n</think>\n\n4"),
     ],
-)
+)  # fmt: skip
 def test_reasoning_that_a_server_cut_out_is_put_back(message, text):
     reply = ChatCompletion.construct(choices=[{"finish_reason": "stop", "message": message}])
-    answer = endpoint.read_reply(reply, 7)
+    answer = endpoint.read_reply(reply, QUESTION)
     assert answer == Answer(text, None, "stop", 7)
-    assert prompts.split_response(answer.text)[1] == ("4" if "</think>" in text else None)
+    assert prompts.split_reasoning(answer.text)[1] == ("4" if "</think>" in text else None)
+
+
+FOUR = '{"message": {"content": "4"}, "finish_reason": "stop"}'
+
+
+def asked_once(page, kind="application/json", **settings):
+    """What the engine makes of a page that the server sends."""
+    with Served() as server:
+        server.send = lambda handler, status, text: Served.send(handler, status, page, kind)
+        return endpoint.Endpoint(server.settings(retries=0, **settings)).ask(QUESTION)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
 @pytest.mark.parametrize(
     "page",
     ["<html>busy</html>", '"pong"', "[1]", "{}", '{"choices": null}', '{"choices": [7]}', '{"choices": [{}]}',
-     '{"choices": [{"finish_reason": "stop", "message": "so 4"}]}', '{"choices": [{"message": {"content": "4"}}]}',
+     '{"choices": [{"finish_reason": "stop", "message": "so 4"}]}',
      '{"choices": [{"finish_reason": "stop", "message": {"content": ["4"]}}]}',
-     '{"choices": [{"finish_reason": "stop", "message": {"content": "4"}}], "usage": {"completion_tokens": "3"}}',
-     '{"choices": [{"finish_reason": "stop", "message": {"content": "4"}}], "usage": 3}'],
+     '{"choices": [{"finish_reason": "stop", "message": {"content": 4}}]}'],
 )  # fmt: skip
-def test_whatever_is_no_completion_is_a_failure(page, kind):
-    with Served() as server:
-        server.send = lambda handler, status, text: Served.send(handler, status, page, kind)
-        result = endpoint.Endpoint(server.settings(retries=0)).ask(Request(0, "q", 0, None, SAMPLING, messages=[
-            {"role": "user", "content": "2 + 2?"}]))  # fmt: skip
+def test_whatever_is_no_completion_is_a_failure_that_may_pass(page, kind):
+    result = asked_once(page, kind)
     assert isinstance(result, Failure)
     assert result.reason.startswith("the reply is no completion: ")
-    assert not result.fatal
+    assert result.kind == "passing"
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [("null", (None, None)), ("{}", (None, None)), ("3", (None, None)), ('{"completion_tokens": null}', (None, None)),
+     ('{"completion_tokens": -1, "prompt_tokens": 7}', (None, 7)), ('{"completion_tokens": "3"}', (None, None)),
+     ('{"completion_tokens": 3, "prompt_tokens": 2.5}', (3, None)), ('{"completion_tokens": 3}', (3, None))],
+)  # fmt: skip
+def test_an_answer_is_kept_whatever_the_usage_says(usage, counts):
+    answer = asked_once(f'{{"choices": [{FOUR}], "usage": {usage}}}')
+    assert (answer.text, answer.finish, answer.n_tokens, answer.n_prompt) == ("4", "stop", *counts)
+
+
+@pytest.mark.parametrize(
+    ("choice", "finish"),
+    [('"finish_reason": null, ', "unknown"), ("", "unknown"), ('"finish_reason": "eos", ', "eos")],
+)
+def test_an_answer_is_kept_whatever_finish_reason_it_has(choice, finish):
+    page = f'{{"choices": [{{{choice}"message": {{"content": "4"}}}}], "usage": {{"completion_tokens": 1}}}}'
+    assert asked_once(page) == Answer("4", 1, finish, 7)
+    assert asked_once(page.replace("1}", "24}")).finish == ("eos" if finish == "eos" else "length"), "24 is the limit"
+
+
+@pytest.mark.parametrize("finish", ["abort", "error", "insufficient_system_resource"])
+def test_a_generation_that_the_server_gave_up_is_asked_again_and_never_stored(tmp_path, finish):
+    with Served(says=lambda prompt, times: completion("so", finish)) as server:
+        plan = plan_of(tmp_path, server.settings(retries=1))
+        with pytest.raises(UserError, match=f"6 x the server ended it with '{finish}'"):
+            sample_plan(plan, tmp_path / "p.progress")
+        assert received(plan)["only"].total() == 0
+        assert server.asked.total() == 12
+        server.says = lambda prompt, times: None
+        sample_plan(plan, tmp_path / "p.progress")
+    assert exactly_once(plan)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [{"error": {"message": "overloaded"}}, {"choices": []}, completion(None), completion(None, reasoning_content="")],
+)
+def test_a_reply_with_status_200_and_no_answer_is_asked_for_again(tmp_path, reply):
+    with Served(says=lambda prompt, times: dict(reply) if times == 1 else None) as server:
+        plan = plan_of(tmp_path, server.settings(retries=1), samples=1)
+        sample_plan(plan, tmp_path / "p.progress")
+        assert server.asked.total() == 6
+    assert exactly_once(plan)
+
+
+def test_the_reason_of_an_error_body_is_told(tmp_path):
+    with Served(says=lambda prompt, times: {"error": {"message": "overloaded"}}) as server:
+        plan = plan_of(tmp_path, server.settings(retries=0))
+        with pytest.raises(UserError, match=r"no completion: it says .*overloaded.*\(first: [abc]\)"):
+            sample_plan(plan, tmp_path / "p.progress")
+
+
+def test_a_reasoning_without_an_end_is_a_cut_off_answer_even_without_content():
+    assert asked_once(json.dumps(completion(None, "length"))) == Answer("", 3, "length", 7, 7)
+
+
+REFUSED = [completion("so", "content_filter"), completion(None, refusal="I cannot."),
+           {"status": 400, "error": {"message": "Content Exists Risk"}},
+           {"status": 400, "error": {"message": "no", "code": "content_filter"}}]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", REFUSED)
+def test_a_refused_question_is_no_answer_and_is_not_asked_again_and_again(tmp_path, reply):
+    with Served(says=lambda prompt, times: dict(reply) if prompt == "b?" else None) as server:
+        plan = plan_of(tmp_path, server.settings(), samples=1)
+        with pytest.raises(UserError, match="1 of 3 requests to only have no answer"):
+            sample_plan(plan, tmp_path / "p.progress")
+        assert server.asked["b?"] == 1
+        assert received(plan)["only"] == {("a", 0): 1, ("c", 0): 1}
+        plan["tolerant"] = True
+        sample_plan(plan, tmp_path / "p.progress")
+        sample_plan(plan, tmp_path / "p.progress")
+        assert server.asked["b?"] == 2, "a tolerant plan stores that it was refused"
+    (line,) = [line for line in responses.of_job(plan["models"][0]["jobs"][0], "key of only").lines
+               if line["question"] == "b"]  # fmt: skip
+    assert line["finish"] == "content_filter"
+
+
+def test_a_question_that_is_too_long_for_the_server_blocks_no_other(tmp_path):
+    too_long = {"status": 400, "error": {"message": "maximum context length"}}
+    with Served(says=lambda prompt, times: dict(too_long) if prompt == "long?" else None) as server:
+        plan = plan_of(tmp_path, server.settings(), questions=["long", *"abcdefgh"], samples=16)
+        with pytest.raises(UserError, match=r"16 of 144 requests[^:]*:\n  16 x HTTP 400.*first: long"):
+            sample_plan(plan, tmp_path / "p.progress")
+    assert received(plan)["only"].total() == 8 * 16
+    assert server.attempts == 144, "HTTP 400 is not tried again"
+
+
+def test_a_server_that_takes_no_question_is_given_up(tmp_path):
+    with Served(lambda n: "400") as server:
+        plan = plan_of(tmp_path, server.settings(concurrency=2), questions=[f"q{i}" for i in range(100)])
+        with pytest.raises(UserError, match="given up"):
+            sample_plan(plan, tmp_path / "p.progress")
+    assert server.attempts < 40
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+@pytest.mark.parametrize("status", ["401", "402", "500"])
+def test_a_tolerant_plan_does_not_take_a_server_that_is_down_for_questions_that_fail(tmp_path, status, tolerant):
+    with Served(lambda n: status) as server:
+        plan = plan_of(tmp_path, server.settings(retries=0), questions=[f"q{i}" for i in range(20)])
+        with pytest.raises(UserError, match=f"HTTP {status}"):
+            sample_plan(plan | {"tolerant": tolerant}, tmp_path / "p.progress")
+
+
+def test_a_tolerant_plan_counts_what_fails(tmp_path):
+    with Served(lambda n: "400" if n in (2, 5) else None) as server:
+        plan = plan_of(tmp_path, server.settings(concurrency=1)) | {"tolerant": True}
+        assert sample_plan(plan, tmp_path / "p.progress") is False
+    assert received(plan)["only"].total() == 4
+    (reason,) = (failures := json.loads((tmp_path / "p.progress").read_text())["failures"])
+    assert reason.startswith("HTTP 400")
+    assert failures[reason] == 2
+
+
+def test_the_longest_answer_may_have_another_name(tmp_path):
+    with Served() as server:
+        settings = server.settings(max_tokens_name="max_completion_tokens")
+        sample_plan(plan_of(tmp_path, settings), tmp_path / "p.progress")
+    assert server.bodies[0]["max_completion_tokens"] == 24
+    assert "max_tokens" not in server.bodies[0]
+
+
+def test_usage_and_cost_are_stored_and_lines_of_older_stores_still_count(tmp_path):
+    with Served(says=lambda prompt, times: completion("4")) as server:
+        plan = plan_of(tmp_path, server.settings(concurrency=1))
+        plan["limits"] = {"price": {"input": 1.0, "output": 10.0}, "budget": None}
+        (j,) = plan["models"][0]["jobs"]
+        old = {"question": "a", "sample": 0, "text": "4", "n_tokens": 3, "finish": "stop", "model_key": "key of only",
+               "protocol_key": "p"}  # fmt: skip
+        Path(j["out"]).parent.mkdir(parents=True)
+        Path(j["out"]).write_text(json.dumps(old) + "\n")
+        sample_plan(plan, tmp_path / "p.progress")
+    assert exactly_once(plan)
+    first, *others = responses.of_job(j, "key of only").lines
+    assert first == old
+    assert {(line["n_prompt"], line["n_tokens"], line["dollars"]) for line in others} == {(7, 3, 37e-6)}
+    progress = json.loads((tmp_path / "p.progress").read_text())
+    assert progress["dollars"] == pytest.approx(5 * 37e-6)
+    assert (progress["tokens"], progress["prompt_tokens"]) == (15, 35)
+
+
+# --- waiting --------------------------------------------------------------------------------------------------
+
+
+def test_the_pause_that_a_server_asks_for_is_kept_by_all_requests(tmp_path):
+    with Served({1: "429 after 0.6"}.get) as server:
+        plan = plan_of(tmp_path, server.settings(concurrency=1))
+        sample_plan(plan, tmp_path / "p.progress")
+    assert exactly_once(plan)
+    assert server.moments[1] - server.moments[0] >= 0.6
+
+
+def test_a_pause_of_hours_is_no_pause(tmp_path):
+    with Served({1: "429 after 5000"}.get) as server:
+        plan = plan_of(tmp_path, server.settings(concurrency=1))
+        with pytest.raises(UserError, match="1 x HTTP 429"):
+            sample_plan(plan, tmp_path / "p.progress")
+    assert received(plan)["only"].total() == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({}, None), ({"retry-after": "2.5"}, 2.5), ({"retry-after-ms": "300"}, 0.3), ({"retry-after": "-1"}, None),
+     ({"retry-after": "Thu, 01 Jan 1970 00:02:00 GMT"}, 20.0), ({"retry-after": "soon"}, None)],
+)  # fmt: skip
+def test_a_pause_is_read_in_each_of_its_forms(headers, seconds):
+    assert endpoint.retry_after(headers, now=100.0) == seconds
 
 
 @pytest.mark.slow

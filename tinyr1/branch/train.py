@@ -30,7 +30,6 @@ with launch.lasting_imports():
     from torch.utils.checkpoint import checkpoint
     from transformers import (
         AutoModelForCausalLM,
-        AutoTokenizer,
         PreTrainedModel,
         PreTrainedTokenizerBase,
         Trainer,
@@ -40,6 +39,7 @@ with launch.lasting_imports():
 
     from tinyr1.branch.attention import ATTENTION
     from tinyr1.branch.packing import PackedSequences, shifted_targets
+    from tinyr1.core.tokenizers import load_tokenizer
     from tinyr1.data.tokens import read_tokens
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
@@ -235,7 +235,7 @@ def fine_tune(plan: dict) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
     )
-    tokenizer = AutoTokenizer.from_pretrained(plan["model"])
+    tokenizer = load_tokenizer(Path(plan["model"]))
     parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
     data = PackedSequences(Path(plan["layout"]), parts)
     # On average: to count the tokens of each step would need another exchange between the ranks.

@@ -23,19 +23,15 @@ def dataset_file(where: str, dataset: str, name: str, revision: str) -> Path:
         return Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
 
 
-def dataset_rows(where: str, dataset: str, config: str | None, revision: str | None) -> Iterator[dict]:
-    """Yield the rows of a dataset's train split, streamed: some datasets are far larger than a run's share of them."""
-    done = 0
-    what = f"{dataset} (config {config}, revision {revision})"
+def dataset_rows(where: str, dataset: str, config: str | None, split: str, revision: str | None) -> Iterator[dict]:
+    """Yield the rows of a split of a dataset; `datasets` fetches it once and maps its cache into memory."""
+    what = f"{dataset} (config {config}, split {split}, revision {revision})"
     from datasets import exceptions, load_dataset
 
     page, otherwise = f"{SITE}/datasets/{dataset}", "download it and use kind: files"
-    with _explained(where, what, page, otherwise, exceptions.DatasetsError) as failed_after:
-
-        for row in load_dataset(dataset, config, revision=revision, split="train", streaming=True):
-            yield row
-            done += 1
-            failed_after[0] = f" after {done} rows"
+    with _explained(where, what, page, otherwise, exceptions.DatasetsError):
+        rows = load_dataset(dataset, config, revision=revision, split=split)
+    yield from rows
 
 
 def model_folder(where: str, model: str, revision: str | None) -> Path:
@@ -66,20 +62,18 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exception]) -> Iterator[list[str]]:
+def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exception]) -> Iterator[None]:
     """Raise a UserError in place of the exceptions of the hub's libraries.
 
-    The block may write how far it has come (" after 7 rows") into the list that it gets. what: the thing that is
-    fetched. page: the web page where a licence is accepted. otherwise: what a person without access can do. more:
-    exceptions of another library that the block uses.
+    what: the thing that is fetched. page: the web page where a licence is accepted. otherwise: what a person without
+    access can do. more: exceptions of another library that the block uses.
     """
     from huggingface_hub.errors import GatedRepoError
 
     # `datasets` raises the last two for a configuration that is not there and for a dataset that ships a script.
     refusals: tuple[type[Exception], ...] = (*_refusals(), *more, ValueError, RuntimeError)
-    progress = [""]
     try:
-        yield progress
+        yield
     except GatedRepoError as error:
         raise UserError(
             f"{where}: {what} is gated and access was refused. Accept its licence at {page} while logged in, then run "
@@ -88,7 +82,7 @@ def _explained(where: str, what: str, page: str, otherwise: str, *more: type[Exc
     except refusals as error:
         said = str(error).partition("\n")[0]
         raise UserError(
-            f"{where}: {what} could not be fetched{progress[0]} ({type(error).__name__}: {said}); check the name, the "
+            f"{where}: {what} could not be fetched ({type(error).__name__}: {said}); check the name, the "
             f"revision and the network; where it is gated, accept its terms at {page} and run `hf auth login`; or "
             f"{otherwise}"
         ) from error

@@ -1,15 +1,21 @@
-"""Prompt text, think tags, chat templates and loss spans. They are defined only here.
+"""Prompt text, think tags, chat templates, loss spans and token ids. They are defined only here.
 
-Training and evaluation call the same functions, so the prompts of the two cannot differ.
+    a row --row_messages, render_target--> texts --encode_rows--> token ids, with the span of the loss
+
+Training and evaluation call the same functions, so the prompts of the two cannot differ. No text of a row or question
+can open or end a turn: a control token that is spelled in it stays text.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import Domain
-
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+from tinyr1.core.text_tokens import THINK_CLOSE as THINK_CLOSE
+from tinyr1.core.text_tokens import THINK_OPEN as THINK_OPEN
+from tinyr1.core.text_tokens import Text, encode, hide
 
 # The prompt form of DeepSeek-R1's distilled models, written with ChatML tags: there is no system turn, and the prompt
 # of a question (`add_generation_prompt`) ends in the opening think tag, so that each reply starts inside the reasoning.
@@ -28,6 +34,10 @@ _OPTIONS_INSIDE = re.compile(
     r"\(A\)(?!\s*(?:[,;]|and\b|or\b)).*?\(B\).*?\(C\)|\sA\)\s.*?\sB\)\s.*?\sC\)\s", re.DOTALL
 )
 _UNREAD = re.compile(r"```.*?```|\\begin\{(tikzpicture|asy)\}.*?\\end\{\1\}|\[asy\].*?\[/asy\]", re.DOTALL)
+
+# A think block that a template closes at the end of a prompt, for an answer without reasoning: Qwen3 and SmolLM3 write
+# an empty one, DeepSeek-V3.1 the closing tag alone.
+_SKIPPED = re.compile(rf"(?:{THINK_OPEN}\s*)?{THINK_CLOSE}\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,11 @@ def row_turn(domain: Domain, row: dict) -> str:
     return user_turn(instruction, row["question"], row.get("starter_code", ""))
 
 
+def row_messages(domain: Domain, row: dict) -> list[dict]:
+    """The messages of a training row before the model's turn: its earlier turns, if it has any, and the user's turn."""
+    return [*row.get("history", ()), {"role": "user", "content": row_turn(domain, row)}]
+
+
 def render_prompt(tokenizer: Any, user: str) -> str:
     """The text of a prompt with one user turn, up to the model's first token; the opening think tag belongs to it."""
     return render_messages(tokenizer, [{"role": "user", "content": user}], open_think=True)
@@ -63,9 +78,20 @@ def render_prompt(tokenizer: Any, user: str) -> str:
 
 def render_messages(tokenizer: Any, messages: list[dict], open_think: bool) -> str:
     """The text of messages in the tokenizer's chat template; with `open_think` it ends in the opening think tag."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    # DeepSeek's template has opened the think tag since 9 February 2025, earlier revisions do not.
-    return text if not open_think or text.endswith(f"{THINK_OPEN}\n") else f"{text}{THINK_OPEN}\n"
+    return _render(tokenizer, [messages], open_think)[0]
+
+
+def _render(tokenizer: Any, conversations: list[list[dict]], open_think: bool) -> list[str]:
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
+    return [_opened(text) for text in texts] if open_think else texts
+
+
+def _opened(prompt: str) -> str:
+    """The prompt with an open think tag at its end. A template may have opened it (DeepSeek's has done so since
+    9 February 2025, with a line end or without), or have closed it, for a model that answers without reasoning."""
+    if prompt.rstrip().endswith(THINK_OPEN):
+        return prompt
+    return f"{_SKIPPED.sub('', prompt)}{THINK_OPEN}\n"
 
 
 def render_target(thinking: str, response: str) -> str:
@@ -73,21 +99,68 @@ def render_target(thinking: str, response: str) -> str:
     return f"{thinking.strip()}\n{THINK_CLOSE}\n\n{response.strip()}"
 
 
+def split_reasoning(text: str, open_tag: str = THINK_OPEN, close_tag: str = THINK_CLOSE) -> tuple[str, str | None]:
+    """(reasoning, answer) of a text in which tags part the two; the answer is None where there is none.
+
+    The answer is what follows the last closing tag that has anything but blanks and tags behind it; without such a tag
+    there is none. All tags are removed from both parts, so that no model learns to write a tag inside of them.
+    """
+    body = text.rstrip()
+    while body.endswith((open_tag, close_tag)):
+        body = body.removesuffix(close_tag).removesuffix(open_tag).rstrip()
+    reasoning, tag, answer = body.rpartition(close_tag)
+    if not tag:
+        return _without(body, open_tag, close_tag), None
+    return _without(reasoning, open_tag, close_tag), _without(answer, open_tag, close_tag) or None
+
+
+def _without(text: str, *tags: str) -> str:
+    while any(tag in text for tag in tags):  # again, as a removal may join the halves of another tag
+        for tag in tags:
+            text = text.replace(tag, "")
+    return text.strip()
+
+
+def encode_rows(tokenizer: Any, domain: Domain, rows: Sequence[dict], num_proc: int = 1) -> list[Encoded]:
+    """Token ids of training rows, in the order of the rows; `num_proc` threads make them.
+
+    Prompt and target are tokenized apart, because a sampled answer is apart from its prompt, too: a token must never
+    span both. UserError where the tokenizer names no end token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no eos_token, so no answer would end; name it in tokenizer_config.json")
+    end, n = tokenizer.eos_token_id, len(rows)
+    asked = _prompt_texts(tokenizer, [row_messages(domain, row) for row in rows], open_think=True)
+    ids = encode(tokenizer, [*asked, *(_target_text(tokenizer, row) for row in rows)], num_proc)
+    return [Encoded([*ids[i], *ids[n + i], end], len(ids[i])) for i in range(n)]
+
+
 def encode_row(tokenizer: Any, domain: Domain, row: dict) -> Encoded:
-    """Token ids of a training row. Prompt and target are tokenized apart, because a sampled answer is apart from its
-    prompt, too: a token must never span both."""
-    prompt = encode_prompt(tokenizer, row_turn(domain, row))
-    target = tokenizer.encode(render_target(row["thinking"], row["response"]), add_special_tokens=False)
-    return Encoded([*prompt, *target, tokenizer.eos_token_id], len(prompt))
+    """Token ids of a training row, as `encode_rows` makes them."""
+    return encode_rows(tokenizer, domain, [row])[0]
+
+
+def encode_messages(tokenizer: Any, messages: list[dict], open_think: bool) -> list[int]:
+    """Token ids of the prompt that `render_messages` gives; control tokens inside the messages are text."""
+    return encode(tokenizer, _prompt_texts(tokenizer, [messages], open_think))[0]
 
 
 def encode_prompt(tokenizer: Any, user: str) -> list[int]:
     """Token ids of a prompt with one user turn."""
-    # The template writes every special token itself; the tokenizer would add a second BOS.
-    return tokenizer.encode(render_prompt(tokenizer, user), add_special_tokens=False)
+    return encode_messages(tokenizer, [{"role": "user", "content": user}], open_think=True)
 
 
-def split_response(text: str) -> tuple[str, str | None]:
-    """(thinking, final answer) of a sampled text; the answer is None where the text does not close the think tag."""
-    thinking, tag, final = text.rpartition(THINK_CLOSE)
-    return (thinking, final.strip()) if tag else (text, None)
+def _prompt_texts(tokenizer: Any, conversations: list[list[dict]], open_think: bool) -> list[Text]:
+    """The prompts of conversations, with the control tokens hidden that their messages spell."""
+    safe, hidden = [], []
+    for messages in conversations:
+        contents, characters = hide(tokenizer, [message["content"] for message in messages])
+        safe.append([message | {"content": text} for message, text in zip(messages, contents, strict=True)])
+        hidden.append(characters)
+    texts = _render(tokenizer, safe, open_think) if safe else []
+    return [Text(text, characters) for text, characters in zip(texts, hidden, strict=True)]
+
+
+def _target_text(tokenizer: Any, row: dict) -> Text:
+    (thinking, response), hidden = hide(tokenizer, [row["thinking"], row["response"]])
+    return Text(render_target(thinking, response), hidden)

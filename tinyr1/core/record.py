@@ -9,9 +9,11 @@ import ast
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from tinyr1.core import machine
 from tinyr1.core.artifact import check, digest, file_hash, read_intact, write_atomic
@@ -42,6 +44,37 @@ def record_path(cfg: Config, stage: str) -> Path:
     return cfg.reports / f"{stage}.json"
 
 
+def set_aside(cfg: Config, stage: str) -> None:
+    """Take the record of a stage away, so that the stage counts as unfinished; `write` still finds its durations."""
+    path = record_path(cfg, stage)
+    if path.is_file():
+        _before(cfg, stage).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(_before(cfg, stage))
+
+
+def _before(cfg: Config, stage: str) -> Path:
+    return cfg.home / "executed" / f"{stage}.before.json"
+
+
+def _durations(before: Path, entry: dict) -> dict[str, float]:
+    """Seconds of each part of a stage. A stage that ran again on the same machine and found its artifacts finished took
+    no time; what its parts cost is what they took when they were made."""
+    now = entry["seconds"]
+    try:
+        earlier = json.loads(before.read_text(encoding="utf-8"))
+        same = all(earlier["machine"][key] == entry["machine"][key] for key in ("cores", "gpus"))
+        made = {name: item["content"] for name, item in earlier["artifacts"].items()}
+        seconds = earlier["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):  # no record, or one that was changed by hand
+        return now
+    contents = {name: item["content"] for name, item in entry["artifacts"].items()}
+    kept = {
+        part for part in now
+        if same and (contents == made if part not in contents else contents[part] == made.get(part))
+    }  # fmt: skip
+    return {part: max(value, seconds.get(part, 0)) if part in kept else value for part, value in now.items()}
+
+
 def write(
     cfg: Config, stage: str, artifacts: dict[str, Path], facts: dict, seconds: dict[str, float],
     tables: Sequence[str] = (),
@@ -70,6 +103,7 @@ def write(
         "tables": {name: file_hash(cfg.reports / name) for name in tables},
         "facts": facts,
     }
+    entry["seconds"] = _durations(_before(cfg, stage), entry)
     write_atomic(record_path(cfg, stage), json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return entry
 
@@ -87,7 +121,7 @@ def require(cfg: Config, stage: str) -> dict:
     that it made are the same. UserError names the difference and the command to run."""
     entry = read(cfg, stage)
     remedy = cfg.remedy(stage)
-    if entry["key"] != stage_key(cfg, stage):
+    if not holds(cfg, stage, entry):
         raise UserError(f"{record_path(cfg, stage)}: made from other parameters or inputs; {remedy}")
     for item in entry["artifacts"].values():
         path = cfg.home / item["path"]
@@ -100,29 +134,31 @@ def require(cfg: Config, stage: str) -> dict:
     return entry
 
 
-def determines(params: Params, stage: str) -> dict:
+def determines(params: Mapping, stage: str) -> dict:
     """The parameters that decide the result of a stage, together with the results of earlier stages; nested as in the
     params file.
 
-    Benchmarks decide stage 01 by their questions, which no training row may hold, and stage 04 by how they are asked.
+    params: all parameters, as `as_stored` gives them. Benchmarks decide stage 01 by their
+    questions, which no training row may hold, and stage 04 by how they are asked.
     """
-    p = params.model_dump(mode="json", by_alias=True)
     asking = ("samples", "max_tokens")
 
-    def some(block: dict, keys: Iterable[str]) -> dict:
+    def some(block: Mapping, keys: Iterable[str]) -> dict:
         return {key: value for key, value in block.items() if key in keys}
 
-    def rest(block: dict, keys: Iterable[str]) -> dict:
+    def rest(block: Mapping, keys: Iterable[str]) -> dict:
         return {key: value for key, value in block.items() if key not in keys}
 
+    p = params
     if stage == "01_data_curation":
         domains = {
             name: rest(domain, ["sft", "benchmarks"])
             | {"benchmarks": {key: rest(benchmark, asking) for key, benchmark in domain["benchmarks"].items()}}
             for name, domain in p["domains"].items()
         }
-        return some(p, ["seed", "curate"]) | {
-            "backbone": rest(p["backbone"], ["distill"]), "domains": domains, "evaluate": some(p["evaluate"], ["split"])
+        return some(p, ["seed", "teacher"]) | {
+            "backbone": rest(p["backbone"], ["distill"]), "curate": rest(p["curate"], ["num_proc"]), "domains": domains,
+            "evaluate": some(p["evaluate"], ["split"]),
         }  # fmt: skip
     if stage == "02_branch_sft":
         domains = {name: some(domain, ["sft"]) for name, domain in p["domains"].items()}
@@ -139,14 +175,38 @@ def determines(params: Params, stage: str) -> dict:
     return some(p, ["analysis", "ablations"])
 
 
+def as_stored(params: Params) -> dict:
+    """All parameters under the names of a params file."""
+    return params.model_dump(mode="json", by_alias=True)
+
+
 def stage_key(cfg: Config, stage: str) -> str:
     """Hash of everything that determines a stage: its parameters, and the artifacts of the stage before it."""
+    return _key(cfg, stage, as_stored(cfg.params))
+
+
+def _key(cfg: Config, stage: str, params: Mapping) -> str:
     i = STAGES.index(stage)
     before: dict = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
     made = {name: item["content"] for name, item in before["artifacts"].items()}
     if stage == STAGES[-1]:  # the last stage also shows what `make ablations` has measured by then
         made |= {path.name: file_hash(path) for path in sorted(cfg.reports.glob("ablation*.csv"))}
-    return digest([stage, determines(cfg.params, stage), before["key"], made])
+    return digest([stage, determines(params, stage), before["key"], made])
+
+
+def holds(cfg: Config, stage: str, entry: Mapping) -> bool:
+    """Whether a record was made from the present parameters, and from what the stage before it made.
+
+    A later version of this kit may have parameters that the record does not know. They are null where a params file
+    does not use them, and such a file decides what it decided before.
+    """
+    try:
+        known = Params.model_validate(entry["params"], by_alias=True, by_name=True)
+    except ValidationError:  # a parameter was renamed or is gone
+        return False
+    same = determines(as_stored(known), stage) == determines(as_stored(cfg.params), stage)
+    written = known.model_dump(mode="json", by_alias=True, exclude_unset=True)  # what the record knows, and no more
+    return same and entry["key"] == _key(cfg, stage, written)
 
 
 def notebook_hash(stage: str) -> str:

@@ -28,7 +28,7 @@ def parameters(cfg: Config, stage: str) -> "HTML":
     """
     from IPython.display import HTML
 
-    own, others = _split(_file(cfg), record.determines(cfg.params, stage))
+    own, others = _split(_file(cfg), record.determines(record.as_stored(cfg.params), stage))
     file = f"params/{cfg.run}.yaml"
     none = f"<p>No parameter of {file} decides this stage beside those of the stages before it.</p>"
     summary = f"<summary>Parameters of {file} that do not decide this stage</summary>"

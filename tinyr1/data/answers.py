@@ -1,4 +1,4 @@
-"""Reads integers the ways competitions and models write them; benchmarks and the graders of boxed answers use it."""
+"""Reads short answers as competitions, datasets and models write them: integers, and what kind an answer is."""
 
 import re
 
@@ -27,3 +27,15 @@ def integer(text: str) -> int | None:
     if _GROUPED.fullmatch(text):
         text = re.sub(r"[^0-9-]", "", text)
     return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else None
+
+
+def kind_of_answer(answer: str) -> str:
+    """What an answer is, for the tables: integer, number, option, text, or none."""
+    text = answer.strip().strip("$")
+    if not text:
+        return "none"
+    if re.fullmatch(r"[-−+]?\d[\d,]*", text):
+        return "integer"
+    if re.fullmatch(r"[-−+]?(\d+[.,]\d+|\d+/\d+|\\[dt]?frac\{-?\d+\}\{\d+\})", text):
+        return "number"
+    return "option" if re.fullmatch(r"\(?[A-J]\)?", text) else "text"

@@ -1,170 +1,286 @@
 r"""Turns raw rows into training rows; every raw row that it drops has exactly one reason (docs/fidelity.md §1.1).
 
-    sources --> raw rows --readers--> candidates --curate--> training rows --tokens--> rows/<domain>/
-                                                     \---- reasons ----> Ledger
+    sources --tinyr1.data.gather--> rows that pass the readers and the benchmark check, on disk
+            --in_order--> batches --Selection: duplicates, encode_rows, limit--> rows/<domain>/: rows, tokens, ledger
 
-A training row is a dict: id, domain, source, question, starter_code, thinking, response, answer, n_tokens. Rows pass
-one by one from the source to the disk. Only a hash of each question stays in memory, for the next duplicate: the rows
-of one domain take gigabytes at the paper's size.
+Nothing is tokenized that the limit cuts. A training row is a dict: id, domain, source, question, starter_code,
+thinking, response, answer, n_tokens, and history where turns come before the question.
 """
 
 import hashlib
-import re
+import json
+import os
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from tinyr1.core import artifact, prompts
+from tinyr1.core import artifact, jsonl, prompts
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.progress import say
+from tinyr1.core.params.domains import Curate, Domain
+from tinyr1.core.progress import Bar, say
 from tinyr1.core.prompts import Encoded
+from tinyr1.core.tokenizers import PROBE
+from tinyr1.data import readers, sources, teacher
+from tinyr1.data.columns import Drop
 from tinyr1.data.contamination import Contamination
 from tinyr1.data.files import read_rows
-from tinyr1.data.readers import Candidate, Row, normalise
-from tinyr1.data.sources import read_source
+from tinyr1.data.gather import Pending, key_of, pending_rows, read_sources
+from tinyr1.data.ledger import KEPT, LEDGER, Ledger, Outcomes
+from tinyr1.data.near_duplicates import NearDuplicates
+from tinyr1.data.readers import Row
+from tinyr1.data.rejection import Grade, Trace
 from tinyr1.data.tokens import ROWS, RowWriter, read_tokens
 
-REASONS = {
-    "question_type": "not a kind of question the paper keeps",
-    "source": "from a collection the filter leaves out",
-    "domain": "belongs to another domain",
-    "cot_type": "belongs to another domain",
-    "no_question": "the question is empty",
-    "no_answer": "no answer to check against",
-    "unverified": "no generation passed the answer checker",
-    "incomplete": "no generation ran to its end",
-    "duplicate": "the same question was kept before",
-    "contaminated": "shares its wording with a benchmark question",
-    "too_long": "longer than curate.max_tokens",
-    "over_limit": "more rows than the domain's limit",
-}
+# Two tokenizers that give other ids to it are not the same, whatever their vocabularies are.
+PROBE_ROW = {"question": PROBE, "starter_code": "", "thinking": PROBE, "response": PROBE}
+FOUND = "found"  # folder of what the sources gave, inside the unfinished artifact
+BATCH = 256  # raw rows that are tokenized at once
 
 
-@dataclass
-class Ledger:
-    """Counts where every raw row of a domain went; raw == kept + sum(dropped.values()), always."""
-
-    domain: str
-    raw: int = 0
-    kept: int = 0
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, reason) -> rows
-    examples: dict[str, str] = field(default_factory=dict)  # reason -> start of one dropped question
-
-    def drop(self, source: str, reason: str, question: str) -> None:
-        """Count one dropped row; the first question of each reason becomes its example."""
-        self.dropped[source, reason] += 1
-        if question:
-            self.examples.setdefault(reason, question[:300])
+def in_order(pending: list[Pending], choose: str | None, seed: str) -> list[Pending]:
+    """The rows in the order in which they are taken until the limit is reached (`Domain.choose`)."""
+    if choose in ("longest", "shortest"):
+        return sorted(pending, key=lambda one: -one.size if choose == "longest" else one.size)
+    ordered = list(pending)
+    if choose == "sample":
+        Random(seed).shuffle(ordered)
+    return ordered
 
 
-def _question_hash(row: Row) -> bytes:
-    """16 bytes that two rows share when they ask the same: the question but for case, blanks and punctuation marks.
+class Selection:
+    """Takes rows one after another: no duplicates, none too long, not more than the limit."""
 
-    Operators count: `3 + 4` and `3 - 4` are two questions.
-    """
-    text = re.sub(r"[\s.,;:!?]+", " ", f"{row['question']} {row['starter_code']}".lower()).strip()
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+    def __init__(self, domain: str, curate: Curate, limit: int | None) -> None:
+        self.domain, self.curate, self.limit = domain, curate, limit
+        self.seen: set[bytes] = set()
+        self.names: set[str] = set()
+        self.near = NearDuplicates(curate.near_duplicates) if curate.near_duplicates else None
+        self.written = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return self.limit is not None and self.written >= self.limit
+
+    def is_duplicate(self, key: bytes) -> bool:
+        """Whether an earlier row asks the same."""
+        return self.curate.duplicates != "keep" and key in self.seen
+
+    def verdict(self, row: Row, key: bytes, encoded: Encoded | None) -> Drop | None:
+        """Why a row is not taken, or None. encoded: None for a row that was not tokenized: the limit is reached."""
+        if self.is_duplicate(key):
+            return Drop("duplicate")
+        if encoded is None:
+            return Drop("over_limit", f"limit: {self.limit}")
+        if len(encoded.ids) > self.curate.max_tokens:
+            return Drop("too_long", f"{len(encoded.ids)} tokens, curate.max_tokens: {self.curate.max_tokens}")
+        if self.full:
+            return Drop("over_limit", f"limit: {self.limit}")
+        if self.near is None or key in self.seen:
+            return None
+        earlier = self.near.add(row["question"], row["starter_code"])
+        return None if earlier is None else Drop("near_duplicate")
+
+    def take(self, keys: list[bytes], good: list[tuple[Row, Encoded]], source: str) -> list[tuple[Row, Encoded]]:
+        """The rows of one raw row as they are written, with their names; not more than the limit leaves room for."""
+        # Not before: the traces of one question are no duplicates of each other.
+        self.seen.update(keys)
+        taken = []
+        for row, encoded in good[: None if self.limit is None else self.limit - self.written]:
+            # The id depends on the text alone, so that a row keeps it when the rows before it change.
+            digest = hashlib.sha256(f"{row['question']}\0{row['thinking']}".encode()).hexdigest()
+            name = base = f"{self.domain}-{digest[:16]}"
+            copies = 1
+            while name in self.names:
+                copies += 1
+                name = f"{base}-{copies}"
+            self.names.add(name)
+            head = {"id": name, "domain": self.domain, "source": source}
+            taken.append(({**head, **row, "n_tokens": len(encoded.ids)}, encoded))
+        self.written += len(taken)
+        return taken
 
 
-def curate(
-    ledger: Ledger,
-    candidates_of: Iterable[tuple[str, Iterable[list[Candidate]]]],
-    contamination: Contamination,
-    encode: Callable[[Row], Encoded],
-    max_tokens: int,
-    limit: int | None,
-) -> Iterator[tuple[Row, Encoded]]:
-    """Training rows with their tokens, one after another; the ledger counts every raw row.
+Encode = Callable[[list[Row]], list[Encoded]]
 
-    candidates_of: (name of a source, candidates of each of its raw rows). A raw row is kept when at least one of its
-    candidates passes all checks; otherwise the reason of its first candidate counts. Checks go from cheap to dear.
-    """
-    seen: set[bytes] = set()
-    written = 0  # training rows; a raw row may give several
 
-    def judge(row: Row) -> Encoded | str:
-        """The tokens of a row, or the reason to drop it."""
-        if _question_hash(row) in seen:
-            return "duplicate"
-        if hit := contamination.hit(row["question"]):
-            # The row repeats the benchmark question: where that must not be published, neither may be shown.
-            shown = f"{row['question'][:300]}\n  benchmark: {hit[0][:300]}"
-            hidden = "(a question that must not be published)"
-            ledger.examples.setdefault("contaminated", hidden if hit[0] in contamination.private else shown)
-            return "contaminated"
-        encoded = encode(row)
-        if len(encoded.ids) > max_tokens:
-            return "too_long"
-        return "over_limit" if limit is not None and written >= limit else encoded
+def select(
+    folder: Path, names: list[str], order: list[Pending], selection: Selection, encode: Encode, bar: Bar
+) -> Iterator[tuple[Pending, list[Row], list[tuple[Row, Encoded]], Drop | None]]:
+    """For each raw row in turn: (it, its rows, those that are taken, why none is). Tokenizes some hundred at once."""
+    spools = [(folder / f"{i}.jsonl").open("rb") for i in range(len(names))]
+    try:
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            texts = [_rows_at(spools[one.source], one.at) for one in batch]
+            keys = [[key_of(row) for row in rows] for rows in texts]
+            needed = [] if selection.full else [
+                (i, j) for i, some in enumerate(keys) for j, key in enumerate(some) if not selection.is_duplicate(key)
+            ]  # fmt: skip
+            encoded = dict(zip(needed, encode([texts[i][j] for i, j in needed]), strict=True)) if needed else {}
+            for i, (one, rows) in enumerate(zip(batch, texts, strict=True)):
+                good: list[tuple[Row, Encoded]] = []
+                why: Drop | None = None
+                for j, row in enumerate(rows):
+                    tokens = encoded.get((i, j))
+                    refused = selection.verdict(row, keys[i][j], tokens)
+                    if refused is None and tokens is not None:
+                        good.append((row, tokens))
+                    why = why or refused
+                yield one, rows, selection.take(keys[i], good, names[one.source]) if good else [], why
+            bar.update(start + len(batch), len(order))
+    finally:
+        for spool in spools:
+            spool.close()
 
-    for source, raw_rows in candidates_of:
-        for candidates in raw_rows:
-            ledger.raw += 1
-            good: list[tuple[Row, Encoded]] = []
-            reasons: list[tuple[str, str]] = []  # (reason, question)
-            for candidate in candidates:
-                verdict = candidate if isinstance(candidate, str) else judge(candidate)
-                if isinstance(candidate, dict) and isinstance(verdict, Encoded):
-                    good.append((candidate, verdict))
-                else:
-                    reasons.append((str(verdict), "" if isinstance(candidate, str) else candidate["question"]))
-            if not good:
-                ledger.drop(source, *reasons[0])
+
+def _rows_at(spool: Any, at: int) -> list[Row]:
+    spool.seek(at)
+    return json.loads(spool.readline())
+
+
+def build_rows(
+    folder: Path, cfg: Config, domain: str, encode: Encode, found: Path
+) -> Ledger:  # fmt: skip
+    """Step 2: the rows, tokens and ledger of a domain in `folder`, from what its sources gave."""
+    block, curate = cfg.params.domains[domain], cfg.params.curate
+    names = [sources.name_of(source) for source in block.sources]
+    order = in_order(pending_rows(found, len(names)), block.choose, f"{cfg.params.seed}/{domain}")
+    selection = Selection(domain, curate, block.limit)
+    settled: dict[tuple[int, int], tuple[str, str, str, str, int]] = {}  # outcome, question, detail, id, training rows
+    bar = Bar(domain, "row")
+    with RowWriter(folder) as writer:
+        for one, rows, taken, why in select(found, names, order, selection, encode, bar):
+            for row, encoded in taken:
+                writer.write(row, encoded)
+            drop = why or Drop("over_limit")
+            settled[one.source, one.line] = (
+                (KEPT, "", "", taken[0][0]["id"], len(taken)) if taken
+                else (drop.reason, rows[0]["question"][:300], drop.detail, "", 0)
+            )  # fmt: skip
+    outcomes = Outcomes(domain)
+    for i, name in enumerate(names):
+        for number, scanned in enumerate(jsonl.scan(found / f"{i}.lines.jsonl")):
+            line: Any = scanned.value
+            if line["outcome"]:
+                outcomes.settle(name, line["file"], line["row"], line["outcome"], line["question"], line["detail"],
+                                private=line["private"])  # fmt: skip
                 continue
-            ledger.kept += 1
-            # Not before: the traces of one question are no duplicates of each other.
-            seen.add(_question_hash(good[0][0]))
-            for row, encoded in good[: None if limit is None else limit - written]:
-                # The id depends on the text alone, so that a row keeps it when the rows before it change.
-                digest = hashlib.sha256(f"{row['question']}\0{row['thinking']}".encode()).hexdigest()
-                named = {"id": f"{ledger.domain}-{digest[:16]}", "domain": ledger.domain, "source": source}
-                written += 1
-                yield {**named, **row, "n_tokens": len(encoded.ids)}, encoded
+            outcome, question, detail, row_id, n = settled[i, number]
+            outcomes.settle(name, line["file"], line["row"], outcome, question, detail or line["detail"], row_id)
+            if outcome == KEPT:
+                outcomes.summary.kept_by[name, line["level"], "program" if _is_code(block) else line["answer"]] += n
+        outcomes.summary.readings += json.loads((found / f"{i}.json").read_text(encoding="utf-8"))["readings"]
+    outcomes.write(folder)
+    return outcomes.summary
+
+
+def _is_code(block: Domain) -> bool:
+    return all(benchmark.answers == "program" for benchmark in block.benchmarks.values()) and bool(block.benchmarks)
+
+
+def notes_of(ledger: Ledger, block: Domain) -> list[str]:
+    """Sentences on filters of the sources that refuse every row, or none."""
+    notes = []
+    for source in block.sources:
+        name = sources.name_of(source)
+        dropped = Counter({why: n for (where, why), n in ledger.dropped.items() if where == name})
+        kept = sum(n for (where, _, _), n in ledger.kept_by.items() if where == name)
+        for column in source.keep:
+            if not dropped[column]:
+                notes.append(f"{name}: `keep.{column}` refuses no row")
+        if not kept:
+            why = ", ".join(f"{why} {n}" for why, n in dropped.most_common())
+            notes.append(f"{name}: no row is kept ({why or 'it has no row'})")
+    return notes
 
 
 def curate_domain(
-    cfg: Config, domain: str, contamination: Contamination, tokenizer: PreTrainedTokenizerBase
-) -> Ledger:
+    cfg: Config, domain: str, contamination: Contamination, tokenizer: PreTrainedTokenizerBase,
+    taught: Mapping[str, Any] | None = None,
+) -> Ledger:  # fmt: skip
     """Curates the rows of a domain into the folder `cfg.rows(domain)`, with their tokens; returns the ledger.
 
-    An earlier result is kept where it was made from the same sources and rules. UserError when no row is left.
+    taught: the teacher's traces by `readers.seed_key`, where a source asks for them. An earlier result is kept where it
+    was made from the same sources and rules. UserError when no row is left, or too many are malformed.
     """
     p, block = cfg.params, cfg.params.domains[domain]
-    inputs = {
-        "sources": [s.model_dump(mode="json") for s in block.sources], "limit": block.limit,
-        "instructions": [block.instruction, block.instruction_with_options], "curate": p.curate.model_dump(),
-        "seed": p.seed, "benchmarks": contamination.questions,
-        "tokenizer": artifact.digest(tokenizer.get_vocab()), "template": tokenizer.chat_template,
-    }  # fmt: skip
+    threads = p.curate.num_proc or len(os.sched_getaffinity(0))
 
+    def encode(rows: list[Row]) -> list[Encoded]:
+        return prompts.encode_rows(tokenizer, block, rows, threads)
+
+    inputs = {
+        "sources": [s.model_dump(mode="json") for s in block.sources], "limit": block.limit, "choose": block.choose,
+        "instructions": [block.instruction, block.instruction_with_options],
+        "curate": p.curate.model_dump(exclude={"num_proc"}), "seed": p.seed, "benchmarks": contamination.questions,
+        "tokenizer": artifact.digest([tokenizer.get_vocab(), encode([PROBE_ROW])[0].ids]),
+        "template": tokenizer.chat_template, "files": files_of(block, domain),
+        "taught": {key: str(trace) for key, trace in (taught or {}).items()},
+    }  # fmt: skip
     def build(folder: Path) -> dict:
-        ledger = Ledger(domain)
-        generations = p.curate.generations_per_question
-        # Nothing is read yet: `map` and the generators behind it take a raw row when curate asks for the next one.
-        streams = [
-            (s.columns, map(partial(normalise, source=s, generations=generations), read_source(s, domain, p.seed)))
-            for s in block.sources
-        ]
-        encode = partial(prompts.encode_row, tokenizer, block)
-        with RowWriter(folder) as writer:
-            for row, encoded in curate(ledger, streams, contamination, encode, p.curate.max_tokens, block.limit):
-                writer.write(row, encoded)
+        found = folder / FOUND
+        read_sources(found, cfg, domain, contamination, taught)
+        ledger = build_rows(folder, cfg, domain, encode, found)
         if not ledger.kept:
             raise UserError(f"domains.{domain}: none of {ledger.raw} raw rows is left: {dict(ledger.dropped)}")
-        dropped = [[source, why, n] for (source, why), n in sorted(ledger.dropped.items())]
-        return {"raw": ledger.raw, "kept": ledger.kept, "dropped": dropped, "examples": ledger.examples}
+        ledger.notes = notes_of(ledger, block)
+        ledger.unread = [one for source in block.sources for one in sources.unread(source, domain)]
+        shutil.rmtree(found)
+        return ledger.facts() | {artifact.ASIDE: [LEDGER]}
 
     manifest, built = artifact.make(cfg.rows(domain), inputs, build, cfg.remedy("01_data_curation"))
-    f = manifest["facts"]
-    say(f"  {domain:8s} {f['kept']} of {f['raw']} rows {'curated' if built else 'kept from before'}")
-    dropped = Counter({(source, why): n for source, why, n in f["dropped"]})
-    return Ledger(domain, f["raw"], f["kept"], dropped, f["examples"])
+    ledger = Ledger.of_facts(manifest["facts"])
+    say(f"  {domain:8s} {ledger.kept} of {ledger.raw} rows {'curated' if built else 'kept from before'}")
+    for note in (*ledger.notes, *(f"{name} is not read: {why}" for name, why in ledger.unread)):
+        say(f"    {note}")
+    return ledger
+
+
+def files_of(block: Domain, domain: str) -> list[list]:
+    """Name, bytes and time of change of each file of the sources: a changed file is read again."""
+    where = f"domains.{domain}.sources"
+    paths = [path for source in block.sources if source.kind == "files" for path in sources.find(source, where).paths]
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+
+
+def taught_traces(
+    cfg: Config, contamination: Contamination, grader: Callable[[], AbstractContextManager[Grade]]
+) -> dict[str, dict[str, Trace]]:
+    """The traces of the teacher by domain and `readers.seed_key`, after it was asked for those that are missing.
+
+    Nothing is asked, and `grader` is not called, where no source has `traces`. UserError as of `teacher.ask`.
+    """
+    asking = [name for name, block in cfg.params.domains.items() if any(source.traces for source in block.sources)]
+    if asking:
+        with grader() as grade:
+            for domain in asking:
+                teacher.ask(cfg, domain, seeds(cfg, domain, contamination), grade)
+    return {domain: teacher.read_traces(cfg, domain) for domain in cfg.domains}
+
+
+def seeds(cfg: Config, domain: str, contamination: Contamination) -> Iterator[dict]:
+    """The questions of a domain whose traces the teacher writes, each once: key, domain, source, question,
+    starter_code, answer, history. Questions that repeat one of a benchmark are not asked."""
+    block, given = cfg.params.domains[domain], set()
+    for source in (source for source in block.sources if source.traces):
+        for raw in sources.read_source(source, domain, cfg.params.seed):
+            parsed = readers.read(raw.value, source) if not raw.error else Drop("malformed")
+            for one in parsed if isinstance(parsed, list) else ():
+                key = readers.seed_key(one)
+                if readers.wants_teacher(one, source) and key not in given and not contamination.hit(one.question):
+                    given.add(key)
+                    place = {"key": key, "domain": domain, "source": sources.name_of(source)}
+                    text = {"question": one.question, "starter_code": one.starter_code, "answer": one.answer}
+                    yield place | text | {"history": list(one.history)}
 
 
 def curated_rows(cfg: Config, domain: str) -> Iterator[Row]:
@@ -190,17 +306,3 @@ def repeated(cfg: Config, contamination: Contamination) -> tuple[list[str], list
             if contamination.hit(row["question"]):
                 leaks.append(row["id"])
     return [name for name, n in counts.items() if n > 1], leaks
-
-
-def fates(ledgers: list[Ledger]) -> pd.DataFrame:
-    """Raw rows by domain (lines) and fate (columns: each reason that occurs, then `kept`)."""
-    table = {}
-    for ledger in ledgers:
-        fates: Counter[str] = Counter()
-        for (_, why), n in ledger.dropped.items():
-            fates[why] += n
-        table[ledger.domain] = {**fates, "kept": ledger.kept}
-    # A source may filter by a column of its own, which is then the reason and has no place in REASONS.
-    own = sorted({why for ledger in ledgers for _, why in ledger.dropped} - REASONS.keys())
-    frame = pd.DataFrame(table).T.fillna(0).astype(int)
-    return frame[[*(why for why in REASONS if why in frame), *own, "kept"]]

@@ -1,6 +1,4 @@
-"""What notebook 01 shows of rows: how the miniature spoils its own, one on its way, a dropped one for each reason."""
-
-from collections.abc import Iterator
+"""What notebook 01 shows of rows: how the miniature spoils its own, and rows of every outcome on their way."""
 
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
@@ -8,26 +6,21 @@ from transformers import PreTrainedTokenizerBase
 from tinyr1.core import prompts
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params.domains import Source
-from tinyr1.data.curate import REASONS, Ledger, curated_rows
-from tinyr1.data.readers import Row, normalise
-from tinyr1.data.sources import read_source
+from tinyr1.data import sources
+from tinyr1.data.curate import curated_rows
+from tinyr1.data.ledger import KEPT, LEDGER, PRIVATE, Ledger
+from tinyr1.data.readers import Row
 
-SHORT = 160  # characters of a value in a table
+KEPT_ROWS = 3  # kept rows of each source in the viewer
+COLUMNS = ("history", "question", "starter_code", "thinking", "response", "answer")
 # Kinds of dirt of tinyr1.data.miniature.raw -> what is done to a good row, and what should notice it.
 DIRT = {
     "proof": ("its kind becomes proof, its answer becomes proof", "question_type, or no_answer"),
     "multiple_choice": ("its kind becomes MCQ", "question_type"),
     "wrong": ("another number stands in the box; in s1's columns, its subject becomes math", "unverified, or cot_type"),
-    "cut": ("the reasoning stops before its end, or is missing", "incomplete"),
+    "cut": ("the reasoning stops before its end, or is missing", "incomplete, or no_reasoning"),
     "duplicate": ("the row before it is repeated", "duplicate"),
     "contaminated": ("a benchmark question takes its place", "contaminated"),
-}
-# The columns of a raw row that show why a reader gave a reason. A reason from `keep` is the name of its column.
-EVIDENCE = {
-    "no_answer": ("answer",),
-    "unverified": ("correctness_math_verify",),
-    "incomplete": ("generations", "conversations", "deepseek_reasoning", "thinking_trajectories"),
 }
 
 
@@ -52,94 +45,73 @@ def dirt(cfg: Config) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("dirt")
 
 
-def question_of(raw: dict) -> str:
-    """The question of a raw row, whichever columns it has; "" where it has none."""
-    turns = {turn["from"]: turn["value"] for turn in raw.get("conversations") or ()}
-    return str(raw.get("problem") or raw.get("question") or turns.get("user", ""))
+def viewed_rows(
+    cfg: Config, tokenizer: PreTrainedTokenizerBase, ledgers: list[Ledger], kept: int = KEPT_ROWS
+) -> list[dict]:
+    """Rows on their whole way, for `report.row_viewer`: the first `kept` rows of each source, and the ledger's examples
+    of each reason but those that must not be published.
 
-
-def short(value: object, limit: int = SHORT) -> str:
-    """A value as text on one line; of a longer one, its beginning and its end."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= limit else f"{text[: limit // 2]} […] {text[-limit // 2 :]}"
-
-
-def dropped_rows(cfg: Config, ledgers: list[Ledger]) -> pd.DataFrame:
-    """One dropped row for each reason that occurs: reason, meaning, domain, question, seen by.
-
-    The sources are read again, up to the first row of each reason, because a ledger holds no raw rows.
+    Each has id, domain, source, file, row, outcome, detail, raw; and, where it was kept, normalised, prompt, target and
+    tokens (text of each token, whether it carries loss), else null. UserError where the sources do not hold it now.
     """
-    rows: dict[str, tuple[str, ...]] = {}
-    for ledger in ledgers:
-        reasons = {why for _, why in ledger.dropped} - rows.keys()
-        for why in reasons & ledger.examples.keys():
-            question, _, other = ledger.examples[why].partition("\n  benchmark: ")
-            seen_by = f"benchmark question: {short(other)}" if other else _rule(cfg, ledger.domain, why)
-            rows[why] = (REASONS[why], ledger.domain, short(question), seen_by)
-        for why, raw in _refused(cfg, ledger.domain, reasons - rows.keys()):
-            columns = EVIDENCE.get(why, (why,))
-            seen_by = "; ".join(f"{name}: {short(raw[name])!r}" for name in columns if name in raw)
-            meaning = REASONS.get(why, f"its {why} is not one that the params file keeps")
-            rows[why] = (meaning, ledger.domain, short(question_of(raw)), seen_by)
-    order = [why for why in [*REASONS, *rows] if why in rows]
-    table = pd.DataFrame([(why, *rows[why]) for why in dict.fromkeys(order)],
-                         columns=["reason", "meaning", "domain", "question", "seen by"])  # fmt: skip
-    return table.set_index("reason")
+    return [view for ledger in ledgers for view in _views(cfg, tokenizer, ledger, kept)]
 
 
-def _rule(cfg: Config, domain: str, why: str) -> str:
-    """What a row broke that a reader had accepted."""
-    limits = {"too_long": f"curate.max_tokens: {cfg.params.curate.max_tokens}",
-              "over_limit": f"limit of the domain: {cfg.params.domains[domain].limit}"}  # fmt: skip
-    return limits.get(why, "an earlier row asks the same")
+def _views(cfg: Config, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, kept: int) -> list[dict]:
+    table = pd.read_parquet(cfg.rows(ledger.domain) / LEDGER)
+    first = table[table.outcome == KEPT].groupby("source", sort=False, observed=True).head(kept)
+    wanted = {
+        (str(source), str(file), int(row)): (KEPT, "", str(name))
+        for source, file, row, name in first[["source", "file", "row", "id"]].itertuples(index=False)
+    }
+    for why, some in ledger.examples.items():
+        wanted |= {(one.source, one.file, one.row): (why, one.detail, "") for one in some if one.question != PRIVATE}
+    raw = _raw_rows(cfg, ledger.domain, set(wanted))
+    rows = _training_rows(cfg, ledger.domain, {name for _, _, name in wanted.values() if name})
+    views = []
+    for (source, file, number), (outcome, detail, name) in wanted.items():
+        view = {"id": name, "domain": ledger.domain, "source": source, "file": file, "row": number, "outcome": outcome,
+                "detail": detail, "raw": raw[source, file, number]}  # fmt: skip
+        views.append(view | _rendered(cfg, tokenizer, rows.get(name)))
+    return views
 
 
-def _raw_rows(cfg: Config, domain: str) -> Iterator[tuple[Source, dict]]:
+def _rendered(cfg: Config, tokenizer: PreTrainedTokenizerBase, row: Row | None) -> dict:
+    if row is None:
+        return dict.fromkeys(("normalised", "prompt", "target", "tokens"))
+    block = cfg.params.domains[row["domain"]]
+    encoded = prompts.encode_row(tokenizer, block, row)
+    return {
+        "normalised": {name: row[name] for name in COLUMNS if name in row},
+        "prompt": prompts.render_messages(tokenizer, prompts.row_messages(block, row), open_think=True),
+        "target": prompts.render_target(row["thinking"], row["response"]),
+        "tokens": [[tokenizer.decode([one]), i >= encoded.n_prompt] for i, one in enumerate(encoded.ids)],
+    }
+
+
+def _raw_rows(cfg: Config, domain: str, wanted: set[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict]:
+    """The raw rows at these places, from one pass over the sources that ends with the last of them."""
+    found: dict[tuple[str, str, int], dict] = {}
     for source in cfg.params.domains[domain].sources:
-        for raw in read_source(source, domain, cfg.params.seed):
-            yield source, raw
+        name = sources.name_of(source)
+        for raw in sources.read_source(source, domain, cfg.params.seed):
+            if len(found) == len(wanted):
+                return found
+            if (place := (name, raw.file, raw.row)) in wanted:
+                found[place] = raw.value if isinstance(raw.value, dict) else {"row": raw.error or raw.value}
+    if missing := wanted - found.keys():
+        raise UserError(
+            f"domains.{domain}: the sources hold no row {sorted(missing)[0]} any more; put them back as they were, or "
+            f"remove {cfg.rows(domain)} and {cfg.remedy('01_data_curation')}"
+        )
+    return found
 
 
-def _refused(cfg: Config, domain: str, reasons: set[str]) -> Iterator[tuple[str, dict]]:
-    """(reason, raw row) of the first raw row that the readers refuse for each reason."""
-    missing = set(reasons)
-    for source, raw in _raw_rows(cfg, domain) if missing else ():
-        why = normalise(raw, source, 1)[0]
-        if isinstance(why, str) and why in missing:
-            missing.remove(why)
-            yield why, raw
-            if not missing:
-                return
-
-
-def journey(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The first training row of the first domain on its way: raw, in the columns of its dataset; normalised, in those
-    of this kit; rendered, as the model reads it. UserError where the sources do not hold it any more."""
-    domain, block = next(iter(cfg.params.domains.items()))
-    row = next(curated_rows(cfg, domain))
-    raw = _origin(cfg, domain, row)
-    columns = ("question", "starter_code", "thinking", "response", "answer")
-    parts = {
-        f"raw: the columns of {row['source']}": _lines(raw),
-        "normalised: the columns of this kit": _lines({name: row[name] for name in columns}),
-        "rendered: the prompt": prompts.render_prompt(tokenizer, prompts.row_turn(block, row)),
-        f"rendered: what the model learns to write, before {tokenizer.eos_token}":
-            prompts.render_target(row["thinking"], row["response"]),
-    }  # fmt: skip
-    return "\n\n".join(f"=== {title} ===\n{text.rstrip()}" for title, text in parts.items())
-
-
-def _lines(row: dict) -> str:
-    return "\n".join(f"{name}: {short(value)}" for name, value in row.items())
-
-
-def _origin(cfg: Config, domain: str, row: Row) -> dict:
-    """The raw row that a training row was made from."""
-    for source, raw in _raw_rows(cfg, domain):
-        for made in normalise(raw, source, cfg.params.curate.generations_per_question):
-            if not isinstance(made, str) and (made["question"], made["thinking"]) == (row["question"], row["thinking"]):
-                return raw
-    raise UserError(
-        f"domains.{domain}: no raw row of the sources gives row {row['id']}; put the sources back as they were, or "
-        f"remove {cfg.rows(domain)} and {cfg.remedy('01_data_curation')}"
-    )
+def _training_rows(cfg: Config, domain: str, names: set[str]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for row in curated_rows(cfg, domain):
+        if row["id"] in names:
+            found[row["id"]] = row
+        if len(found) == len(names):
+            break
+    return found

@@ -1,10 +1,11 @@
 """Files of rows, read one row after another; the files of a benchmark, found locally or on the Hugging Face hub.
 
     path of a benchmark --find_files--> QuestionFiles (paths, checksum) --read_rows--> rows as dicts --column--> values
+    path of a source ----tinyr1.data.sources-------------------> files --records--> rows, the damaged ones included
 
 The `path` of a benchmark has one of these forms:
 
-    data/aime24.jsonl                      a JSONL, CSV or parquet file, relative to the repository
+    data/aime24.jsonl                      a JSON, JSONL, CSV or parquet file, relative to the repository
     data/lcb                               a folder of such files
     hf://owner/dataset/folder/file.jsonl   one file of a hub dataset, at the commit that `revision` names
     hf://owner/dataset                     LiveCodeBench only: the files of its `release`
@@ -13,12 +14,19 @@ No dataset script is ever run: LiveCodeBench ships one, and this module reads it
 §1.1).
 """
 
+import codecs
 import csv
+import gzip
 import hashlib
+import io
+import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from tinyr1.core import artifact, hub, jsonl
 from tinyr1.core.config import ROOT
@@ -27,7 +35,9 @@ from tinyr1.core.params.domains import HUB, AimeBenchmark, GpqaBenchmark, LiveCo
 
 PublishedBenchmark = AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark
 PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
-QUESTION_SUFFIXES = (".jsonl", ".csv", ".parquet")
+FORMATS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+COMPRESSED = (".gz", ".zst")
+HEAD = 1 << 16  # bytes that are read at once
 csv.field_size_limit(1 << 24)  # characters; the default of 131,072 is below the longest explanations of GPQA
 
 
@@ -75,7 +85,7 @@ def _local(where: str, benchmark: PublishedBenchmark) -> list[Path]:
         if absent := [file.name for file in files if not file.is_file()]:
             raise UserError(f"{where}: {benchmark.release} needs {', '.join(absent)} in {path}; put them there")
         return files
-    files = sorted(p for p in path.glob("*") if p.suffix in QUESTION_SUFFIXES) if path.is_dir() else [path]
+    files = sorted(p for p in path.glob("*") if data_format(p)) if path.is_dir() else [path]
     if not files or not all(p.is_file() for p in files):
         kinds = "no .jsonl, .csv or .parquet file"
         raise UserError(f"{where}.path: {path} does not exist or holds {kinds}; put it there, or name another path")
@@ -90,34 +100,123 @@ def _on_hub(where: str, benchmark: PublishedBenchmark) -> list[Path]:
     return [hub.dataset_file(where, f"{owner}/{dataset}", name, str(benchmark.revision)) for name in names]
 
 
+@dataclass(frozen=True)
+class Record:
+    """One row of a file: its number (of a text file, that of its line), and its value or why it has none."""
+
+    row: int
+    value: object
+    error: str | None = None
+
+
+def data_format(path: Path) -> str | None:
+    """How a file is read, by its name whatever the case: json, csv or parquet; None where it is no file of rows."""
+    name = path.name.lower()
+    packed = next((ending for ending in COMPRESSED if name.endswith(ending)), "")
+    ending = Path(name.removesuffix(packed)).suffix
+    return None if packed and ending == ".parquet" else FORMATS.get(ending)
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Every row of a file, one after another, those that cannot be read included. UserError where the file itself is
+    damaged, or its name tells no format."""
+    form = data_format(path)
+    if form is None:
+        raise UserError(
+            f"{path}: its ending is none of {', '.join(FORMATS)}, with {' or '.join(COMPRESSED)} or without"
+        )
+    try:
+        yield from {"json": _json_records, "csv": _csv_records, "parquet": _parquet_records}[form](path)
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{path}: cannot be read to its end: {error}") from error
+
+
 def read_rows(path: Path) -> Iterator[dict]:
-    """Rows of a JSONL, CSV or parquet file, one after another. UserError names the file, and the line that is bad."""
-    return {".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix, _jsonl_rows)(path)
+    """Rows of a file, one after another. UserError names the file, and the row that is bad."""
+    for record in records(path):
+        if record.error:
+            raise UserError(f"{path}:{record.row}: {record.error}")
+        if not isinstance(record.value, dict):
+            raise UserError(f"{path}:{record.row}: expected a JSON object, found {type(record.value).__name__}")
+        yield record.value
 
 
-def _jsonl_rows(path: Path) -> Iterator[dict]:
-    for line in jsonl.scan(path):
-        if line.error:
-            raise UserError(f"{path}:{line.number}: {line.error}")
-        if not isinstance(line.value, dict):
-            raise UserError(f"{path}:{line.number}: expected a JSON object, found {type(line.value).__name__}")
-        yield line.value
+def _opened(path: Path) -> BinaryIO:
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if name.endswith(".zst"):
+        import pyarrow  # it brings the decompressor; the standard library of Python 3.11 has none
+
+        return cast(BinaryIO, io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")))
+    return path.open("rb")
 
 
-def _csv_rows(path: Path) -> Iterator[dict]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+def _json_records(path: Path) -> Iterator[Record]:
+    """A JSON value on each line, or one array of rows: the first character that is not blank tells."""
+    with _opened(path) as file:
+        start = file.read(HEAD).removeprefix(codecs.BOM_UTF8).lstrip()
+    with _opened(path) as file:
+        if start.startswith(b"["):
+            yield from _array_records(path, file)
+            return
+        for number, data in enumerate(file, 1):
+            if data.strip():
+                yield Record(number, *jsonl.parse(data))
+
+
+def _array_records(path: Path, file: BinaryIO) -> Iterator[Record]:
+    """The entries of a JSON array, decoded while the file is read: it may be larger than the memory."""
+    text, decoder = codecs.getreader("utf-8-sig")(file), json.JSONDecoder()
+    buffer, at, ended = text.read(HEAD).lstrip(), 1, False
+    for number in count(1):
+        while True:  # until one whole entry, and what follows it, is in the buffer
+            at = _skip_blanks(buffer, at, "," if number > 1 else "")
+            try:
+                if buffer[at : at + 1] == "]":
+                    if rest := (buffer[at + 1 :] + text.read(HEAD)).strip():
+                        raise UserError(f"{path}: text follows the end of its array: {rest[:40]!r}; mend the file")
+                    return
+                value, end = decoder.raw_decode(buffer, at)
+                if end < len(buffer) or ended:  # else a number may go on
+                    break
+            except (ValueError, RecursionError) as error:
+                if ended:
+                    raise UserError(f"{path}: entry {number} of its array is not valid JSON: {error}") from error
+            try:
+                more = text.read(max(HEAD, len(buffer)))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}: entry {number} of its array is not UTF-8: {error}") from error
+            buffer, at, ended = buffer[at:] + more, 0, not more
+        yield Record(number, value)
+        at = end
+
+
+def _skip_blanks(text: str, at: int, comma: str) -> int:
+    while at < len(text) and (text[at].isspace() or text[at] == comma):
+        at += 1
+    return at
+
+
+def _csv_records(path: Path) -> Iterator[Record]:
+    with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
+            columns = reader.fieldnames or ()
+            if twice := sorted({name for name in columns if list(columns).count(name) > 1}):
+                raise UserError(
+                    f"{path}: its header names {', '.join(twice)} twice; give each column a name of its own"
+                )
             for row in reader:
                 if None in row or None in row.values():  # the row has more or fewer fields than the header
-                    columns = len(reader.fieldnames or ())
-                    raise UserError(f"{path}:{reader.line_num}: a row without the {columns} fields of the header")
-                yield row
+                    yield Record(reader.line_num, None, f"a row without the {len(columns)} fields of the header")
+                else:
+                    yield Record(reader.line_num, row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[dict]:
+def _parquet_records(path: Path) -> Iterator[Record]:
     """Some rows at a time: a whole file of a training dataset would take gigabytes."""
     import pyarrow
     from pyarrow import parquet
@@ -125,7 +224,8 @@ def _parquet_rows(path: Path) -> Iterator[dict]:
     done = 0
     try:
         for batch in parquet.ParquetFile(path).iter_batches(PARQUET_ROWS):
-            yield from batch.to_pylist()
+            for number, row in enumerate(batch.to_pylist(), done + 1):
+                yield Record(number, row)
             done += len(batch)
     except (pyarrow.ArrowException, OSError) as error:
         said = str(error).partition("\n")[0]

@@ -1,102 +1,96 @@
-"""Turns a raw row in its dataset's own columns into training rows, or into the reason why it gives none.
+r"""Turns a raw row in its dataset's own columns into training rows, or into the reason why it gives none.
 
-    raw row --normalise--> up to n rows, one for each trace of its question; or one reason
+    raw row --schema.parse--> Parsed: question, history, traces --normalise--> up to n rows; or one Drop
+                 \-- Malformed ----------------------------------------------> Drop("malformed", field and rule)
 
 There is one reader for each kind of columns (docs/fidelity.md §1.4). A Row is a dict with question, starter_code,
-thinking, response and answer; `tinyr1.data.curate` adds id, domain, source and n_tokens to the rows that it keeps.
+thinking, response and answer, and with history where turns come before its question; `tinyr1.data.curate` adds id,
+domain, source and n_tokens to the rows that it keeps.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 from tinyr1.core.params.domains import Source
-from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
+from tinyr1.data import schema
+from tinyr1.data.columns import READERS, Drop, Parsed
+from tinyr1.data.duplicates import question_key
 
 Row = dict
-Candidate = Row | str  # a row without id, domain, source and n_tokens; or the reason to drop the raw row
+Candidate = Row | Drop  # a row without id, domain, source and n_tokens; or why there is none
 
 
-def think_parts(text: str) -> tuple[str, str] | None:
-    """(thinking, response) of an R1 generation; None when the think tag is never closed, or nothing follows it."""
-    head, tag, response = text.partition(THINK_CLOSE)
-    if not tag or not response.strip():
-        return None
-    return head.replace(THINK_OPEN, "", 1).strip(), response.strip()
+def refused_column(raw: Mapping, keep: Mapping[str, list[str]]) -> Drop | None:
+    """The first column whose value the filter does not accept; compared without blanks around it and without case."""
+    for column, accepted in keep.items():
+        value = raw[column]
+        values = value if isinstance(value, (list, tuple)) else [value]
+        said = {str(one).strip().casefold() for one in values if one is not None}
+        if not said & {text.strip().casefold() for text in accepted}:
+            return Drop(column, f"{column}: {value!r}"[:300])
+    return None
 
 
-def openthoughts_parts(text: str) -> tuple[str, str] | None:
-    """(thinking, response) from OpenThoughts' tags.
+def read(raw: Any, source: Source) -> list[Parsed] | Drop:
+    """The questions of a raw row, whatever it holds; Drop where it is malformed."""
+    try:
+        parsed = schema.parse(raw, source)
+        if refused := refused_column(raw, source.keep):
+            return [Parsed(getattr(parsed, "problem", getattr(parsed, "question", "")), missing=refused)]
+        return READERS[source.columns](parsed, source)
+    except schema.Malformed as error:
+        return Drop("malformed", str(error)[:300])
 
-    The paper writes that `<|end_of_solution|>` becomes `</think>`, which would put the answer inside the
-    reasoning; `<|end_of_thought|>` is meant (docs/fidelity.md C3). The solution tags are removed.
+
+def seed_key(parsed: Parsed) -> str:
+    """The name under which the teacher's trace of a question is stored: 32 hexadecimal digits, of the question and
+    what stands before it."""
+    before = [turn["content"] for turn in parsed.history]
+    return question_key("\n".join([*before, parsed.question]), parsed.starter_code).hex()
+
+
+def wants_teacher(parsed: Parsed, source: Source) -> bool:
+    """Whether the teacher writes the trace of a question: of all, or of those that come without one."""
+    if source.traces is None or not parsed.question.strip():
+        return False
+    if parsed.missing is None:
+        return source.traces == "all"
+    return parsed.missing.reason in ("incomplete", "no_reasoning", "unverified")
+
+
+def normalise(
+    raw: Any, source: Source, generations: int, taught: Mapping[str, Any] | None = None
+) -> list[tuple[Candidate, Parsed | None]]:
+    """Rows of one raw row, up to `generations` of each question, or why there is none; each with what it was read from.
+
+    taught: the teacher's traces by `seed_key`, for a source that asks for them.
     """
-    form = r"<\|begin_of_thought\|>(.*)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*)<\|end_of_solution\|>"
-    match = re.search(form, text, re.DOTALL)
-    return (match[1].strip(), match[2].strip()) if match else None
+    questions = read(raw, source)
+    if isinstance(questions, Drop):
+        return [(questions, None)]
+    return [(candidate, one) for one in questions for candidate in _candidates(one, source, generations, taught or {})]
 
 
-def _row(question: str, thinking: str, response: str, answer: str = "", starter_code: str = "") -> Row:
-    return {
-        "question": question.strip(), "starter_code": starter_code or "", "thinking": thinking.strip(),
-        "response": response.strip(), "answer": answer,
+def _candidates(one: Parsed, source: Source, generations: int, taught: Mapping[str, Any]) -> list[Candidate]:
+    if one.missing and one.missing.reason in source.keep:
+        return [one.missing]
+    if not one.question.strip():
+        return [Drop("no_question")]
+    if wants_teacher(one, source):
+        trace = taught.get(seed_key(one))
+        if trace is None:
+            return [Drop("teacher_not_asked", "the teacher has written no trace for this question")]
+        if trace.outcome != "written":
+            return [Drop(f"teacher_{trace.outcome}", f"{trace.samples} samples")]
+        return [_row(one, trace.thinking, trace.response)]
+    if one.missing and not (one.missing.reason == "no_reasoning" and source.without_reasoning == "keep"):
+        return [one.missing]
+    return [_row(one, *trace) for trace in one.traces[:generations]]
+
+
+def _row(parsed: Parsed, thinking: str, response: str) -> Row:
+    row = {
+        "question": parsed.question.strip(), "starter_code": parsed.starter_code, "thinking": thinking.strip(),
+        "response": response.strip(), "answer": parsed.answer,
     }  # fmt: skip
-
-
-def _openr1_math(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    if raw["answer"] in (None, "", "proof", "notfound"):
-        return ["no_answer"]
-    verified = raw["correctness_math_verify"] or [False] * len(raw["generations"])
-    texts = [
-        text for text, ok in zip(raw["generations"], verified, strict=True) if ok or source.correct == "any"
-    ]
-    if not any(map(think_parts, raw["generations"])):
-        return ["incomplete"]
-    if not texts:
-        return ["unverified"]
-    parts = [p for p in map(think_parts, texts) if p]
-    return [_row(raw["problem"], *p, answer=raw["answer"]) for p in parts[:generations]] or ["incomplete"]
-
-
-def _openthoughts(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    turns = {turn["from"]: turn["value"] for turn in raw["conversations"]}
-    parts = openthoughts_parts(turns.get("assistant", ""))
-    return [_row(turns.get("user", ""), *parts)] if parts else ["incomplete"]
-
-
-def _openthoughts_metadata(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    thinking, response = raw["deepseek_reasoning"] or "", raw["deepseek_solution"] or ""
-    if not thinking.strip() or not response.strip():
-        return ["incomplete"]
-    return [_row(raw["problem"], thinking, response, starter_code=raw.get("starter_code") or "")]
-
-
-def _s1(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    """s1K-1.1 brings traces of DeepSeek-R1; s1's full set brings Gemini's, which the paper replaced.
-
-    Source: docs/fidelity.md §1.3.
-    """
-    thinking = raw.get("deepseek_thinking_trajectory") or "".join(raw.get("thinking_trajectories") or [])
-    response = raw.get("deepseek_attempt") or raw.get("attempt") or ""
-    if not thinking.strip() or not response.strip():
-        return ["incomplete"]
-    return [_row(raw["question"], thinking, response, answer=raw.get("solution") or "")]
-
-
-READERS: dict[str, Callable[[dict, Source, int], list[Candidate]]] = {
-    "openr1_math": _openr1_math,
-    "openthoughts": _openthoughts,
-    "openthoughts_metadata": _openthoughts_metadata,
-    "s1": _s1,
-}
-
-
-def normalise(raw: dict, source: Source, generations: int) -> list[Candidate]:
-    """Rows of one raw row, up to `generations` of them; or one reason to drop it.
-
-    A reason is a key of `curate.REASONS`, or the name of the column whose value `source.keep` does not accept.
-    """
-    for column, accepted in source.keep.items():
-        if raw[column] not in accepted:
-            return [column]
-    candidates = READERS[source.columns](raw, source, generations)
-    return [c if isinstance(c, str) or c["question"] else "no_question" for c in candidates]
+    return row | ({"history": list(parsed.history)} if parsed.history else {})

@@ -17,7 +17,7 @@ import pandas as pd
 from tinyr1.core import artifact, jsonl, machine
 from tinyr1.core.config import Config
 from tinyr1.core.params.evaluation import EndpointEngine, Engine, VllmEngine
-from tinyr1.core.prompts import split_response
+from tinyr1.core.prompts import split_reasoning
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade, programs, selftest
 from tinyr1.evaluate.grading.symbolic import Verifier
@@ -164,7 +164,7 @@ def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.Da
     rows = [r for r in graded.to_dict("records") if (r["benchmark"], r["question"]) in truth]
     items = [
         {key: r[key] for key in ("question", "sample", "outcome", "extracted")}
-        | {"answer": truth[r["benchmark"], r["question"]], "text": split_response(r["text"])[1] or ""}
+        | {"answer": truth[r["benchmark"], r["question"]], "text": split_reasoning(r["text"])[1] or ""}
         for r in rows
     ]
     with Verifier(len(os.sched_getaffinity(0))) as verifier:

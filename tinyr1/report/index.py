@@ -68,6 +68,7 @@ def write_index(
         measured=claims.ours,
         seeds=claims.over_seeds(cfg),
         models=roles.model_roles(cfg),
+        benchmarks=roles.benchmark_roles(cfg),
         more=roles.ablation_roles(cfg),
         scored=stages[STAGES.index(scoreboard.SCORING)],
         problem=problem,

@@ -3,7 +3,8 @@
     executed .ipynb -> without what papermill adds -> nbconvert -> without paths of this machine -> markup -> templates/
 
 Images and style are inside the page, nothing is fetched from a network, and files are named from the root of the
-repository. The only script is that of templates/sort.js, which sorts tables; everything else works without it.
+repository. The only script is that of templates/sort.js, which sorts tables and filters rows; everything else works
+without it.
 """
 
 import base64

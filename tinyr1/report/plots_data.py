@@ -1,5 +1,7 @@
 """The figures of notebook 01: the method as a picture, the way of the raw rows, the lengths of the training rows."""
 
+from textwrap import fill
+
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -10,11 +12,14 @@ from matplotlib.ticker import MaxNLocator
 
 from tinyr1.core import recipe
 from tinyr1.core.config import Config
-from tinyr1.report.plots import ACCENT, GREY, SMALL, WIDTH, colours, panels
+from tinyr1.report.plots import ACCENT, BESIDE, GREY, SMALL, WIDTH, colours, panels
 
 COLUMN = 0.92  # inches that a branch takes in the picture of Branch-Merge
 GUTTER = 0.72  # inches for the names of the steps
 BOX, LETTERS = 2.6, 42  # inches of the first and the last box, and what fits into one of their lines
+NAME = 16  # letters in a line of the name of a reason
+DIGIT = 0.0715  # inches that a digit takes at SMALL points: 0.636 em of DejaVu Sans
+PALE = "#e9e9e9"  # rows that are still there
 
 
 def branch_merge(cfg: Config) -> Figure:
@@ -79,39 +84,40 @@ def _label(ax: Axes, x: float, y: float, text: str) -> None:
 def funnel(fates: pd.DataFrame) -> Figure:
     """Where the raw rows of each domain went: each reason takes its rows away, and the rest becomes training rows.
 
-    fates: index domain, columns reasons and `kept`, values rows; as from `data.curate.fates`.
+    A column of numbers stands beside the bars of each domain, and adds up as in a ledger: the raw rows less those of
+    every reason are the training rows. fates: index domain, columns reasons and `kept`, values rows; as from
+    `data.curate.fates`.
     """
     reasons = [name for name in fates.columns if name != "kept"]
-    names = ["raw rows", *(name.replace("_", " ") for name in reasons), "training rows"]
+    names = ["raw rows", *(fill(name.replace("_", " "), NAME) for name in reasons), "training rows"]
+    line = 0.2 + 0.07 * max(name.count("\n") for name in names)
     shades, totals = colours(fates.index), fates.sum(axis=1)
-    fig, axes = panels(list(map(str, fates.index)), 0.21 * len(names) + 0.75, sharex=False)
+    fig, axes = panels(list(map(str, fates.index)), line * len(names) + 0.5, sharex=False)
+    widest = max(len(part) for name in names for part in name.split("\n"))
+    panel = (WIDTH - DIGIT * widest - 0.2) / min(BESIDE, len(fates)) - 0.06
     for domain, ax in axes.items():
-        total, left = totals[domain], totals[domain]
-        _bar(ax, 0, 0, total, GREY, total)
+        total = left = int(totals[domain])
+        bars = max(0.3, 1 - (DIGIT * len(f"−{total:,}") + 0.03) / panel)  # of the panel; numbers take the rest
+        _entry(ax, 0, 0, total, GREY, f"{total:,}")
         for y, reason in enumerate(reasons, 1):
             lost = int(fates[reason][domain])
             left -= lost
+            ax.barh(y, left, color=PALE, height=0.78)
             if lost:
-                _bar(ax, y, left, lost, ACCENT, total)
-        _bar(ax, len(names) - 1, 0, left, shades[domain], total)
-        ax.set(title=domain, xlim=(0, 1.02 * total))
-        ax.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+                _entry(ax, y, left, lost, ACCENT, f"−{lost:,}")
+        _entry(ax, len(names) - 1, 0, left, shades[domain], f"{left:,}")
+        ax.plot([bars, 1], [len(names) - 1.5] * 2, color="black", lw=0.8, transform=ax.get_yaxis_transform())
+        ax.set(title=domain, xlim=(0, max(total, 1) / bars), xticks=[])
         ax.tick_params(axis="y", length=0)
+        ax.spines["bottom"].set_visible(False)
     next(iter(axes.values())).set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-    fig.supxlabel("rows", fontsize=8.5)
     return fig
 
 
-def _bar(ax: Axes, y: int, left: int, rows: int, shade: str, total: int) -> None:
-    """A bar with its number: inside where it is long, else beside it, on the side with more room."""
-    ax.barh(y, rows, left=left, color=shade, height=0.78)
-    if rows > total / 2:
-        ax.text(left + rows / 2, y, f"{rows}", ha="center", va="center", fontsize=SMALL, color=_ink(shade))
-        return
-    to_the_left = left + rows / 2 > total / 2
-    at = (left, y) if to_the_left else (left + rows, y)
-    ax.annotate(f"{rows}", at, (-2 if to_the_left else 2, 0), textcoords="offset points", va="center",
-                ha="right" if to_the_left else "left", fontsize=SMALL)  # fmt: skip
+def _entry(ax: Axes, y: int, left: int, rows: int, shade: str, number: str) -> None:
+    """A bar, with a rim so that few rows of many can be seen, and its number at the right end of the panel."""
+    ax.barh(y, rows, left=left, color=shade, edgecolor=shade, lw=0.6, height=0.78)
+    ax.text(1, y, number, ha="right", va="center_baseline", fontsize=SMALL, transform=ax.get_yaxis_transform())
 
 
 def row_lengths(rows: pd.DataFrame) -> Figure:

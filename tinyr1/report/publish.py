@@ -21,8 +21,10 @@ from tinyr1.report.pages import without_paths
 def publish(cfg: Config) -> list[Path]:
     """Publish the report of a run; returns the folder, and README.md where it shows this run.
 
-    UserError where a stage is not finished, stages do not belong together, or a page or column of scores is missing.
+    UserError where a dataset of the hub has no pinned revision, a stage is not finished, stages do not belong
+    together, or a page or column of scores is missing.
     """
+    _require_pins(cfg)
     _require_whole(cfg)
     index.write_index(cfg)
     folder = config.reports_folder() / cfg.run
@@ -34,6 +36,17 @@ def publish(cfg: Config) -> list[Path]:
     for file in [*stale, *folder.glob(".*.tmp")]:  # and what a killed publication left half-written
         file.unlink()
     return [folder, readme.README] if readme.update(cfg.run) else [folder]
+
+
+def _require_pins(cfg: Config) -> None:
+    """UserError where a dataset is not pinned: nobody could make the run again from the newest commit of some day."""
+    loose = [
+        f"domains.{domain}.sources.{i}.revision"
+        for domain, block in cfg.params.domains.items()
+        for i, source in enumerate(block.sources) if source.kind == "huggingface" and source.revision is None
+    ]  # fmt: skip
+    if loose:
+        raise UserError(f"{loose[0]}: null is the newest commit of a day; write the one that was read, and run again")
 
 
 def _require_whole(cfg: Config) -> None:

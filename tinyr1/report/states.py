@@ -53,7 +53,7 @@ def _status(cfg: Config, stage: str, entry: dict | None, follows: bool) -> tuple
         return ("outdated", "its record is damaged") if damaged else ("not run", None)
     if not follows:
         return "outdated", "from an earlier run of the stages above"
-    if entry["key"] != record.stage_key(cfg, stage):
+    if not record.holds(cfg, stage, entry):
         return "outdated", "made from other parameters or inputs"
     return "finished", None
 

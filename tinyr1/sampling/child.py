@@ -1,6 +1,7 @@
 """Starts the sampling process for a plan, shows its progress, and checks that no response is missing afterwards.
 
-Other rooms call `sample_in_child`: memory is returned when the child ends, and a crash is an error with its log.
+Other rooms call `sample_in_child`, or `sample_what_comes` for a tolerant plan: memory is returned when the child ends,
+and a crash is an error with its log.
 """
 
 import json
@@ -36,22 +37,36 @@ def sample_in_child(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
     if not todo["models"]:
         say("  responses kept: every model has answered every question")
         return {"tokens": 0, "seconds": 0.0}
+    last = _follow(todo, path, log, has_gpu)
+    if left := [m["name"] for m in unfinished_models(plan)]:
+        raise UserError(f"sampling ended, but answers of {', '.join(left)} are missing; run the same command again")
+    rate = last["tokens"] / max(last["seconds"], 0.1)
+    say(f"  {last['done']} answers of {len(todo['models'])} models, {rate:.0f} tokens/s")
+    return {"tokens": last["tokens"], "seconds": last["seconds"]}
+
+
+def sample_what_comes(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
+    """Sample what a tolerant plan asks for and the store lacks; the last progress, with its `failures`, which may be
+    some. UserError as in `sample_in_child`, which explains the arguments, and when a server was given up."""
+    return _follow(plan | {"tolerant": True}, path, log, has_gpu)
+
+
+def _follow(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
+    """Run the child to its end behind a bar; the last facts in its progress file."""
     progress = path.with_suffix(".progress")
     progress.unlink(missing_ok=True)
-    write_atomic(path, json.dumps(todo))
+    write_atomic(path, json.dumps(plan))
 
     def poll() -> tuple[int, int, str] | None:
         if not progress.exists():
             return None
         now = read_progress(progress)
-        return now["done"], now["of"], f"{now['model']}, {now['tokens'] / max(now['seconds'], 0.1):.0f} tokens/s"
+        rate = now["tokens"] / max(now["seconds"], 0.1)
+        used = (now["tokens"] + now["prompt_tokens"]) / 1e6
+        money = f", ${now['dollars']:.2f} for {used:.2f} M tokens" if now["dollars"] else ""
+        return now["done"], now["of"], f"{now['model']}, {rate:.0f} tokens/s{money}"
 
     command = [sys.executable, "-m", "tinyr1.sampling.process", str(path)]
     environment = {} if has_gpu else cpu_environment(plan["engine"])
     launch.follow(command, environment, log, "sampling", poll, "answer", "starting the engine", "ending the engine")
-    if left := [m["name"] for m in unfinished_models(plan)]:
-        raise UserError(f"sampling ended, but answers of {', '.join(left)} are missing; run the same command again")
-    last = read_progress(progress)
-    rate = last["tokens"] / max(last["seconds"], 0.1)
-    say(f"  {last['done']} answers of {len(todo['models'])} models, {rate:.0f} tokens/s")
-    return {"tokens": last["tokens"], "seconds": last["seconds"]}
+    return read_progress(progress)

@@ -98,12 +98,17 @@ def check_distinct(model: dict) -> None:
             )
 
 
+def fits(engine: dict, request: Request) -> bool:
+    """Whether the prompt and the longest answer of a request fit into the engine's context."""
+    return len(request.prompt) + request.sampling["max_tokens"] <= engine["max_model_len"]
+
+
 def check_lengths(engine: dict, model: dict, requests: list[Request]) -> None:
     """UserError when the prompt and the longest answer of a request do not fit into the engine's context."""
     most, problems = engine["max_model_len"], {}
     for r in requests:
-        n = len(r.prompt) + r.sampling["max_tokens"]
-        if n > most:
+        if not fits(engine, r):
+            n = len(r.prompt) + r.sampling["max_tokens"]
             name = f"{model['jobs'][r.job]['name']}/{r.question}"
             problems[name] = f"{name}: {len(r.prompt):,} + {r.sampling['max_tokens']:,} = {n:,}"
     if problems:
@@ -115,10 +120,11 @@ def check_lengths(engine: dict, model: dict, requests: list[Request]) -> None:
         )  # fmt: skip
 
 
-def checked_requests(engine: dict, models: list[dict]) -> dict[str, list[Request]]:
+def checked_requests(engine: dict, models: list[dict], tolerant: bool = False) -> dict[str, list[Request]]:
     """Model name -> its requests, ready for the engine. UserError when the plan cannot work.
 
     engine: the plan's engine block. models: the plan's models, their jobs holding only requests that are to be sampled.
+    tolerant: requests that are too long for the engine are left out, and are no reason to refuse the plan.
     """
     served = engine["kind"] == "endpoint"
     if served and len(models) > 1:
@@ -136,7 +142,9 @@ def checked_requests(engine: dict, models: list[dict]) -> dict[str, list[Request
             wanted = job["requests"]
             ids: list[list[int]] = [[]] * len(wanted) if served else encoder.encode(Path(model["path"]), wanted)
             requests += requests_of_job(i, job, ids)
-        if not served:
+        if tolerant and not served:
+            requests = [r for r in requests if fits(engine, r)]
+        elif not served:
             check_lengths(engine, model, requests)
         ready[model["name"]] = requests
     return ready

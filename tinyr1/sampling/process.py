@@ -15,6 +15,10 @@ The plan, a JSON object: `engine` (the engine block of the params file), `seed`,
 `key` (a hash of what answers) and `jobs`. A job has a `name` for messages, `out` (its file of responses),
 `protocol_key` (a hash of how it asks), `sampling` (see `tinyr1.sampling.requests.Request`) and `requests`, each with
 `question` (an id), `sample` (a number from 0), `messages` or `prompt`, `open_think`, and optionally `order`.
+
+Two more keys are optional. `limits` is for an endpoint (see `tinyr1.sampling.endpoint`). `tolerant` is true where a
+request without an answer is no error: the progress file counts such failures, and a refusal is stored as an answer
+whose finish is "content_filter", so that it is not asked again. A server that is given up is an error all the same.
 """
 
 import argparse
@@ -26,6 +30,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from tinyr1.core import launch
 from tinyr1.core.errors import UserError, guarded
@@ -37,21 +42,27 @@ from tinyr1.sampling.store import LineWriter
 from tinyr1.sampling.vllm import RELOAD_ERRORS, Vllm
 
 PROGRESS_PERIOD = 0.5  # seconds between two progress files
+COUNTED = ("done", "tokens", "prompt_tokens", "dollars", "seconds")  # sums over the answers
+TOO_LONG = "prompt and longest answer do not fit into engine.max_model_len"
 
 
 class Progress:
-    """The file that the parent process reads: done, of (answers), tokens, seconds of sampling, and the model's name."""
+    """The file that the parent process reads: done, of (answers), tokens, prompt_tokens, dollars, seconds of sampling,
+    the model's name, and failures (reason -> requests, of a tolerant plan)."""
 
     def __init__(self, path: Path, of: int, continued: bool) -> None:
         # A fresh process image goes on with the count of the one before, so that the parent sees one run.
-        before = read_progress(path) if continued else {"done": 0, "tokens": 0, "seconds": 0.0}
-        self.path, self.of, self.model = path, before["done"] + of, ""
-        self.done, self.tokens, self.seconds = before["done"], before["tokens"], before["seconds"]
-        self.written = 0.0
+        before: dict[str, Any] = read_progress(path) if continued else dict.fromkeys(COUNTED, 0)
+        self.path, self.model, self.written = path, "", 0.0
+        self.counts = {name: before[name] for name in COUNTED}
+        self.of = self.counts["done"] + of
+        self.failures: Counter[str] = Counter(before["failures"]) if continued else Counter()
 
-    def count(self, tokens: int | None, seconds: float) -> None:
+    def count(self, answer: Answer, seconds: float) -> None:
         """Count one more answer; `seconds` have passed since the last call."""
-        self.done, self.tokens, self.seconds = self.done + 1, self.tokens + (tokens or 0), self.seconds + seconds
+        counted = (1, answer.n_tokens or 0, answer.n_prompt or 0, answer.dollars or 0.0, seconds)
+        for name, more in zip(COUNTED, counted, strict=True):
+            self.counts[name] += more
         # Thousands of short answers a second must not become as many files.
         if time.monotonic() - self.written >= PROGRESS_PERIOD:
             self.save()
@@ -59,9 +70,9 @@ class Progress:
     def save(self) -> None:
         """Write the file now."""
         self.written = time.monotonic()
-        facts = {"done": self.done, "of": self.of, "tokens": self.tokens, "seconds": round(self.seconds, 2),
-                 "model": self.model}  # fmt: skip
-        _replace(self.path, facts)
+        seconds = round(self.counts["seconds"], 2)
+        more = {"of": self.of, "seconds": seconds, "model": self.model, "failures": self.failures}
+        _replace(self.path, self.counts | more)
 
 
 def read_progress(path: Path) -> dict:
@@ -104,16 +115,23 @@ def line_of(model: dict, request: Request, answer: Answer) -> dict:
         "finish": answer.finish, "seed": answer.seed, "model_key": model["key"],
         "protocol_key": model["jobs"][request.job]["protocol_key"],
     }  # fmt: skip
-    return line if request.order is None else line | {"order": request.order}
+    # Fields that older stores do not have; they are left out where there is nothing to say.
+    more = {"order": request.order, "n_prompt": answer.n_prompt, "dollars": answer.dollars}
+    return line | {name: value for name, value in more.items() if value is not None}
 
 
-def sample_model(engine: Engine, model: dict, requests: list[Request], progress: Progress, rank: int) -> None:
+def sample_model(
+    engine: Engine, model: dict, requests: list[Request], progress: Progress, rank: int, tolerant: bool = False
+) -> None:
     """Send all requests of one model, over all its jobs in one submission, and store the answers as they arrive.
 
-    UserError with counts of the reasons, after everything that arrived is stored, when requests have no answer.
+    UserError with counts of the reasons, after everything that arrived is stored, when requests have no answer; of a
+    tolerant plan, when the server was given up.
     """
-    progress.model, received = model["name"], 0
+    progress.model = model["name"]
     failures: Counter[str] = Counter()
+    examples: dict[str, str] = {}  # reason -> a question that failed for it
+    given_up = False
     with ExitStack() as stack:
         # All files are opened before the first request: a second process that samples the same job ends here.
         writers = [
@@ -123,18 +141,21 @@ def sample_model(engine: Engine, model: dict, requests: list[Request], progress:
         last = time.perf_counter()
         for request, result in engine.answers(requests):
             if isinstance(result, Failure):
-                failures[result.reason] += 1
-                continue
+                given_up |= result.kind in ("fatal", "given_up")
+                if result.sent is None or not tolerant:
+                    failures[result.reason] += 1
+                    examples.setdefault(result.reason, request.question)
+                    continue
+                result = result.sent
             writers[request.job].append(line_of(model, request, result))
-            received += 1
             now = time.perf_counter()
-            progress.count(result.n_tokens, now - last)
+            progress.count(result, now - last)
             last = now
+        if tolerant:
+            progress.failures += failures
         progress.save()
-    if never := len(requests) - received - failures.total():
-        failures["not asked: the endpoint was given up after the failures above"] = never
-    if failures:
-        reasons = "\n".join(f"  {n} x {reason}" for reason, n in failures.most_common(5))
+    if failures and (given_up or not tolerant):
+        reasons = "\n".join(f"  {n} x {reason} (first: {examples[reason]})" for reason, n in failures.most_common(5))
         raise UserError(
             f"{failures.total()} of {len(requests)} requests to {model['name']} have no answer; the "
             f"others are stored, and the same command asks for the missing ones again:\n{reasons}"
@@ -146,16 +167,19 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
 
     UserError before the engine starts when the plan cannot work, and from `sample_model` when requests failed.
     """
-    settings, models = plan["engine"], unfinished(plan, rank, ranks)
+    settings, models, tolerant = plan["engine"], unfinished(plan, rank, ranks), plan.get("tolerant", False)
     if not models:
         return False
     # All models are checked now, so that a bad last one costs seconds and not the hours of those before it.
-    ready = preflight.checked_requests(settings, models)
+    ready = preflight.checked_requests(settings, models, tolerant)
     progress = Progress(progress_path, sum(map(len, ready.values())), continued)
+    models = _that_fit(models, ready, progress)
+    if not models:
+        return False
     if settings["kind"] == "endpoint":
-        server = Endpoint(settings)
+        server = Endpoint(settings, plan.get("limits"))
         server.check_served()
-        sample_model(server, models[0], ready[models[0]["name"]], progress, rank)
+        sample_model(server, models[0], ready[models[0]["name"]], progress, rank, tolerant)
         server.close()
         return False
     # A signature needs only the headers of the weights, so it costs little to know which models one engine can serve.
@@ -173,9 +197,21 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
                 print(f"{model['path']}: not reloaded in place ({error}); it gets a new engine", file=sys.stderr)
                 others_left = True
                 break
-        sample_model(engine, model, ready[model["name"]], progress, rank)
+        sample_model(engine, model, ready[model["name"]], progress, rank, tolerant)
     engine.close()
     return others_left
+
+
+def _that_fit(models: list[dict], ready: dict[str, list[Request]], progress: Progress) -> list[dict]:
+    """The models that have requests for an engine; requests that are too long for it count as failures.
+
+    Only the preflight of a tolerant plan leaves requests out.
+    """
+    asked = sum(len(job["requests"]) for model in models for job in model["jobs"])
+    if left_out := asked - sum(map(len, ready.values())):
+        progress.failures[TOO_LONG] += left_out
+        progress.save()
+    return [model for model in models if ready[model["name"]]]
 
 
 # --- processes ----------------------------------------------------------------------------------------------
@@ -203,9 +239,9 @@ def rank_progress(path: Path, rank: int) -> Path:
 def joint_progress(parts: list[dict]) -> dict:
     """Progress of all ranks as one; they work side by side, so the seconds are those of the slowest."""
     return {
-        "done": sum(p["done"] for p in parts), "of": sum(p["of"] for p in parts),
-        "tokens": sum(p["tokens"] for p in parts), "seconds": max(p["seconds"] for p in parts),
-        "model": parts[-1]["model"],
+        **{name: sum(p[name] for p in parts) for name in ("of", *COUNTED)},
+        "seconds": max(p["seconds"] for p in parts), "model": parts[-1]["model"],
+        "failures": sum((Counter(p["failures"]) for p in parts), Counter()),
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from jinja2 import TemplateError
 
@@ -17,6 +17,7 @@ from tinyr1.core import prompts
 from tinyr1.core.artifact import digest
 from tinyr1.core.checkpoints import TOKENIZER_FILES
 from tinyr1.core.errors import UserError
+from tinyr1.core.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,34 @@ class Answer:
     """One finished sample.
 
     n_tokens: generated tokens, None where an endpoint does not count them. finish: "stop", "length", or an endpoint's
-    own word. seed: None where the sample had no seed of its own.
+    own word. seed: None where the sample had no seed of its own. n_prompt: tokens of the prompt, None where nobody
+    counts them. dollars: what it cost, None where the plan has no price.
     """
 
     text: str
     n_tokens: int | None
     finish: str
     seed: int | None
+    n_prompt: int | None = None
+    dollars: float | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why a request has no answer; `fatal` when every other request would fail for the same reason."""
+    """The reason why a request has no answer.
+
+    kind: "passing" where the same request may have an answer at another moment; "own" where the question is at fault,
+    such as one that is too long; "refused" where the model or a filter declines it, `sent` being what came instead;
+    "fatal" where every other request would fail for the same reason; "given_up" and "budget" where it was not sent.
+    """
 
     reason: str
-    fatal: bool = False
+    kind: Literal["passing", "own", "refused", "fatal", "given_up", "budget"] = "passing"
+    sent: Answer | None = None
+
+
+GIVEN_UP = Failure("not asked: the endpoint was given up after the failures above", "given_up")
+BUDGET = Failure("not asked: the budget is used up", "budget")
 
 
 Result = tuple[Request, Answer | Failure]
@@ -129,12 +143,7 @@ class Prompts:
     def _tokenizer(self, folder: Path) -> tuple[str, Any]:
         key = tokenizer_key(folder)
         if key not in self.tokenizers:
-            from transformers import AutoTokenizer
-
-            try:
-                self.tokenizers[key] = AutoTokenizer.from_pretrained(folder)
-            except (OSError, ValueError) as error:
-                raise UserError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+            self.tokenizers[key] = load_tokenizer(folder)
         return key, self.tokenizers[key]
 
     def _ids(self, key: str, tokenizer: Any, request: dict) -> list[int]:
@@ -150,13 +159,12 @@ class Prompts:
 def encode_request(tokenizer: Any, request: dict) -> list[int]:
     """Token ids of one request of the plan.
 
-    A chat template writes every special token itself, so none is added. A raw prompt gets the tokenizer's own BOS, as
-    in an engine that takes a string; a prompt that spells BOS out therefore has it twice, as in the released AIME runs
-    (`docs/fidelity.md §4.2`).
+    Special tokens that a message spells are text. In a raw prompt they are tokens, and it gets the tokenizer's own BOS,
+    as in an engine that takes a string; a prompt that spells BOS out therefore has it twice, as in the released AIME
+    runs (`docs/fidelity.md §4.2`).
     """
     if "messages" in request:
-        text = prompts.render_messages(tokenizer, request["messages"], request["open_think"])
-        return tokenizer.encode(text, add_special_tokens=False)
+        return prompts.encode_messages(tokenizer, request["messages"], request["open_think"])
     return tokenizer.encode(raw_prompt(request))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tinyr1.core.params.blocks import Block, Commit, Count, Date, Level, Name, PositiveShare, Sha256
+from tinyr1.core.params.blocks import Block, Commit, Count, Date, Level, Name, PositiveShare, Sha256, Share
 from tinyr1.core.params.training import Sft
 
 HUB = "hf://"
@@ -14,8 +14,35 @@ RELEASES = {"release_v1": 400, "release_v2": 511, "release_v3": 612, "release_v4
             "release_v6": 1055}  # fmt: skip
 
 
-Columns = Literal["openr1_math", "openthoughts", "openthoughts_metadata", "s1"]
+Columns = Literal[
+    "openr1_math", "openthoughts", "openthoughts_metadata", "s1", "messages", "sharegpt", "columns"
+]
 Tasks = Literal["math", "science", "science_values", "code"]
+
+
+class ColumnNames(Block):
+    """The names that a dataset of its own form gives to its columns."""
+
+    question: str
+    """Column with the question. Choice."""
+    response: str
+    """Column with the answer as the model shall write it; with the reasoning in think tags before it, where `reasoning`
+    is null. Choice."""
+    reasoning: str | None = None
+    """Column with the reasoning alone; null: it stands in tags inside the response. Choice."""
+    answer: str | None = None
+    """Column with the short answer that a grader compares; null: there is none. Choice."""
+    starter_code: str | None = None
+    """Column with code that the answer has to begin from; null: there is none. Choice."""
+
+
+class Alternative(Block):
+    """Another reading of what the paper leaves open. It changes no row: stage 01 counts what it would give."""
+
+    keep: dict[str, Annotated[list[str], Field(min_length=1)]]
+    """Column -> accepted values, in place of the source's `keep`. Choice."""
+    correct: Literal["verified", "any"]
+    """In place of the source's `correct`. Choice."""
 
 
 class _Source(Block):
@@ -23,17 +50,43 @@ class _Source(Block):
 
     columns: Columns
     """Whose columns the rows have: those of OpenR1-Math-220k, of OpenThoughts-114k (configuration default or metadata),
-    or of s1. It decides how a row is read (tinyr1.data.readers; docs/fidelity.md §1.4)."""
+    or of s1 (docs/fidelity.md §1.4); of any dataset with `messages` (role and content), or with `conversations` (from
+    and value: `sharegpt`); or `columns` that `names` names. It decides how a row is read (tinyr1.data.readers)."""
+    names: ColumnNames | None = None
+    """The names of the columns; goes with `columns: columns` and with nothing else. Choice."""
     keep: dict[str, Annotated[list[str], Field(min_length=1)]]
     """Column -> accepted values. A row with another value is dropped, with the column as its reason. Paper §2.1
     names some columns and no values (docs/fidelity.md §1.1)."""
     correct: Literal["verified", "any"]
     """`verified`: only the generations that a checker accepted, where the columns say so; `any`: all. Paper §2.1:
     verified for math (docs/fidelity.md §1.1)."""
+    think_tags: tuple[str, str] | None = None
+    """What opens and closes the reasoning inside a text; null: <think> and </think>. Choice."""
+    traces: Literal["missing", "all"] | None = None
+    """Whose traces the `teacher` writes: of rows that come without one, or of all; null: of none. Paper §2.1: all of
+    the science rows (docs/fidelity.md §1.3)."""
+    without_reasoning: Literal["drop", "keep"] | None = None
+    """Whether a row with an answer and no reasoning is kept; null: it is dropped. Choice."""
+    turns: Literal["last", "all", "refuse"] | None = None
+    """Of a conversation with several answers: the `last` one with all turns before it; `all`, one training row for each
+    answer, so that each carries loss once; or `refuse` the conversation. Null: last. Choice."""
+    alternatives: dict[Name, Alternative] | None = None
+    """Other readings of the paper for this source, whose rows are counted beside the source's own. Choice
+    (docs/fidelity.md §7.1)."""
+    published: Count | None = None
+    """Rows that the paper says this source gives; shown beside this run's. Paper §2.1 (docs/fidelity.md §1)."""
+
+    @model_validator(mode="after")
+    def _names_and_tags_fit(self) -> "_Source":
+        if (self.columns == "columns") != (self.names is not None):
+            raise ValueError(f"names: goes with `columns: columns`; columns is {self.columns!r}")
+        if self.think_tags and not all(tag.strip() for tag in self.think_tags):
+            raise ValueError(f"think_tags: {list(self.think_tags)} holds an empty tag; give what opens and what closes")
+        return self
 
 
 class HubSource(_Source):
-    """Rows of a Hugging Face dataset, streamed."""
+    """Rows of a Hugging Face dataset, in the cache of the library `datasets`."""
 
     kind: Literal["huggingface"]
     """Rows of a Hugging Face dataset."""
@@ -41,8 +94,10 @@ class HubSource(_Source):
     """Dataset id, such as open-r1/OpenR1-Math-220k; paper §2.1 (docs/fidelity.md §1.4)."""
     config: str | None
     """Configuration of the dataset; null: its default. Choice where the paper names none (docs/fidelity.md §1.4)."""
+    split: str | None = None
+    """Split of the dataset; null: train. Choice."""
     revision: str | None
-    """Commit or branch of the dataset; null: the newest. Choice."""
+    """Commit or branch of the dataset; null: the newest, which no published run may read. Choice."""
     rows: Count | None
     """At most so many raw rows are read; null: all. Choice."""
 
@@ -53,7 +108,8 @@ class FileSource(_Source):
     kind: Literal["files"]
     """Rows of local files."""
     path: str
-    """A .jsonl or .parquet file, or a folder of them, relative to the repository. Choice."""
+    """A .jsonl, .json, .csv or .parquet file, a folder of them, or a pattern such as data/part-*.jsonl.gz; relative to
+    the repository. Text files may be compressed (.gz, .zst). Choice."""
     rows: Count | None
     """At most so many raw rows are read; null: all. Choice."""
 
@@ -197,6 +253,9 @@ class Domain(Block):
     limit: Count | None
     """At most so many curated rows are kept, those of the distillation included; null: all. Paper §2.1: 58,000 for math
     (docs/fidelity.md §1.1, C2)."""
+    choose: Literal["sample", "first", "longest", "shortest"] | None = None
+    """Which rows are kept where there are more than `limit`: a sample by the run's seed, the first of the sources, or
+    those with the most or fewest characters; null: first. Choice."""
     sft: Sft
     """The fine-tuning of this domain's expert; paper §3.1.1 (docs/fidelity.md §2.1)."""
     benchmarks: dict[Name, Benchmark]
@@ -225,6 +284,16 @@ class Curate(Block):
     16,384, which cuts them (docs/fidelity.md §2.4)."""
     generations_per_question: Count
     """At most so many traces of one question are kept, where a source has several. Choice (docs/fidelity.md §1.1)."""
-    decontaminate: Decontaminate
-    """The rule against benchmark questions in the training rows. Choice: the paper states none (docs/fidelity.md
-    §1.3)."""
+    max_malformed: Share | None = None
+    """Share of a source's rows that may be malformed before the stage stops; null: 0.01. Choice."""
+    duplicates: Literal["drop", "keep"] | None = None
+    """Rows that ask what an earlier kept row asks, but for blanks and spelling of formulas; null: they are dropped.
+    Choice (docs/fidelity.md §1.3)."""
+    near_duplicates: PositiveShare | None = None
+    """Share of word shingles from which two questions with the same numbers and symbols count as one; null: they are
+    not looked for. Choice."""
+    num_proc: Count | None = None
+    """Threads that tokenize rows; null: one for each core. It changes the speed and not the rows. Choice."""
+    decontaminate: Decontaminate | None
+    """The rule against benchmark questions in the training rows; null: they are not compared. Choice: the paper states
+    none (docs/fidelity.md §1.3)."""

@@ -70,7 +70,10 @@ class EndpointEngine(Block):
     timeout_seconds: Positive
     """Longest wait for the answer to one request, in seconds. Choice."""
     retries: CountOrZero
-    """Further attempts after time-outs, lost connections and HTTP 408, 409, 429 and 5xx. Choice."""
+    """Further attempts after time-outs, lost connections, HTTP 408, 409, 429 and 5xx, replies without an answer, and
+    generations that the server gave up; a pause that the server asks for is kept. Choice."""
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """The name by which the server takes the longest answer; null: max_tokens. Choice."""
 
 
 Engine = Annotated[VllmEngine | EndpointEngine, Field(discriminator="kind")]

@@ -17,6 +17,7 @@ from tinyr1.core.params.ablations import Ablations, Analysis
 from tinyr1.core.params.blocks import Block, CountOrZero, Name
 from tinyr1.core.params.domains import Benchmark, Curate, Domain
 from tinyr1.core.params.evaluation import Evaluate, VllmEngine
+from tinyr1.core.params.teacher import Teacher
 from tinyr1.core.params.training import Backbone, Merge, Sft, Trainer
 
 
@@ -31,6 +32,9 @@ class Params(Block):
     """The common ancestor of the branches; paper §3.1.1."""
     domains: Annotated[dict[Name, Domain], Field(min_length=1)]
     """The domains by name, in the order of all tables; paper §2.1: math, science and code."""
+    teacher: Teacher | None = None
+    """What writes the traces of sources with `traces`; null: nothing does. Paper §2.1: DeepSeek-R1 (docs/fidelity.md
+    §1.3)."""
     curate: Curate
     """From raw rows to training rows; paper §2.1 (docs/fidelity.md §1)."""
     trainer: Trainer
@@ -164,6 +168,16 @@ def _protocol_knows_benchmarks(params: Params) -> Iterator[str]:
             )
 
 
+def _traces_need_a_teacher(params: Params) -> Iterator[str]:
+    for name, domain in params.domains.items() if params.teacher is None else ():
+        for i, source in enumerate(domain.sources):
+            if source.traces is not None:
+                yield (
+                    f"domains.{name}.sources.{i}.traces: {source.traces} needs a teacher; give the block `teacher`, or "
+                    "set traces to null to train on the traces that the source brings"
+                )
+
+
 RULES = (
     _every_domain_takes_part_in_the_distillation,
     _no_domain_has_the_name_of_another_model,
@@ -174,6 +188,7 @@ RULES = (
     _rows_fit_a_sequence,
     _answers_fit_the_engine,
     _protocol_knows_benchmarks,
+    _traces_need_a_teacher,
 )
 
 

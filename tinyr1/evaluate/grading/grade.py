@@ -24,7 +24,7 @@ from typing import Any
 from tinyr1.core import artifact, record
 from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.core.progress import Bar, say
-from tinyr1.core.prompts import split_response
+from tinyr1.core.prompts import split_reasoning
 from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option
 from tinyr1.evaluate.grading.programs import fenced_code, judge_program
 from tinyr1.evaluate.grading.released_math import quick_equal, released_answer
@@ -67,7 +67,7 @@ def outcome(
     cut = response["finish"] == "length"
     if cut and not protocol.truncated_counts:
         return "truncated", None
-    text = response["text"] if protocol.reads == "whole" else split_response(response["text"])[1]
+    text = response["text"] if protocol.reads == "whole" else split_reasoning(response["text"])[1]
     answer = None if text is None else EXTRACTION[protocol.extraction](text)
     if answer is None:
         return ("truncated" if cut else "no_answer"), None

@@ -22,3 +22,20 @@ for (const table of document.querySelectorAll("table.sortable")) {
     };
   });
 }
+for (const viewer of document.querySelectorAll(".row-viewer")) {
+  const controls = viewer.querySelector(".row-controls"), rows = [...viewer.querySelectorAll(".row-item")];
+  const [words, outcome, domain] = controls.querySelectorAll("input, select");
+  const text = (row) => [...row.querySelectorAll(".row-text")].map((part) => part.textContent).join("\n").toLowerCase();
+  const fits = (select, value) => !select.value || select.value === value;
+  controls.hidden = false;
+  controls.oninput = () => {
+    const wanted = words.value.toLowerCase().split(/\s+/);
+    for (const row of rows) {
+      const chosen = fits(outcome, row.dataset.outcome) && fits(domain, row.dataset.domain), all = chosen && text(row);
+      row.hidden = !chosen || !wanted.every((word) => all.includes(word));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    viewer.querySelector("output").textContent = `${shown} of ${rows.length} rows shown`;
+  };
+  controls.oninput();
+}
