@@ -13,7 +13,7 @@ other (docs/fidelity.md §2.5, C31).
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from tinyr1.data.tokens import Tokens
 
 IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
+IDLE = -1  # index of a sequence for a rank that has nothing to do while others have: one token, without loss
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -97,6 +98,12 @@ class PackedSequences(torch.utils.data.Dataset):
         return len(self.sequences) - 1
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index == IDLE:
+            token = torch.zeros((1, 1), dtype=torch.int64)
+            ends = torch.tensor([0, 1], dtype=torch.int32)
+            return {
+                "input_ids": token, "labels": torch.full_like(token, IGNORED), "position_ids": token, "cu_seq_lens": ends,
+            }  # fmt: skip
         first, last = self.sequences[index : index + 2].tolist()
         rows = [self._row(number) for number in self.order[first:last].tolist()]
         # The one copy of the tokens, and their way from the disk: int32 there, int64 for the embedding.
@@ -116,6 +123,26 @@ class PackedSequences(torch.utils.data.Dataset):
         at = int(np.searchsorted(self.firsts, number, side="right")) - 1  # right: an empty part holds no number
         part, i = self.parts[at], number - int(self.firsts[at])
         return part.row_ids(i), int(part.prompts[i])
+
+
+class EvenSampler(torch.utils.data.Sampler):
+    """The indices of another sampler, then IDLE as often as the ranks need to get equally many each.
+
+    EvenSampler([4, 2, 3], ranks=2) -> 4, 2, 3, IDLE
+    """
+
+    def __init__(self, sampler: torch.utils.data.Sampler, ranks: int) -> None:
+        self.sampler, self.idle = sampler, -len(sampler) % ranks
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.sampler
+        yield from [IDLE] * self.idle
+
+    def __len__(self) -> int:
+        return len(self.sampler) + self.idle
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
 
 
 def shifted_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

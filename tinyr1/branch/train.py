@@ -23,11 +23,13 @@ from tinyr1.core import jsonl, launch
 
 # These imports take seconds, and searching them for garbage a third of that time.
 with launch.lasting_imports():
+    import deepspeed
     import deepspeed.ops
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
     from torch.utils.checkpoint import checkpoint
+    from torch.utils.data import DataLoader
     from transformers import (
         AutoModelForCausalLM,
         AutoTokenizer,
@@ -39,7 +41,7 @@ with launch.lasting_imports():
     )
 
     from tinyr1.branch.attention import ATTENTION
-    from tinyr1.branch.packing import PackedSequences, shifted_targets
+    from tinyr1.branch.packing import EvenSampler, PackedSequences, shifted_targets
     from tinyr1.data.tokens import read_tokens
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
@@ -51,8 +53,14 @@ CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to 
 def deepspeed_config(zero_stage: int) -> dict:
     """DeepSpeed's configuration, the released one for stage 3 (docs/fidelity.md §2.2); the Trainer fills in `auto`."""
     zero: dict[str, object] = {"stage": zero_stage}
+    dtypes: dict[str, object] = {}
     if zero_stage:
         zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
+        # By default gradients are added up, over ranks and over accumulated sequences, in the dtype of the weights: of
+        # 96 in bf16 the last ones would be rounded away. Stage 0 has no other way (docs/fidelity.md §2.2).
+        dtypes = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+    if zero_stage == 2:
+        zero["reduce_scatter"] = False  # it would divide by the number of ranks in bf16, and sends as much
     if zero_stage == 3:
         zero |= {
             "sub_group_size": 1e9, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
@@ -60,26 +68,35 @@ def deepspeed_config(zero_stage: int) -> dict:
             "stage3_max_reuse_distance": 1e9, "stage3_gather_16bit_weights_on_model_save": True,
         }  # fmt: skip
     auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    return dict.fromkeys(auto, "auto") | {
+    return dict.fromkeys(auto, "auto") | dtypes | {
         "zero_allow_untested_optimizer": True, "bf16": {"enabled": True}, "zero_optimization": zero,
     }  # fmt: skip
 
 
-def target_loss(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats, summed over `targets` (n,) int64, of the output head on `hidden` (n, width)."""
+class LossHead(torch.nn.Module):
+    """The output head of a causal LM, which returns the loss of its logits in place of the logits.
 
-    # Only positions with loss reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time: a
-    # sequence of 16,384 tokens over 152,064 entries would need 10 GB for its fp32 logits alone. The chunks compute
-    # their logits again in the backward pass.
-    def chunk_loss(h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(head(h).float(), y, reduction="sum")
+    It holds the parameters of the head themselves, under the same names.
+    """
 
-    head = model.get_output_embeddings()
-    if len(targets) <= LOSS_CHUNK:
-        return chunk_loss(hidden, targets)
-    pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
-    losses = (checkpoint(chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
-    return sum(losses, torch.zeros((), device=hidden.device))
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in nats, summed over `targets` (n,) int64, of the head on `hidden` (n, width); n may be 0."""
+        # Only positions with loss reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time: a
+        # sequence of 16,384 tokens over 152,064 entries would need 10 GB for its fp32 logits alone. The chunks compute
+        # their logits again in the backward pass. All are inside one call of one module: ZeRO-3 gathers weights over
+        # the ranks for each call, and the ranks have different numbers of chunks.
+        if len(targets) <= LOSS_CHUNK:
+            return self._chunk_loss(hidden, targets)
+        pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
+        losses = (checkpoint(self._chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
+        return sum(losses, torch.zeros((), device=hidden.device))
+
+    def _chunk_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(F.linear(hidden, self.weight, self.bias).float(), targets, reduction="sum")
 
 
 class PackedCausalLM(torch.nn.Module):
@@ -95,6 +112,7 @@ class PackedCausalLM(torch.nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
+        model.set_output_embeddings(LossHead(model.get_output_embeddings()))
 
     def forward(
         self,
@@ -104,15 +122,15 @@ class PackedCausalLM(torch.nn.Module):
         cu_seq_lens: torch.Tensor,
     ) -> torch.Tensor:
         longest = int(cu_seq_lens.diff().max())
-        # The decoder without its head: target_loss applies the head, where there is loss. What transformers does not
-        # know itself it hands on to the attention function.
+        # The decoder without its head, which is asked for the positions with loss only. What transformers does not know
+        # itself it hands on to the attention function.
         hidden = self.model.get_decoder()(
             input_ids=input_ids, position_ids=position_ids, use_cache=False,
             cu_seq_lens_q=cu_seq_lens, cu_seq_lens_k=cu_seq_lens,
             max_length_q=longest, max_length_k=longest,
         ).last_hidden_state  # (1, tokens, width)  # fmt: skip
         positions, targets = shifted_targets(labels)
-        return target_loss(self.model, hidden[0, positions], targets)
+        return self.model.get_output_embeddings()(hidden[0, positions], targets)
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """The Trainer calls it on the model that it was given."""
@@ -130,6 +148,14 @@ class PackedTrainer(Trainer):
         total = model(**inputs)
         # The number is that of all ranks, while DeepSpeed averages their gradients: hence the factor.
         return total / num_items_in_batch * self.accelerator.num_processes
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The packed sequences of this rank in random order, and idle ones where the other ranks have one more."""
+        loader = super().get_train_dataloader()
+        ranks = self.accelerator.num_processes
+        if ranks > 1:  # the Trainer would give some sequences to two ranks, to make their numbers equal
+            loader.set_sampler(EvenSampler(loader.get_sampler(), ranks))
+        return loader
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Saves the inner model under its own tensor names, so that any tool loads the folder."""
@@ -227,14 +253,29 @@ def without_compiled_communication() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def restore_frequencies(model: PreTrainedModel) -> None:
+    """Computes the frequencies of the rotary embeddings again, in fp32, as they are where the model is used."""
+    # Under ZeRO-3 DeepSpeed makes every tensor bf16 that appears while the model loads. These would be off by up to one
+    # part in 500, which turns a pair of numbers at position 16,000 by several radians.
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            exact = type(module)(module.config)
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, exact.get_buffer(name).to(buffer.device))
+
+
 def fine_tune(plan: dict) -> None:
     """Trains as planned and saves the checkpoint in plan["out"]; then, as the last thing, makes plan["finished"]."""
     out = Path(plan["out"])
     without_compiled_communication()
-    args = training_arguments(plan, out)  # first, as under ZeRO-3 the model is sharded while it loads
+    # Under ZeRO-3 the model is sharded while it loads: by the arguments, over the ranks that DeepSpeed itself knows. On
+    # a CPU the Trainer would make them known to PyTorch only.
+    deepspeed.init_distributed()
+    args = training_arguments(plan, out)
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
     )
+    restore_frequencies(model)
     tokenizer = AutoTokenizer.from_pretrained(plan["model"])
     parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
     data = PackedSequences(Path(plan["layout"]), parts)
