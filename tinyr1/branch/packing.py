@@ -16,6 +16,7 @@ import bisect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from tinyr1.data.tokens import Tokens
 
 IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
-IDLE = -1  # index of a sequence for a rank that has nothing to do while others have: one token, without loss
+IDLE = -1  # index of the sequence of a rank that has nothing to do while others have: one token, without loss
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -85,7 +86,7 @@ def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) 
 class PackedSequences(torch.utils.data.Dataset):
     """The packed sequences of a file that `write_layout` made, each as the keyword arguments of one forward pass.
 
-    parts: the same rows, in the same order, as when the file was written.
+    parts: the same rows, in the same order, as when the file was written. The index IDLE gives a sequence without loss.
     """
 
     def __init__(self, path: Path, parts: Sequence[Tokens]) -> None:
@@ -99,10 +100,10 @@ class PackedSequences(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if index == IDLE:
-            token = torch.zeros((1, 1), dtype=torch.int64)
-            ends = torch.tensor([0, 1], dtype=torch.int32)
+            zero = torch.zeros((1, 1), dtype=torch.int64)
             return {
-                "input_ids": token, "labels": torch.full_like(token, IGNORED), "position_ids": token, "cu_seq_lens": ends,
+                "input_ids": zero, "labels": torch.full_like(zero, IGNORED), "position_ids": zero,
+                "cu_seq_lens": torch.tensor([0, 1], dtype=torch.int32),
             }  # fmt: skip
         first, last = self.sequences[index : index + 2].tolist()
         rows = [self._row(number) for number in self.order[first:last].tolist()]
@@ -126,12 +127,12 @@ class PackedSequences(torch.utils.data.Dataset):
 
 
 class EvenSampler(torch.utils.data.Sampler):
-    """The indices of another sampler, then IDLE as often as the ranks need to get equally many each.
+    """The indices of another sampler, one of Accelerate's, then IDLE until every rank has the same number of them.
 
     EvenSampler([4, 2, 3], ranks=2) -> 4, 2, 3, IDLE
     """
 
-    def __init__(self, sampler: torch.utils.data.Sampler, ranks: int) -> None:
+    def __init__(self, sampler: Any, ranks: int) -> None:
         self.sampler, self.idle = sampler, -len(sampler) % ranks
 
     def __iter__(self) -> Iterator[int]:
@@ -142,6 +143,7 @@ class EvenSampler(torch.utils.data.Sampler):
         return len(self.sampler) + self.idle
 
     def set_epoch(self, epoch: int) -> None:
+        """Each epoch has an order of its own."""
         self.sampler.set_epoch(epoch)
 
 

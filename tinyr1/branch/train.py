@@ -53,12 +53,12 @@ CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to 
 def deepspeed_config(zero_stage: int) -> dict:
     """DeepSpeed's configuration, the released one for stage 3 (docs/fidelity.md §2.2); the Trainer fills in `auto`."""
     zero: dict[str, object] = {"stage": zero_stage}
-    dtypes: dict[str, object] = {}
+    sums: dict[str, object] = {}
     if zero_stage:
         zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
-        # By default gradients are added up, over ranks and over accumulated sequences, in the dtype of the weights: of
-        # 96 in bf16 the last ones would be rounded away. Stage 0 has no other way (docs/fidelity.md §2.2).
-        dtypes = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+        # DeepSpeed would add gradients up, over ranks and over accumulated sequences, in the dtype of the weights: of
+        # 96 in bf16 the last ones are rounded away in part. It refuses fp32 at stage 0.
+        sums = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     if zero_stage == 2:
         zero["reduce_scatter"] = False  # it would divide by the number of ranks in bf16, and sends as much
     if zero_stage == 3:
@@ -68,7 +68,7 @@ def deepspeed_config(zero_stage: int) -> dict:
             "stage3_max_reuse_distance": 1e9, "stage3_gather_16bit_weights_on_model_save": True,
         }  # fmt: skip
     auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    return dict.fromkeys(auto, "auto") | dtypes | {
+    return dict.fromkeys(auto, "auto") | sums | {
         "zero_allow_untested_optimizer": True, "bf16": {"enabled": True}, "zero_optimization": zero,
     }  # fmt: skip
 
@@ -151,7 +151,7 @@ class PackedTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The packed sequences of this rank in random order, and idle ones where the other ranks have one more."""
-        loader = super().get_train_dataloader()
+        loader: Any = super().get_train_dataloader()  # one of Accelerate's
         ranks = self.accelerator.num_processes
         if ranks > 1:  # the Trainer would give some sequences to two ranks, to make their numbers equal
             loader.set_sampler(EvenSampler(loader.get_sampler(), ranks))
@@ -256,7 +256,7 @@ def without_compiled_communication() -> None:
 def restore_frequencies(model: PreTrainedModel) -> None:
     """Computes the frequencies of the rotary embeddings again, in fp32, as they are where the model is used."""
     # Under ZeRO-3 DeepSpeed makes every tensor bf16 that appears while the model loads. These would be off by up to one
-    # part in 500, which turns a pair of numbers at position 16,000 by several radians.
+    # part in 500, and at position 16,000 the angles by several radians.
     for module in model.modules():
         if hasattr(module, "inv_freq"):
             exact = type(module)(module.config)
@@ -268,8 +268,8 @@ def fine_tune(plan: dict) -> None:
     """Trains as planned and saves the checkpoint in plan["out"]; then, as the last thing, makes plan["finished"]."""
     out = Path(plan["out"])
     without_compiled_communication()
-    # Under ZeRO-3 the model is sharded while it loads: by the arguments, over the ranks that DeepSpeed itself knows. On
-    # a CPU the Trainer would make them known to PyTorch only.
+    # Under ZeRO-3 the model is sharded while it loads, as the arguments say, over the ranks that DeepSpeed knows of. On
+    # a CPU the arguments alone make them known to PyTorch only.
     deepspeed.init_distributed()
     args = training_arguments(plan, out)
     model = AutoModelForCausalLM.from_pretrained(
