@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from tinyr1.branch import attention, packing, train
+from tinyr1.branch import attention, packing, ranks, train
 from tinyr1.core.prompts import Encoded
 from tinyr1.data.tokens import RowWriter, read_tokens
 
@@ -180,14 +180,14 @@ def test_the_arguments_of_a_forward_pass_have_the_documented_shapes_and_types(pa
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
-def test_ranks_share_every_sequence_once_and_are_idle_where_none_is_left(ranks):
-    even = packing.EvenSampler([4, 2, 0, 3, 1], ranks)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_ranks_share_every_sequence_once_and_are_idle_where_none_is_left(count):
+    even = ranks.EvenSampler([4, 2, 0, 3, 1], count)
     order = list(even)
     assert len(order) == len(even)
-    assert len(order) % ranks == 0
+    assert len(order) % count == 0
     assert order[:5] == [4, 2, 0, 3, 1]
-    assert order[5:] == [packing.IDLE] * (-5 % ranks)
+    assert order[5:] == [packing.IDLE] * (-5 % count)
 
 
 def test_an_idle_rank_has_a_token_without_loss_and_no_gradient(packed):

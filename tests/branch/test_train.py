@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tinyr1.branch import train
+from tinyr1.branch import ranks, train
 
 
 def checkpoint(folder: Path, step: int, complete: bool) -> None:
@@ -57,7 +57,7 @@ def test_rotary_frequencies_are_fp32_again_after_zero3_made_them_bf16():
     model.bfloat16()
     assert not torch.equal(rotary.inv_freq.float(), exact)
     names = list(model.state_dict())
-    train.restore_frequencies(model)
+    ranks.restore_frequencies(model)
     assert torch.equal(rotary.inv_freq, exact)
     assert torch.equal(rotary.original_inv_freq, exact)
     assert list(model.state_dict()) == names
@@ -66,5 +66,5 @@ def test_rotary_frequencies_are_fp32_again_after_zero3_made_them_bf16():
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_sharded_gradients_are_added_up_and_sent_in_fp32(stage):
-    config = train.deepspeed_config(stage)
+    config = ranks.deepspeed_config(stage)
     assert config["data_types"]["grad_accum_dtype"] == config["communication_data_type"] == "fp32"

@@ -13,10 +13,9 @@ other (docs/fidelity.md §2.5, C31).
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
@@ -124,27 +123,6 @@ class PackedSequences(torch.utils.data.Dataset):
         at = int(np.searchsorted(self.firsts, number, side="right")) - 1  # right: an empty part holds no number
         part, i = self.parts[at], number - int(self.firsts[at])
         return part.row_ids(i), int(part.prompts[i])
-
-
-class EvenSampler(torch.utils.data.Sampler):
-    """The indices of another sampler, one of Accelerate's, then IDLE until every rank has the same number of them.
-
-    EvenSampler([4, 2, 3], ranks=2) -> 4, 2, 3, IDLE
-    """
-
-    def __init__(self, sampler: Any, ranks: int) -> None:
-        self.sampler, self.idle = sampler, -len(sampler) % ranks
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self.sampler
-        yield from [IDLE] * self.idle
-
-    def __len__(self) -> int:
-        return len(self.sampler) + self.idle
-
-    def set_epoch(self, epoch: int) -> None:
-        """Each epoch has an order of its own."""
-        self.sampler.set_epoch(epoch)
 
 
 def shifted_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,8 +23,6 @@ from tinyr1.core import jsonl, launch
 
 # These imports take seconds, and searching them for garbage a third of that time.
 with launch.lasting_imports():
-    import deepspeed
-    import deepspeed.ops
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
@@ -40,37 +38,15 @@ with launch.lasting_imports():
         TrainingArguments,
     )
 
+    from tinyr1.branch import ranks
     from tinyr1.branch.attention import ATTENTION
-    from tinyr1.branch.packing import EvenSampler, PackedSequences, shifted_targets
+    from tinyr1.branch.packing import PackedSequences, shifted_targets
     from tinyr1.data.tokens import read_tokens
 
 LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
 # Parameters of the trainer block that the Trainer calls by the same name.
 SAME_NAME = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "gradient_checkpointing")
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to its end
-
-
-def deepspeed_config(zero_stage: int) -> dict:
-    """DeepSpeed's configuration, the released one for stage 3 (docs/fidelity.md §2.2); the Trainer fills in `auto`."""
-    zero: dict[str, object] = {"stage": zero_stage}
-    sums: dict[str, object] = {}
-    if zero_stage:
-        zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
-        # DeepSpeed would add gradients up, over ranks and over accumulated sequences, in the dtype of the weights: of
-        # 96 in bf16 the last ones are rounded away in part. It refuses fp32 at stage 0.
-        sums = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
-    if zero_stage == 2:
-        zero["reduce_scatter"] = False  # it would divide by the number of ranks in bf16, and sends as much
-    if zero_stage == 3:
-        zero |= {
-            "sub_group_size": 1e9, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
-            "stage3_param_persistence_threshold": "auto", "stage3_max_live_parameters": 1e9,
-            "stage3_max_reuse_distance": 1e9, "stage3_gather_16bit_weights_on_model_save": True,
-        }  # fmt: skip
-    auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    return dict.fromkeys(auto, "auto") | sums | {
-        "zero_allow_untested_optimizer": True, "bf16": {"enabled": True}, "zero_optimization": zero,
-    }  # fmt: skip
 
 
 class LossHead(torch.nn.Module):
@@ -152,9 +128,8 @@ class PackedTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The packed sequences of this rank in random order, and idle ones where the other ranks have one more."""
         loader: Any = super().get_train_dataloader()  # one of Accelerate's
-        ranks = self.accelerator.num_processes
-        if ranks > 1:  # the Trainer would give some sequences to two ranks, to make their numbers equal
-            loader.set_sampler(EvenSampler(loader.get_sampler(), ranks))
+        if self.accelerator.num_processes > 1:  # the Trainer would give some sequences to two ranks
+            loader.set_sampler(ranks.EvenSampler(loader.get_sampler(), self.accelerator.num_processes))
         return loader
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -233,7 +208,7 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         **{name: trainer[name] for name in SAME_NAME},
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        deepspeed=deepspeed_config(trainer["zero_stage"]),
+        deepspeed=ranks.deepspeed_config(trainer["zero_stage"]),
         average_tokens_across_devices=True,
         save_strategy="steps" if trainer["save_steps"] else "no",
         save_steps=trainer["save_steps"] or 500,
@@ -246,36 +221,15 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
     )
 
 
-def without_compiled_communication() -> None:
-    """Keeps DeepSpeed from compiling its shared-memory collectives on a CPU; gloo does the same work."""
-    # The build takes 40 s and a compiler. A build killed half-way leaves a lock in the user's cache, on which every
-    # later training would wait forever.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def restore_frequencies(model: PreTrainedModel) -> None:
-    """Computes the frequencies of the rotary embeddings again, in fp32, as they are where the model is used."""
-    # Under ZeRO-3 DeepSpeed makes every tensor bf16 that appears while the model loads. These would be off by up to one
-    # part in 500, and at position 16,000 the angles by several radians.
-    for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            exact = type(module)(module.config)
-            for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, exact.get_buffer(name).to(buffer.device))
-
-
 def fine_tune(plan: dict) -> None:
     """Trains as planned and saves the checkpoint in plan["out"]; then, as the last thing, makes plan["finished"]."""
     out = Path(plan["out"])
-    without_compiled_communication()
-    # Under ZeRO-3 the model is sharded while it loads, as the arguments say, over the ranks that DeepSpeed knows of. On
-    # a CPU the arguments alone make them known to PyTorch only.
-    deepspeed.init_distributed()
-    args = training_arguments(plan, out)
+    ranks.connect()
+    args = training_arguments(plan, out)  # before the model, as under ZeRO-3 it is sharded while it loads
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
     )
-    restore_frequencies(model)
+    ranks.restore_frequencies(model)
     tokenizer = AutoTokenizer.from_pretrained(plan["model"])
     parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
     data = PackedSequences(Path(plan["layout"]), parts)

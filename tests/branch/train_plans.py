@@ -1,6 +1,6 @@
 """Trains by several plans, each by one process or more: what tests/branch/test_ranks.py starts.
 
-    python tests/branch/ranks.py tasks.json
+    python tests/branch/train_plans.py tasks.json
 
 tasks.json holds a list of tasks: ranks, plans (of tinyr1.branch.train), chunk (target tokens whose logits exist at the
 same time), factor (by which the loss is multiplied), stop (the optimizer step after which each training is broken off;
