@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from tinyr1.branch import train
+from tinyr1.core import launch
 
 
 def rank(number: int, port: int, task: dict) -> None:
@@ -35,6 +36,7 @@ def rank(number: int, port: int, task: dict) -> None:
         def compute_loss(self, *args, **kwargs):
             return super().compute_loss(*args, **kwargs) * task["factor"]
 
+    launch.die_with_parent()
     train.LOSS_CHUNK, train.StepLog, train.PackedTrainer = task["chunk"], Stopping, Multiplied
     torch.set_num_threads(1)
     for plan in task["plans"]:
@@ -44,6 +46,7 @@ def rank(number: int, port: int, task: dict) -> None:
 
 def together(task: dict) -> None:
     """Runs the ranks of a task to their end."""
+    os.environ[launch.PARENT] = f"{os.getpid()}@{os.uname().nodename}"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
