@@ -70,21 +70,23 @@ def trained(tmp_path_factory):
     def place(case, ranks, stage, factor=1):
         return folder / "trained" / f"{case}-{ranks}-{stage}-{factor}"
 
-    def task(ranks, cases=("uneven", "few"), factor=1, stop=None):
+    def tasks(ranks, cases=("uneven", "few"), factor=1, stop=None):
         def plans(stage):
             made = {
                 "uneven": (True, None, uneven), "few": (False, None, few), "continued": (False, 3, uneven),
             }  # fmt: skip
             return [make_plan(place(case, ranks, stage, factor), ranks, stage, *made[case]) for case in cases]
 
-        # Stage 3 comes first: another one would connect the ranks for it.
-        every = [plan for stage in reversed(STAGES) for plan in plans(stage)]
-        return {"ranks": ranks, "factor": factor, "stop": stop, "chunk": CHUNK, "plans": every}
+        # Stage 3 has processes of its own. Others would connect the ranks for it, and it changes PyTorch for others.
+        whole, sharded = ([plan for stage in stages for plan in plans(stage)] for stages in (STAGES[:3], STAGES[3:]))
+        settings = {"ranks": ranks, "factor": factor, "stop": stop, "chunk": CHUNK}
+        return [settings | {"plans": whole}, settings | {"plans": sharded}]
 
-    tasks = [
-        task(1), task(1, factor=3), task(2, ["continued"], stop=3), task(2, ["uneven", "few", "continued"]), task(3),
+    every = [
+        *tasks(1), *tasks(1, factor=3), *tasks(2, ["continued"], stop=3), *tasks(2, ["uneven", "few", "continued"]),
+        *tasks(3),
     ]  # fmt: skip
-    (folder / "tasks.json").write_text(json.dumps(tasks))
+    (folder / "tasks.json").write_text(json.dumps(every))
     words = [sys.executable, str(ROOT / "tests" / "branch" / "train_plans.py"), str(folder / "tasks.json")]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-9000:]
