@@ -29,11 +29,17 @@ MERGES = {
 
 
 def params(run, domains):
-    """The run smoke with other domains, no mixture, and merges of two experts; distilled where there are four."""
+    """The run smoke with other domains, no mixture, and merges of two experts.
+
+    Two are trained as in the paper, ZeRO-3 over several ranks; the backbone of four is distilled.
+    """
     smoke = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text(encoding="utf-8"))
     blocks = {}
+    sharded = {"processes_per_node": 2, "zero_stage": 3} if run == "two" else {}
     for name, tasks in domains.items():
         block = smoke["domains"][tasks] | {"limit": 12}
+        if sharded:
+            block["sft"] = block["sft"] | {"batch_size": 2}
         (benchmark,) = block["benchmarks"].values()
         blocks[name] = block | {"benchmarks": {f"quiz-{name}": benchmark | {"questions": 4, "samples": 1}}}
     distill = smoke["backbone"]["distill"] | {"rows": dict.fromkeys(domains, 4)} if run == "four" else None
@@ -41,6 +47,7 @@ def params(run, domains):
     return smoke | {
         "analysis": {"margin": 5, "headline": headline}, "ablations": None,
         "description": f"{len(domains)} domains", "domains": blocks, "mixture": None,
+        "trainer": smoke["trainer"] | sharded,
         "backbone": smoke["backbone"] | {"distill": distill}, "merge": smoke["merge"] | {"models": MERGES[run]},
     }  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from tinyr1.branch import attention, packing, train
+from tinyr1.branch import attention, packing, ranks, train
 from tinyr1.core.prompts import Encoded
 from tinyr1.data.tokens import RowWriter, read_tokens
 
@@ -180,6 +180,31 @@ def test_the_arguments_of_a_forward_pass_have_the_documented_shapes_and_types(pa
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_ranks_share_every_sequence_once_and_are_idle_where_none_is_left(count):
+    even = ranks.EvenSampler([4, 2, 0, 3, 1], count)
+    order = list(even)
+    assert len(order) == len(even)
+    assert len(order) % count == 0
+    assert order[:5] == [4, 2, 0, 3, 1]
+    assert order[5:] == [packing.IDLE] * (-5 % count)
+
+
+def test_an_idle_rank_has_a_token_without_loss_and_no_gradient(packed):
+    data, _ = packed
+    item = data[packing.IDLE]
+    assert {name: (t.dtype, t.dim()) for name, t in item.items()} == {
+        name: (t.dtype, t.dim()) for name, t in data[0].items()
+    }
+    assert not len(packing.shifted_targets(item["labels"])[0])
+    model = train.PackedCausalLM(make_model("qwen2", attention.ATTENTION))
+    loss = model(**item)
+    loss.backward()
+    assert loss.item() == 0
+    for name, gradient in gradients(model.model).items():  # every one is there, as the other ranks wait for it
+        assert not gradient.any(), name
+
+
 def test_targets_are_the_next_tokens():
     labels = torch.tensor([[-100, -100, 5, 6, -100, -100, 7]])
     positions, targets = packing.shifted_targets(labels)
@@ -236,6 +261,31 @@ def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
         torch.testing.assert_close(
             found[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
         )
+
+
+def test_the_logits_of_no_more_targets_than_a_chunk_exist_at_the_same_time(monkeypatch):
+    monkeypatch.setattr(train, "LOSS_CHUNK", 5)
+    seen, cross_entropy = [], F.cross_entropy
+
+    def watched(logits, *args, **kwargs):
+        seen.append(len(logits))
+        return cross_entropy(logits, *args, **kwargs)
+
+    monkeypatch.setattr(F, "cross_entropy", watched)
+    head = train.LossHead(torch.nn.Linear(8, 60))
+    head(torch.randn(12, 8, requires_grad=True), torch.arange(12)).backward()
+    assert seen[:3] == [5, 5, 2]
+    assert sorted(seen[3:]) == [2, 5, 5]  # once more in the backward pass
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_the_head_with_the_loss_leaves_the_tensors_of_the_checkpoint_as_they_are(name):
+    plain = make_model(name, "sdpa")
+    inner = train.PackedCausalLM(make_model(name, attention.ATTENTION)).model
+    assert list(inner.state_dict()) == list(plain.state_dict())
+    assert [n for n, _ in inner.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
+    assert tied == (name == "llama")
 
 
 def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):

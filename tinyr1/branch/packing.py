@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from tinyr1.data.tokens import Tokens
 
 IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
+IDLE = -1  # index of the sequence of a rank that has nothing to do while others have: one token, without loss
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -84,7 +85,7 @@ def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) 
 class PackedSequences(torch.utils.data.Dataset):
     """The packed sequences of a file that `write_layout` made, each as the keyword arguments of one forward pass.
 
-    parts: the same rows, in the same order, as when the file was written.
+    parts: the same rows, in the same order, as when the file was written. The index IDLE gives a sequence without loss.
     """
 
     def __init__(self, path: Path, parts: Sequence[Tokens]) -> None:
@@ -97,6 +98,12 @@ class PackedSequences(torch.utils.data.Dataset):
         return len(self.sequences) - 1
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index == IDLE:
+            zero = torch.zeros((1, 1), dtype=torch.int64)
+            return {
+                "input_ids": zero, "labels": torch.full_like(zero, IGNORED), "position_ids": zero,
+                "cu_seq_lens": torch.tensor([0, 1], dtype=torch.int32),
+            }  # fmt: skip
         first, last = self.sequences[index : index + 2].tolist()
         rows = [self._row(number) for number in self.order[first:last].tolist()]
         # The one copy of the tokens, and their way from the disk: int32 there, int64 for the embedding.

@@ -23,11 +23,11 @@ from tinyr1.core import jsonl, launch
 
 # These imports take seconds, and searching them for garbage a third of that time.
 with launch.lasting_imports():
-    import deepspeed.ops
     import torch
     import torch.distributed as dist
     import torch.nn.functional as F
     from torch.utils.checkpoint import checkpoint
+    from torch.utils.data import DataLoader
     from transformers import (
         AutoModelForCausalLM,
         PreTrainedModel,
@@ -37,6 +37,7 @@ with launch.lasting_imports():
         TrainingArguments,
     )
 
+    from tinyr1.branch import ranks
     from tinyr1.branch.attention import ATTENTION
     from tinyr1.branch.packing import PackedSequences, shifted_targets
     from tinyr1.core.tokenizers import load_tokenizer
@@ -48,38 +49,30 @@ SAME_NAME = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_gr
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to its end
 
 
-def deepspeed_config(zero_stage: int) -> dict:
-    """DeepSpeed's configuration, the released one for stage 3 (docs/fidelity.md §2.2); the Trainer fills in `auto`."""
-    zero: dict[str, object] = {"stage": zero_stage}
-    if zero_stage:
-        zero |= {"overlap_comm": torch.cuda.is_available(), "contiguous_gradients": True}
-    if zero_stage == 3:
-        zero |= {
-            "sub_group_size": 1e9, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
-            "stage3_param_persistence_threshold": "auto", "stage3_max_live_parameters": 1e9,
-            "stage3_max_reuse_distance": 1e9, "stage3_gather_16bit_weights_on_model_save": True,
-        }  # fmt: skip
-    auto = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    return dict.fromkeys(auto, "auto") | {
-        "zero_allow_untested_optimizer": True, "bf16": {"enabled": True}, "zero_optimization": zero,
-    }  # fmt: skip
+class LossHead(torch.nn.Module):
+    """The output head of a causal LM, which returns the loss of its logits in place of the logits.
 
+    It holds the parameters of the head themselves, under the same names.
+    """
 
-def target_loss(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats, summed over `targets` (n,) int64, of the output head on `hidden` (n, width)."""
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
 
-    # Only positions with loss reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time: a
-    # sequence of 16,384 tokens over 152,064 entries would need 10 GB for its fp32 logits alone. The chunks compute
-    # their logits again in the backward pass.
-    def chunk_loss(h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(head(h).float(), y, reduction="sum")
+    def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in nats, summed over `targets` (n,) int64, of the head on `hidden` (n, width); n may be 0."""
+        # Only positions with loss reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time: a
+        # sequence of 16,384 tokens over 152,064 entries would need 10 GB for its fp32 logits alone. The chunks compute
+        # their logits again in the backward pass. All are inside one call of one module: ZeRO-3 gathers weights over
+        # the ranks for each call, and the ranks have different numbers of chunks.
+        if len(targets) <= LOSS_CHUNK:
+            return self._chunk_loss(hidden, targets)
+        pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
+        losses = (checkpoint(self._chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
+        return sum(losses, torch.zeros((), device=hidden.device))
 
-    head = model.get_output_embeddings()
-    if len(targets) <= LOSS_CHUNK:
-        return chunk_loss(hidden, targets)
-    pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
-    losses = (checkpoint(chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
-    return sum(losses, torch.zeros((), device=hidden.device))
+    def _chunk_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(F.linear(hidden, self.weight, self.bias).float(), targets, reduction="sum")
 
 
 class PackedCausalLM(torch.nn.Module):
@@ -95,6 +88,7 @@ class PackedCausalLM(torch.nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
+        model.set_output_embeddings(LossHead(model.get_output_embeddings()))
 
     def forward(
         self,
@@ -104,15 +98,15 @@ class PackedCausalLM(torch.nn.Module):
         cu_seq_lens: torch.Tensor,
     ) -> torch.Tensor:
         longest = int(cu_seq_lens.diff().max())
-        # The decoder without its head: target_loss applies the head, where there is loss. What transformers does not
-        # know itself it hands on to the attention function.
+        # The decoder without its head, which is asked for the positions with loss only. What transformers does not know
+        # itself it hands on to the attention function.
         hidden = self.model.get_decoder()(
             input_ids=input_ids, position_ids=position_ids, use_cache=False,
             cu_seq_lens_q=cu_seq_lens, cu_seq_lens_k=cu_seq_lens,
             max_length_q=longest, max_length_k=longest,
         ).last_hidden_state  # (1, tokens, width)  # fmt: skip
         positions, targets = shifted_targets(labels)
-        return target_loss(self.model, hidden[0, positions], targets)
+        return self.model.get_output_embeddings()(hidden[0, positions], targets)
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """The Trainer calls it on the model that it was given."""
@@ -130,6 +124,13 @@ class PackedTrainer(Trainer):
         total = model(**inputs)
         # The number is that of all ranks, while DeepSpeed averages their gradients: hence the factor.
         return total / num_items_in_batch * self.accelerator.num_processes
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The packed sequences of this rank in random order, and idle ones where the other ranks have one more."""
+        loader: Any = super().get_train_dataloader()  # one of Accelerate's
+        if self.accelerator.num_processes > 1:  # the Trainer would give some sequences to two ranks
+            loader.set_sampler(ranks.EvenSampler(loader.get_sampler(), self.accelerator.num_processes))
+        return loader
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Saves the inner model under its own tensor names, so that any tool loads the folder."""
@@ -207,7 +208,7 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         **{name: trainer[name] for name in SAME_NAME},
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        deepspeed=deepspeed_config(trainer["zero_stage"]),
+        deepspeed=ranks.deepspeed_config(trainer["zero_stage"]),
         average_tokens_across_devices=True,
         save_strategy="steps" if trainer["save_steps"] else "no",
         save_steps=trainer["save_steps"] or 500,
@@ -220,21 +221,15 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
     )
 
 
-def without_compiled_communication() -> None:
-    """Keeps DeepSpeed from compiling its shared-memory collectives on a CPU; gloo does the same work."""
-    # The build takes 40 s and a compiler. A build killed half-way leaves a lock in the user's cache, on which every
-    # later training would wait forever.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
 def fine_tune(plan: dict) -> None:
     """Trains as planned and saves the checkpoint in plan["out"]; then, as the last thing, makes plan["finished"]."""
     out = Path(plan["out"])
-    without_compiled_communication()
-    args = training_arguments(plan, out)  # first, as under ZeRO-3 the model is sharded while it loads
+    ranks.connect()
+    args = training_arguments(plan, out)  # before the model, as under ZeRO-3 it is sharded while it loads
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
     )
+    ranks.restore_frequencies(model)
     tokenizer = load_tokenizer(Path(plan["model"]))
     parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
     data = PackedSequences(Path(plan["layout"]), parts)

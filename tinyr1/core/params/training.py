@@ -71,8 +71,8 @@ class Trainer(Block):
     processes_per_node: Count
     """Ranks on each node, one for each GPU; paper §3.1.1: 32 GPUs in all."""
     zero_stage: Annotated[int, Field(ge=0, le=3), NO_BOOL]
-    """DeepSpeed ZeRO stage: 0 shards nothing, 3 shards weights, gradients and optimizer state. Released: 3
-    (docs/fidelity.md §2.2)."""
+    """DeepSpeed ZeRO stage: 0 shards nothing, 3 shards weights, gradients and optimizer state. Stages 1 to 3 add
+    gradients up in fp32, 0 in bf16. Released: 3 (docs/fidelity.md §2.2)."""
     sequence_length: Count
     """Tokens in one packed sequence; paper §3.1.1: 16,384 (docs/fidelity.md §2.5)."""
     gradient_checkpointing: Flag

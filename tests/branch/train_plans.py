@@ -1,0 +1,65 @@
+"""Trains by several plans, each by one process or more: what tests/branch/test_ranks.py starts.
+
+    python tests/branch/train_plans.py tasks.json
+
+tasks.json holds a list of tasks: ranks, plans (of tinyr1.branch.train), chunk (target tokens whose logits exist at the
+same time), factor (by which the loss is multiplied), stop (the optimizer step after which each training is broken off;
+null: none). One import serves all of them, as it takes longer than the trainings.
+"""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+
+import torch
+import torch.distributed as dist
+
+from tinyr1.branch import train
+from tinyr1.core import launch
+
+
+def rank(number: int, port: int, task: dict) -> None:
+    """One rank: trains by all plans, one after another."""
+    own = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": task["ranks"], "LOCAL_WORLD_SIZE": task["ranks"]}
+    os.environ |= {name: str(value) for name, value in (own | {"MASTER_PORT": port}).items()}
+
+    class Stopping(train.StepLog):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop |= state.global_step == task["stop"]
+
+    class Multiplied(train.PackedTrainer):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs) * task["factor"]
+
+    launch.die_with_parent()
+    train.LOSS_CHUNK, train.StepLog, train.PackedTrainer = task["chunk"], Stopping, Multiplied
+    torch.set_num_threads(1)
+    for plan in task["plans"]:
+        train.fine_tune(plan)
+    dist.destroy_process_group()
+
+
+def together(task: dict) -> None:
+    """Runs the ranks of a task to their end."""
+    os.environ[launch.PARENT] = f"{os.getpid()}@{os.uname().nodename}"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    group = [context.Process(target=rank, args=(number, port, task)) for number in range(task["ranks"])]
+    for process in group:
+        process.start()
+    for process in group:
+        process.join()
+    if any(process.exitcode for process in group):
+        sys.exit(f"{task['ranks']} ranks ended with {[process.exitcode for process in group]}")
+
+
+if __name__ == "__main__":
+    for task in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        together(task)
