@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1.branch import packing
+from tinyr1.branch.sequences import layout
 from tinyr1.core import artifact
 from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
@@ -138,7 +138,7 @@ def plan_table(cfg: Config, planned: list[Job]) -> pd.DataFrame:
     table = []
     for job in planned:
         lengths = np.concatenate([part.lengths for part in job.tokens()])
-        sequences = len(packing.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
+        sequences = len(layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
         table.append({
             "model": job.name, "rows": len(lengths), "tokens": int(lengths.sum()), "packed sequences": sequences,
             "epochs": job.sft.epochs, "batch": job.sft.batch_size,

@@ -1,0 +1,24 @@
+"""Figures as a person says them."""
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes, hours or days, whichever is read most easily."""
+    if seconds is None:
+        return "an unknown time"
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def tokens(count: float) -> str:
+    """A number of tokens with three digits: 31.4 k, 810 M, 4.05 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f}"
+
+
+def money(dollars: float | None) -> str:
+    """Dollars without cents where there are many."""
+    return "unknown" if dollars is None else f"${dollars:,.0f}" if dollars >= 10 else f"${dollars:.2f}"
