@@ -134,53 +134,60 @@ def make_plan(
     trainings: those of the run, where they are known already; they are the same on every machine.
     """
     shape, source = shape_of(cfg)
-    ranks, on_gpu = ranks_of(cfg, machine), machine.gpu is not None
-    if machine.here and on_gpu and cfg.params.trainer.hostfile is not None:
+    trainer, on_gpu, ranks = cfg.params.trainer, machine.gpu is not None, ranks_of(cfg, machine)
+    if machine.here and on_gpu and trainer.hostfile is not None:
         machine = replace(machine, count=max(machine.count, ranks))  # the other nodes are taken to be like this one
-    trainings = work.trainings(cfg) if trainings is None else trainings
-    asked = work.asking(cfg, hours.answer_lengths(cfg))
-    left, evaluated = [one for one in trainings if not one.done], work.evaluated(cfg)
-    tokens = sum(one.tokens for one in trainings) / max(1, sum(one.rows for one in trainings))
-    rate = hours.training_rate(cfg, shape, machine, ranks, cfg.params.trainer, tokens, mfu)
-    needed = training_memory(shape, cfg.params.trainer, ranks, on_gpu, left)
-    engine = 0.0 if evaluated else engine_memory(cfg, shape, on_gpu)
-    here = ranks if cfg.params.trainer.hostfile is None else cfg.params.trainer.processes_per_node
-    parts = Plan(
-        cfg, machine, mfu, shape, source, ranks, trainings, asked, needed, rate, engine,
-        memory.host(shape, cfg.params.trainer.zero_stage, here) if on_gpu and needed else memory.MERGING, [],
-        disk.checkpoint_bytes(cfg, disk.finished_bytes(cfg) or shape.weight_bytes) + disk.REST,
-        free_bytes(cfg.home) if machine.here else None,
+    if trainings is None:
+        trainings = work.trainings(cfg)
+    row_tokens = sum(one.tokens for one in trainings) / max(1, sum(one.rows for one in trainings))
+    needed = training_memory(shape, trainer, ranks, on_gpu, [one for one in trainings if not one.done])
+    loads = on_gpu and needed is not None
+    plan = Plan(
+        cfg=cfg, machine=machine, mfu=mfu, shape=shape, shape_source=source, ranks=ranks, trainings=trainings,
+        asked=work.asking(cfg, hours.answer_lengths(cfg)),
+        training=needed,
+        training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens, mfu),
+        sampling=0.0 if work.evaluated(cfg) else engine_memory(cfg, shape, on_gpu),
+        host=memory.host(shape, trainer.zero_stage, trainer.processes_per_node) if loads else memory.MERGING,
+        stages=[],
+        disk_need=disk.checkpoint_bytes(cfg, disk.finished_bytes(cfg) or shape.weight_bytes) + disk.REST,
+        disk_free=free_bytes(cfg.home) if machine.here else None,
     )  # fmt: skip
-    return replace(parts, stages=_stages(parts, evaluated))
+    return replace(plan, stages=[_curating(plan), _training(plan), _merging(plan), _evaluating(plan)])
 
 
-def _stages(plan: Plan, evaluated: bool) -> list[Stage]:
-    """What is left of the stages 01 to 04; 05 reads what they made and takes a minute."""
-    cfg, on_gpu = plan.cfg, plan.machine.gpu is not None
-    counted = all(one.counted for one in plan.trainings)
-    tokens = sum(one.tokens for one in plan.trainings if one.name in cfg.domains)
+def _curating(plan: Plan) -> Stage:
+    if all(one.counted for one in plan.trainings):
+        return Stage(STAGES[0], 0.0, 0, 0.0, "finished")
+    tokens = sum(one.tokens for one in plan.trainings if one.name != "mixture")  # the distillation has rows of its own
+    return Stage(STAGES[0], tokens / hours.CURATED_TOKENS + hours.STARTING, 0, 0.0, "assumed")
+
+
+def _training(plan: Plan) -> Stage:
     spent = [plan.training_seconds(one) for one in plan.left]
     known = [seconds for seconds in spent if seconds is not None]
-    steps = sum(len(recipe.leaves) - 1 for recipe in cfg.merges.values())
-    merging = hours.merging_rate(cfg, plan.shape, plan.machine, steps)
-    left = sum(
-        len(recipe.leaves) - 1
-        for name, recipe in cfg.merges.items()
-        if not disk.is_finished(cfg.model(name))
-    )
-    sampling = hours.sampling_rate(cfg, plan.shape, plan.machine, hours.mean_tokens(plan.asked))
-    answering = sampling.seconds(sum(one.all_tokens for one in plan.asked))
-    if evaluated or answering is None:
-        answering = 0.0 if evaluated else None
-    else:
-        answering += hours.STARTING
-    return [
-        Stage(STAGES[0], 0.0 if counted else tokens / hours.CURATED_TOKENS + hours.STARTING, 0, 0, "assumed"),
-        Stage(STAGES[1], sum(known) if len(known) == len(spent) else None, plan.ranks if on_gpu else 0,
-              plan.training.total if plan.training else 0, plan.training_rate.source),
-        Stage(STAGES[2], merging.seconds(left * plan.shape.parameters), 0, memory.MERGING, merging.source),
-        Stage(STAGES[3], answering, engine_gpus(cfg) if on_gpu else 0, plan.sampling, sampling.source),
-    ]  # fmt: skip
+    return Stage(
+        STAGES[1], sum(known) if len(known) == len(spent) else None, plan.ranks if plan.machine.gpu else 0,
+        plan.training.total if plan.training else 0.0, plan.training_rate.source,
+    )  # fmt: skip
+
+
+def _merging(plan: Plan) -> Stage:
+    steps = {name: len(recipe.leaves) - 1 for name, recipe in plan.cfg.merges.items()}
+    rate = hours.merging_rate(plan.cfg, plan.shape, plan.machine, sum(steps.values()))
+    left = sum(n for name, n in steps.items() if not disk.is_finished(plan.cfg.model(name)))
+    return Stage(STAGES[2], rate.seconds(left * plan.shape.parameters), 0, memory.MERGING, rate.source)
+
+
+def _evaluating(plan: Plan) -> Stage:
+    if work.evaluated(plan.cfg):
+        return Stage(STAGES[3], 0.0, 0, 0.0, "finished")
+    rate = hours.sampling_rate(plan.cfg, plan.shape, plan.machine, hours.mean_tokens(plan.asked))
+    seconds = rate.seconds(sum(one.all_tokens for one in plan.asked))
+    return Stage(
+        STAGES[3], None if seconds is None else seconds + hours.STARTING,
+        engine_gpus(plan.cfg) if plan.machine.gpu else 0, plan.sampling, rate.source,
+    )  # fmt: skip
 
 
 def free_bytes(folder: Path) -> int:

@@ -30,7 +30,7 @@ def _gpu(name: str, gib: int, teraflops: float, terabytes: float) -> Gpu:
 # NVIDIA's data sheets, SXM models. Their bf16 figures for H100, H200 and H800 are with sparsity: half of 1,979 TFLOP/s
 # is dense. A100: "NVIDIA A100 Tensor Core GPU", 312 TFLOP/s dense; 1.555 TB/s with 40 GB, 2.039 with 80 GB. H100:
 # "NVIDIA H100 Tensor Core GPU", 3.35 TB/s. H200: "NVIDIA H200 Tensor Core GPU", 141 GB, 4.8 TB/s. H800: an H100 with
-# NVLink at 400 in place of 900 GB/s (DeepSeek-V3, arXiv 2412.19437, §3.1), which the paper trains on (§3.1.1).
+# NVLink at 400 in place of 900 GB/s, as the report of DeepSeek-V3 (arXiv 2412.19437) uses it; paper §3.1.1 has it too.
 # The memory is what nvidia-smi shows, in GiB.
 KINDS = {
     gpu.name: gpu

@@ -32,6 +32,8 @@ CURATED_TOKENS = 200_000.0  # tokens/s that stage 01 reads, compares and encodes
 MERGED_WEIGHTS = 100e6  # weights/s of one step of a merge; reports/smol, 03_fusion_merge: 54e6 to 192e6 on two cores
 # Where no record fits a CPU: what run smol reached on one of two cores (reports/smol, 02_branch_sft).
 CORE_FLOPS = 2.0e11
+DECODED_ON_CPU = 0.1  # of these operations that sampling reaches, since it waits for memory; assumed
+TINY = 1e8  # weights; of a smaller network the operations are the smaller part of its time
 PARAMS_KEYS = {"backbone", "trainer", "merge", "evaluate"}  # of the params in a record
 
 
@@ -58,21 +60,15 @@ def training_rate(
 ) -> Rate:
     """Tokens/s of a training on all its ranks. row_tokens: tokens of a row on average."""
     mine = operations(shape, trainer.gradient_checkpointing, row_tokens)
-    for name, entry in records(cfg, "02_branch_sft"):
-        model = entry["params"]["backbone"]["model"]
-        parts = ranks / len(entry["machine"]["gpus"]) if machine.gpu and entry["machine"]["gpus"] else 1
-        scale = parts * _scale(entry["machine"], machine)
-        trained = [item["tokens_per_s"] for item in entry["facts"].get("models", []) if item.get("tokens_per_s")]
-        if not scale or not trained:
-            continue
-        speed = scale * sum(trained) / len(trained)
-        if model == cfg.params.backbone.model and entry["params"]["trainer"] == trainer.model_dump(mode="json"):
+    known = [(name, entry, _trained(entry, machine, ranks)) for name, entry in records(cfg, "02_branch_sft")]
+    for name, entry, speed in known:
+        if speed and _same_model(entry, cfg) and entry["params"]["trainer"] == trainer.model_dump(mode="json"):
             return Rate(speed, f"measured, {name}")
-        # Of a tiny network the operations are the smaller part of its time, so it says nothing about others.
-        if machine.gpu is None and model in PUBLISHED and PUBLISHED[model].layers > 2:
-            other = operations(PUBLISHED[model], entry["params"]["trainer"]["gradient_checkpointing"], 0)
-            return Rate(speed * other / mine, f"scaled from {name} by the operations of a token")
     if machine.gpu is None:
+        for name, entry, speed in known:
+            if speed and (other := _telling(entry)):
+                theirs = operations(other, entry["params"]["trainer"]["gradient_checkpointing"], 0)
+                return Rate(speed * theirs / mine, f"scaled from {name} by the operations of a token")
         return Rate(machine.cores * CORE_FLOPS / mine, "assumed operations of a core")
     if machine.gpu.flops is None:
         return Rate(None, f"the peak of {machine.gpu.name} is not known here; name the nearest kind by --gpu")
@@ -84,21 +80,17 @@ def sampling_rate(cfg: Config, shape: Shape, machine: Machine, answer_tokens: fl
     engine = cfg.params.evaluate.engine
     if not isinstance(engine, VllmEngine):
         return Rate(None, "the server that is named has a speed of its own")
-    for name, entry in records(cfg, "04_evaluation"):
-        model, tokens = entry["params"]["backbone"]["model"], scored_tokens(Path(entry["folder"]))
-        scale, seconds = _scale(entry["machine"], machine), entry["seconds"].get("sampling")
-        if not scale or not seconds or not tokens:
-            continue
-        same = entry["params"]["evaluate"]["engine"] == engine.model_dump(mode="json")
-        if model == cfg.params.backbone.model and same:
-            return Rate(scale * tokens / seconds, f"measured, {name}")
-        if machine.gpu is None and model in PUBLISHED and PUBLISHED[model].layers > 2:
-            rate = scale * tokens / seconds * PUBLISHED[model].multiplied / shape.multiplied
-            return Rate(rate, f"scaled from {name} by the weights")
-    if machine.gpu is None:
-        # A step multiplies each weight once for each answer; memory bounds it at a tenth of what training reaches.
-        return Rate(machine.cores * CORE_FLOPS / 10 / (2 * shape.multiplied), "assumed operations of a core")
-    return _decoding(engine, shape, machine.gpu, answer_tokens)
+    known = [(name, entry, _sampled(entry, machine)) for name, entry in records(cfg, "04_evaluation")]
+    for name, entry, speed in known:
+        same_engine = entry["params"]["evaluate"]["engine"] == engine.model_dump(mode="json")
+        if speed and _same_model(entry, cfg) and same_engine:
+            return Rate(speed, f"measured, {name}")
+    if machine.gpu is not None:
+        return _decoding(engine, shape, machine.gpu, answer_tokens)
+    for name, entry, speed in known:
+        if speed and (other := _telling(entry)):
+            return Rate(speed * other.multiplied / shape.multiplied, f"scaled from {name} by the weights")
+    return Rate(machine.cores * CORE_FLOPS * DECODED_ON_CPU / (2 * shape.multiplied), "assumed operations of a core")
 
 
 def _decoding(engine: VllmEngine, shape: Shape, gpu: Gpu, answer_tokens: float) -> Rate:
@@ -118,8 +110,7 @@ def merging_rate(cfg: Config, shape: Shape, machine: Machine, steps: int) -> Rat
     """Weights/s of one step of a merge, with all that the notebook does beside it. steps: of all merges of the run."""
     for name, entry in records(cfg, "03_fusion_merge"):
         scale = _scale(entry["machine"], machine)
-        same = entry["params"]["backbone"]["model"] == cfg.params.backbone.model
-        if scale and same and entry["params"]["merge"] == cfg.params.merge.model_dump(mode="json"):
+        if scale and _same_model(entry, cfg) and entry["params"]["merge"] == cfg.params.merge.model_dump(mode="json"):
             return Rate(scale * steps * shape.parameters / sum(entry["seconds"].values()), f"measured, {name}")
     return Rate(MERGED_WEIGHTS, "assumed")
 
@@ -127,7 +118,7 @@ def merging_rate(cfg: Config, shape: Shape, machine: Machine, steps: int) -> Rat
 def answer_lengths(cfg: Config) -> dict[str, float]:
     """Benchmark -> tokens of an answer on average, from the scores of a finished run on the same model."""
     for _, entry in records(cfg, "04_evaluation"):
-        if entry["params"]["backbone"]["model"] == cfg.params.backbone.model:
+        if _same_model(entry, cfg):
             lines = _scores(Path(entry["folder"]))
             return {
                 name: sum(values) / len(values)
@@ -174,6 +165,29 @@ def _scores(folder: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except OSError:
         return []
+
+
+def _same_model(entry: dict, cfg: Config) -> bool:
+    return entry["params"]["backbone"]["model"] == cfg.params.backbone.model
+
+
+def _telling(entry: dict) -> Shape | None:
+    """The shape of a record's model where its speed says something about others: it is known, and not tiny."""
+    shape = PUBLISHED.get(entry["params"]["backbone"]["model"])
+    return shape if shape and shape.parameters > TINY else None
+
+
+def _trained(entry: dict, machine: Machine, ranks: int) -> float:
+    """Tokens/s of a record's trainings, as a machine of the same kind has them; 0 where it says nothing of this one."""
+    speeds = [model["tokens_per_s"] for model in entry["facts"].get("models", []) if model.get("tokens_per_s")]
+    share = ranks / len(entry["machine"]["gpus"]) if entry["machine"]["gpus"] else 1
+    return share * _scale(entry["machine"], machine) * sum(speeds) / max(1, len(speeds))
+
+
+def _sampled(entry: dict, machine: Machine) -> float:
+    """Tokens/s of a record's sampling, as a machine of the same kind has them; 0 where it says nothing of this one."""
+    seconds = entry["seconds"].get("sampling")
+    return _scale(entry["machine"], machine) * scored_tokens(Path(entry["folder"])) / seconds if seconds else 0.0
 
 
 def _scale(recorded: dict, machine: Machine) -> float:

@@ -157,7 +157,7 @@ def _evaluation(plan: Plan) -> str:
 
 
 def _not_counted() -> str:
-    return "Not counted: downloads, waiting GPUs, grading, failures; memory for fragmentation and CUDA itself."
+    return "Not counted: downloads, ablations, GPUs that wait; memory for fragmentation and for CUDA itself."
 
 
 def _verdict_in_a_word(problems: list[Problem]) -> str:

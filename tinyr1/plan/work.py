@@ -24,7 +24,7 @@ from tinyr1.core.params.domains import (
 )
 from tinyr1.data.tokens import read_tokens
 
-# Rows that pass `keep`, by dataset and accepted values (docs/fidelity.md §1.1 to §1.3); "" is the whole dataset (§1.4).
+# Rows that pass `keep`, by dataset and accepted values; "" is the whole dataset (docs/fidelity.md §1.1 to §1.4).
 KEPT_ROWS: dict[str, dict[str, int]] = {
     "open-r1/OpenR1-Math-220k": {"": 93_733},
     "open-thoughts/OpenThoughts-114k": {"code": 19_904, "biology chemistry physics puzzle": 4_933, "": 113_957},
@@ -33,7 +33,7 @@ KEPT_ROWS: dict[str, dict[str, int]] = {
 }
 UNKNOWN_ROWS = 20_000  # of a dataset that nothing here knows: as many as the paper's rows of code
 # Rows of reasoning are as long as DeepSeek-R1's answers to the benchmark of their domain: 9.6k, 10.4k and 5.3k tokens
-# (docs/fidelity.md §5.1). With the sizes of §1 they give 4e9 tokens for the mixture, as §5.4 says of its hours.
+# (docs/fidelity.md §5.1). With the paper's rows that is 4e9 tokens for the mixture, as in docs/fidelity.md §5.4.
 TOKENS_PER_ROW = {
     paper.BENCHMARKS[name].domain: 1000 * (thousand or 0) for name, (_, thousand) in paper.TABLE_1[paper.R1].items()
 }
