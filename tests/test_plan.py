@@ -70,8 +70,8 @@ def test_the_tiny_network_has_the_shape_of_the_table():
 
 def test_a_config_json_that_is_here_comes_before_the_table(tmp_path):
     cfg = config.load("r1-1.5b")
-    assert shapes.shape_of(cfg) == (SMALL, "published")
-    (cfg.backbone).mkdir(parents=True)
+    assert shapes.shape_of(cfg) == (SMALL, "published figures, tinyr1/plan/shapes.py")
+    cfg.backbone.mkdir(parents=True)
     keys = {"num_hidden_layers": 3, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 5, "vocab_size": 7}
     (cfg.backbone / "config.json").write_text(json.dumps(keys | {"model_type": "llama"}))
     assert shapes.shape_of(cfg) == (Shape(3, 8, 2, 2, 4, 5, 7, False, False), str(cfg.backbone / "config.json"))
@@ -295,7 +295,8 @@ def test_gpus_are_recognized_by_what_nvidia_smi_says(monkeypatch):
     facts["gpus"] = ["NVIDIA GeForce RTX 4090, 24564 MiB"]
     plan = estimate.make_plan(config.load("smol"), hardware.here())
     assert plan.seconds is None
-    assert "the peak of NVIDIA GeForce RTX 4090 is not known here" in tables.whole(plan, [])
+    assert "the peak of NVIDIA GeForce RTX 4090 is not known here" in plan.training_rate.source
+    assert "an unknown time" in tables.whole(plan, [])
 
 
 # --- the command and the refusal ----------------------------------------------------------------------------
@@ -307,7 +308,7 @@ def test_the_whole_plan_says_what_each_stage_takes():
     for words in ("32 × H800-80GB", "32,764 M weights", "an estimate", "ZeRO stage 3", "optimizer 12.29", "$1,609",
                   "vLLM on 4 GPUs", "Verdict: it fits.", "744 = 740 + 4", "2.02 dollars an hour"):  # fmt: skip
         assert words in text
-    assert max(map(len, tables.short(plan, []).splitlines())) <= 120
+    assert max(map(len, f"{text}\n{tables.short(plan, [])}".splitlines())) <= 120
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.plan import hardware, tables
 from tinyr1.plan.estimate import make_plan
 from tinyr1.plan.verdict import grouped, problems
+from tinyr1.plan.words import wrapped
 
 FORCE = "FORCE"  # environment variable, or word of `make`: 1 starts all the same
 
@@ -29,8 +30,9 @@ def pass_gate(cfg: Config) -> None:
     found = problems(plan)
     print(tables.short(plan, found), flush=True)
     if found and not forced():
-        lines = "\n".join(f"  {'; '.join(whys)}.\n    {change}" for change, whys in grouped(found).items())
+        lines = (line for change, whys in grouped(found).items() for line in (*whys, f"  -> {change}"))
+        told = wrapped("\n".join(f"  {line}" for line in lines))
         raise UserError(
-            f"run {cfg.run} cannot be carried out on this machine:\n{lines}\n"
+            f"run {cfg.run} cannot be carried out on this machine:\n{told}\n"
             f"`make plan RUN={cfg.run}` shows the figures, also for other machines; FORCE=1 starts all the same"
         )

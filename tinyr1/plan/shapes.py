@@ -111,7 +111,7 @@ def shape_of(cfg: Config) -> tuple[Shape, str]:
         if content is not None:
             return from_config(content, str(file)), str(file)
     if spec.model in PUBLISHED:
-        return PUBLISHED[spec.model], "published"
+        return PUBLISHED[spec.model], "published figures, tinyr1/plan/shapes.py"
     raise UserError(
         f"backbone.model: {spec.model}: its config.json is not on this machine, so its size is unknown; fetch it with "
         f"`hf download {spec.model} config.json`, or give a folder with the model"

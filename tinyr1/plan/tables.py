@@ -6,7 +6,7 @@ from tinyr1.plan import hours
 from tinyr1.plan.estimate import Plan, Stage, engine_gpus
 from tinyr1.plan.hardware import GB
 from tinyr1.plan.verdict import Problem, grouped
-from tinyr1.plan.words import duration, money, tokens
+from tinyr1.plan.words import duration, money, tokens, wrapped
 from tinyr1.report import spending
 
 
@@ -23,7 +23,7 @@ def short(plan: Plan, problems: list[Problem]) -> str:
 def whole(plan: Plan, problems: list[Problem]) -> str:
     """Everything: the model, each stage, sums, the verdict, and the paper's cost beside it."""
     shape = plan.shape
-    source = "as published" if plan.shape_source == "published" else plan.shape_source.removeprefix(f"{ROOT}/")
+    source = plan.shape_source.removeprefix(f"{ROOT}/")
     blocks = [
         f"Plan of run {plan.cfg.run} on {plan.machine}\n\n"
         f"Model  {plan.cfg.params.backbone.model}: {shape.parameters / 1e6:,.0f} M weights, {shape.layers} layers of "
@@ -37,7 +37,7 @@ def whole(plan: Plan, problems: list[Problem]) -> str:
         _verdict(problems),
         "\n".join([paper_cost(), *_beside_the_paper(plan)]),
     ]
-    return "\n\n".join(blocks)
+    return wrapped("\n\n".join(blocks))
 
 
 def paper_cost() -> str:
@@ -85,6 +85,13 @@ def _ranks(plan: Plan) -> str:
     return ("rank" if plan.ranks == 1 else "ranks") if plan.machine.gpu is None else "GPU" + "s" * (plan.ranks > 1)
 
 
+def _workers(plan: Plan) -> str:
+    """The ranks, and how many GPUs stay without work."""
+    idle = plan.machine.count - plan.ranks
+    spare = f" of {plan.machine.count}" if plan.machine.gpu and idle > 0 else ""
+    return f"{plan.ranks}{spare} {_ranks(plan)}"
+
+
 def _sum(plan: Plan) -> str:
     """Hours, GPU hours, money and disk of all that is left."""
     words = [duration(plan.seconds)]
@@ -117,7 +124,7 @@ def _training(plan: Plan) -> str:
     ]  # fmt: skip
     gpu_columns = [] if plan.machine.gpu is None else ["GPU hours"] + (["price"] if plan.machine.price else [])
     head = (
-        f"02  training: {plan.ranks} {_ranks(plan)}, ZeRO stage {trainer.zero_stage}, sequences of "
+        f"02  training: {_workers(plan)}, ZeRO stage {trainer.zero_stage}, sequences of "
         f"{trainer.sequence_length:,} tokens, {'with' if trainer.gradient_checkpointing else 'without'} gradient "
         f"checkpointing; {_speed(plan.training_rate)}"
     )

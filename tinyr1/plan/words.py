@@ -1,4 +1,8 @@
-"""Figures as a person says them."""
+"""Figures as a person says them, and lines that fit a terminal."""
+
+import textwrap
+
+WIDTH = 118  # of a line in a terminal
 
 
 def duration(seconds: float | None) -> str:
@@ -17,6 +21,16 @@ def tokens(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
+
+
+def wrapped(text: str) -> str:
+    """The text with its long lines broken; what follows is indented further."""
+    return "\n".join(
+        textwrap.fill(line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4), break_long_words=False)
+        if len(line) > WIDTH
+        else line
+        for line in text.splitlines()
+    )
 
 
 def money(dollars: float | None) -> str:
