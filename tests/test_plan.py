@@ -276,6 +276,12 @@ def test_a_larger_model_asks_for_more_gpus_and_an_engine_for_more_of_them():
     assert [problem.change for problem in problems] == ["set evaluate.engine.tensor_parallel_size: 2"]
 
 
+def test_a_run_that_fits_no_machine_as_it_is_is_told_what_to_change():
+    alone = changed(config.load("paper"), trainer={"hostfile": None, "processes_per_node": 1, "zero_stage": 2})
+    change = found(alone, CPU)[0].change
+    assert change == "on H200-141GB: use 8 GPUs in place of 1, with trainer.zero_stage: 3"
+
+
 def test_too_little_disk_and_main_memory_are_named_with_the_figures(monkeypatch):
     cfg = config.load("smol")
     monkeypatch.setattr(estimate, "free_bytes", lambda folder: 10**9)
@@ -294,9 +300,9 @@ def test_gpus_are_recognized_by_what_nvidia_smi_says(monkeypatch):
     assert (here.count, here.gpu.name, here.gpu.memory, here.gpu.flops) == (2, "H100-80GB", 81559 * 2**20, 989.5e12)
     facts["gpus"] = ["NVIDIA GeForce RTX 4090, 24564 MiB"]
     plan = estimate.make_plan(config.load("smol"), hardware.here())
-    assert plan.seconds is None
+    assert not plan.complete
     assert "the peak of NVIDIA GeForce RTX 4090 is not known here" in plan.training_rate.source
-    assert "an unknown time" in tables.whole(plan, [])
+    assert "Together: at least " in tables.whole(plan, [])
 
 
 # --- the command and the refusal ----------------------------------------------------------------------------

@@ -34,11 +34,6 @@ class Stage:
     memory: float
     source: str
 
-    @property
-    def gpu_hours(self) -> float | None:
-        """Hours of all GPUs that work; None where the seconds are unknown."""
-        return None if self.seconds is None else self.seconds * self.gpus / 3600
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,16 +66,19 @@ class Plan:
         return [one for one in self.trainings if not one.done]
 
     @property
-    def seconds(self) -> float | None:
-        """Seconds of all that is left; None where a part is unknown."""
-        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
-        return sum(known) if len(known) == len(self.stages) else None
+    def complete(self) -> bool:
+        """Whether the seconds of every stage are known."""
+        return all(stage.seconds is not None for stage in self.stages)
 
     @property
-    def gpu_hours(self) -> float | None:
-        """GPU hours of all that is left; None where a part is unknown."""
-        known = [stage.gpu_hours for stage in self.stages if stage.gpu_hours is not None]
-        return sum(known) if len(known) == len(self.stages) else None
+    def seconds(self) -> float:
+        """Seconds of all that is left, as far as they are known."""
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of all GPUs that work on what is left, as far as they are known."""
+        return sum((stage.seconds or 0.0) * stage.gpus / 3600 for stage in self.stages)
 
     def training_seconds(self, one: work.Training) -> float | None:
         """Seconds of one training, with its start."""

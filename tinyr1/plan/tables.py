@@ -94,12 +94,11 @@ def _workers(plan: Plan) -> str:
 
 def _sum(plan: Plan) -> str:
     """Hours, GPU hours, money and disk of all that is left."""
-    words = [duration(plan.seconds)]
+    words, spent = [("" if plan.complete else "at least ") + duration(plan.seconds)], plan.gpu_hours
     if plan.machine.gpu is not None:
-        spent = plan.gpu_hours
-        words.append("unknown GPU hours" if spent is None else f"{spent:,.{0 if spent >= 10 else 1}f} GPU hours")
+        words.append(f"{spent:,.{0 if spent >= 10 else 1}f} GPU hours")
         if plan.machine.price is not None:
-            words.append(money(None if spent is None else spent * plan.machine.price))
+            words.append(money(spent * plan.machine.price))
     free = "" if plan.disk_free is None else f" of {plan.disk_free / GB:,.0f} GB free"
     return ", ".join([*words, f"{plan.disk_need / GB:,.1f} GB of disk{free}"])
 

@@ -1,9 +1,10 @@
 """What of a plan does not fit its machine, and the smallest change that would make it fit.
 
-    Plan --problems--> Problem, each with a remedy     changes are tried in the order of `changes`, the smallest first
+    Plan --rules--> findings: why, and how to find a change     fits: whether there is none
+    findings --problems--> Problem, each with the first change that makes it fit, in the order of `changes`
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tinyr1.core.params.evaluation import VllmEngine
@@ -27,38 +28,51 @@ class Problem:
 
 
 
+# Why a plan does not fit, and the search for a change. The search asks whether other plans fit, which looks for none.
+Finding = tuple[str, Callable[[], str]]
+
+
 def problems(plan: Plan) -> list[Problem]:
     """Everything that keeps a plan from being carried out; empty where it fits."""
-    rules = (_too_slow, _too_few_gpus, _uneven, _training_memory, _engine, _main_memory, _disk)
-    return [problem for rule in rules for problem in rule(plan)]
+    return [Problem(why, change()) for why, change in _findings(plan)]
 
 
-def _too_slow(plan: Plan) -> Iterator[Problem]:
+def fits(plan: Plan) -> bool:
+    """Whether a plan can be carried out."""
+    return next(_findings(plan), None) is None
+
+
+def _findings(plan: Plan) -> Iterator[Finding]:
+    for rule in (_too_slow, _too_few_gpus, _uneven, _training_memory, _engine, _main_memory, _disk):
+        yield from rule(plan)
+
+
+def _too_slow(plan: Plan) -> Iterator[Finding]:
     """A CPU that would train and sample longer than anybody waits for."""
     spent = [stage.seconds or 0.0 for stage in plan.stages]
     if plan.machine.gpu is None and sum(spent) > 3600 * LONGEST_ON_CPU:
-        yield Problem(
+        yield (
             f"training takes about {duration(spent[1])} and sampling {duration(spent[3])} on "
             f"{plan.machine.cores} CPU cores, and there is no GPU that PyTorch can use; a CPU may take "
             f"{LONGEST_ON_CPU:g} hours",
-            smallest_machine(plan),
+            lambda: smallest_machine(plan),
         )
 
 
-def _too_few_gpus(plan: Plan) -> Iterator[Problem]:
+def _too_few_gpus(plan: Plan) -> Iterator[Finding]:
     there, trainer = plan.machine.count, plan.cfg.params.trainer
     if plan.machine.gpu is None:
         return
     if plan.left and plan.ranks > there:
-        yield Problem(
+        yield (
             f"trainer.processes_per_node: {plan.ranks} ranks need a GPU each, and there are {there}",
-            _other_ranks(plan, trainer, there),
+            lambda: _other_ranks(plan, trainer, there),
         )
     if plan.sampling and engine_gpus(plan.cfg) > there:
-        yield Problem(
+        yield (
             f"evaluate.engine: takes {engine_gpus(plan.cfg)} GPUs (tensor x pipeline x data parallel), and there are "
             f"{there}",
-            _engine_change(plan, there) or f"use {engine_gpus(plan.cfg)} GPUs",
+            lambda: _engine_change(plan, there) or f"use {engine_gpus(plan.cfg)} GPUs",
         )
 
 
@@ -71,24 +85,24 @@ def _other_ranks(plan: Plan, trainer: Trainer, there: int) -> str:
     return f"use {plan.ranks} GPUs" if enough else _training_change(plan, trainer)
 
 
-def _uneven(plan: Plan) -> Iterator[Problem]:
+def _uneven(plan: Plan) -> Iterator[Finding]:
     for one in plan.left:
         if one.batch % plan.ranks:
-            yield Problem(
+            yield (
                 f"{one.section}.batch_size: {one.batch} packed sequences cannot be shared by {plan.ranks} ranks",
-                f"use a multiple of {plan.ranks}",
+                lambda: f"use a multiple of {plan.ranks}",
             )
 
 
-def _training_memory(plan: Plan) -> Iterator[Problem]:
+def _training_memory(plan: Plan) -> Iterator[Finding]:
     trainer, room = plan.cfg.params.trainer, _room(plan.machine, plan.ranks)
     if plan.training is None or room is None or plan.training.total <= room:
         return
     where = f"a GPU of {plan.machine.gpu.name}" if plan.machine.gpu else "this machine, for each rank,"
-    yield Problem(
+    yield (
         f"training takes {plan.training.total / GB:.1f} GB on each rank ({largest(plan.training)}), and {where} has "
         f"{room / GB:.1f} GB that can be used",
-        _training_change(plan, trainer),
+        lambda: _training_change(plan, trainer),
     )
 
 
@@ -101,7 +115,9 @@ def _training_change(plan: Plan, trainer: Trainer) -> str:
         if _shares(plan, ranks) and _fits(plan, changed, ranks, gpu):
             other = f", or use {plan.ranks} × {instead.name}" if instead and ranks != plan.ranks else ""
             return words + other
-    return f"use {plan.ranks} × {instead.name}" if instead else smallest_machine(plan)
+    if gpu is None:
+        return smallest_machine(plan)
+    return f"use {plan.ranks} × {instead.name}" if instead else "lower trainer.sequence_length, and curate.max_tokens"
 
 
 def changes(trainer: Trainer, ranks: int, on_gpu: bool) -> Iterator[tuple[str, Trainer, int]]:
@@ -145,16 +161,16 @@ def _room(machine: Machine, ranks: int) -> float | None:
     return None if machine.memory is None else machine.memory * memory.USABLE / ranks
 
 
-def _engine(plan: Plan) -> Iterator[Problem]:
+def _engine(plan: Plan) -> Iterator[Finding]:
     engine, gpu = plan.cfg.params.evaluate.engine, plan.machine.gpu
     if not isinstance(engine, VllmEngine) or gpu is None or not plan.sampling:
         return
     room = engine.gpu_memory_utilization * gpu.memory
     if plan.sampling > room:
-        yield Problem(
+        yield (
             f"evaluate.engine: a GPU needs {plan.sampling / GB:.1f} GB for its part of the weights and one sequence of "
             f"{engine.max_model_len:,} tokens, and may use {room / GB:.1f} GB of {gpu.name}",
-            _engine_change(plan, plan.machine.count) or "use GPUs with more memory, or lower its max_model_len",
+            lambda: _engine_change(plan, plan.machine.count) or "use GPUs with more memory, or lower its max_model_len",
         )
 
 
@@ -172,7 +188,7 @@ def _engine_change(plan: Plan, there: int) -> str | None:
     return None
 
 
-def _main_memory(plan: Plan) -> Iterator[Problem]:
+def _main_memory(plan: Plan) -> Iterator[Finding]:
     if plan.machine.memory is None:
         return
     if plan.machine.gpu is not None:
@@ -180,18 +196,18 @@ def _main_memory(plan: Plan) -> Iterator[Problem]:
     else:
         need, what = plan.sampling, "sampling"  # training has its own rule
     if need > plan.machine.memory * memory.USABLE:
-        yield Problem(
+        yield (
             f"{what} takes {need / GB:.1f} GB of main memory, and there are {plan.machine.memory / GB:.1f} GB",
-            "use a machine with more memory",
+            lambda: "use a machine with more memory",
         )
 
 
-def _disk(plan: Plan) -> Iterator[Problem]:
+def _disk(plan: Plan) -> Iterator[Finding]:
     if plan.disk_free is not None and plan.disk_need > plan.disk_free:
         need, free = plan.disk_need / GB, plan.disk_free / GB
-        yield Problem(
+        yield (
             f"{plan.cfg.home}: {free:.1f} GB of disk free, the run needs about {need:.1f} GB more",
-            f"free {need - free:.1f} GB, or set TINYR1_HOME to a folder on a larger disk",
+            lambda: f"free {need - free:.1f} GB, or set TINYR1_HOME to a folder on a larger disk",
         )
 
 
@@ -210,14 +226,17 @@ def largest(needed: memory.Memory) -> str:
 
 
 def smallest_machine(plan: Plan) -> str:
-    """The smallest machine known here on which a run fits as it is, with the hours that it takes there."""
-    params = plan.cfg.params
+    """The smallest machine with GPUs, of those known here, on which a run fits as it is, with its hours there.
+
+    Where none does, what would make it fit on the largest one.
+    """
+    trainer = plan.cfg.params.trainer
     for kind in sorted(KINDS.values(), key=lambda kind: (kind.memory, kind.flops or 0)):
-        for nodes in (1, 2, 4, 8, 16) if params.trainer.hostfile else (1,):
-            count = max(nodes * params.trainer.processes_per_node, engine_gpus(plan.cfg))
+        for nodes in (1, 2, 4, 8, 16) if trainer.hostfile else (1,):
+            count = max(nodes * trainer.processes_per_node, engine_gpus(plan.cfg))
             machine = Machine(kind, count, plan.machine.cores, None, None, False)
             other = make_plan(plan.cfg, machine, plan.mfu, plan.trainings)
-            if not problems(other):
+            if fits(other):
                 took = duration(other.seconds)
                 return f"use {other.machine}, the smallest machine known here that fits; it takes {took}"
-    return f"no machine of {', '.join(KINDS)} fits it as it is"
+    return f"on {kind.name}: {'; '.join(grouped(problems(other)))}"
