@@ -6,10 +6,10 @@ WIDTH = 118  # of a line in a terminal
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, minutes, hours or days, whichever is read most easily."""
+    """Seconds, minutes, hours, days or years, whichever is read most easily."""
     if seconds is None:
         return "an unknown time"
-    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+    for unit, length in (("years", 31_536_000), ("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}" if seconds < 10 * length else f"{seconds / length:,.0f} {unit}"
     return f"{seconds:.0f} s"
