@@ -19,12 +19,13 @@ PROTOCOL ?= sound
 ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
-.PHONY: help setup reproduce ablations test test-full lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
+.PHONY: help setup reproduce plan ablations test test-full lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
 .PHONY: check-merge check-evaluate check-compare
 
 help:
-	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 16 min on 2 CPU cores, 24 GB"
+	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 16 min on 2 CPU cores, 24 GB; FORCE=1 starts what does not fit"
 	@echo "make ablations [RUN=smol]   what its params file compares beside that, with controls and other seeds; FILE= another list"
+	@echo "make plan [RUN=smol]        tokens, memory, disk, hours, money, and what does not fit; ARGS=\"--gpus 8 --gpu H100-80GB --price 2.5\""
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
 	@echo "make lab                    JupyterLab at notebook 01; ARGS=\"--port 9000 --no-browser\", also as root and in containers"
@@ -46,6 +47,9 @@ setup: $(addprefix check-,$(filter merge evaluate compare,$(MAKECMDGOALS)))
 
 reproduce: setup
 	@$(PY) -m tinyr1.run "$(RUN)"
+
+plan: setup
+	@$(PY) -m tinyr1.plan "$(RUN)" $(ARGS)
 
 ablations: setup
 	@$(PY) -m tinyr1.run "$(RUN)"

@@ -171,6 +171,7 @@ def test_ablations_go_on_after_a_kill_and_leave_tables_and_no_merge(smoke):
 # command of the README's table of tasks -> (what it says at its end, what it leaves on the disk)
 DONE = {
     "reproduce": ("Report: {home}/smoke/report/index.html", None),
+    "plan": ("Verdict: it fits.", None),
     "ablations": ("written: {home}/smoke/report/ablations.csv", "{home}/smoke/report/ablations.csv"),
     "compare": ("mini-math", None),
     "chat": ("", None),

@@ -1,6 +1,7 @@
 """Estimates how much disk a run still needs for its checkpoints, before its first notebook starts."""
 
 import shutil
+from pathlib import Path
 
 from tinyr1.core import artifact
 from tinyr1.core.config import Config
@@ -12,11 +13,23 @@ REST = 10**9  # bytes for rows, responses, logs and pages
 RESUMABLE = 2 * 8
 
 
+def is_finished(model: Path) -> bool:
+    """Whether the checkpoint of a model is there; its files are not looked at."""
+    return artifact.manifest_path(model).is_file()
+
+
+def finished_bytes(cfg: Config) -> int | None:
+    """Bytes of one model of the run, by its finished base checkpoint; None where that is not there."""
+    for made in (cfg.home / "base", cfg.backbone):
+        if is_finished(made):
+            return sum(file["bytes"] for file in artifact.manifest(made)["files"].values())
+    return None
+
+
 def model_bytes(cfg: Config) -> int | None:
     """Bytes of one model of the run, by its base checkpoint or the source of that; None where neither is known."""
-    for made in (cfg.home / "base", cfg.backbone):
-        if artifact.manifest_path(made).is_file():
-            return sum(file["bytes"] for file in artifact.manifest(made)["files"].values())
+    if (finished := finished_bytes(cfg)) is not None:
+        return finished
     from tinyr1.branch import backbone  # imports PyTorch: seconds that a run which has begun does not wait for
 
     return backbone.weight_bytes(cfg)
@@ -29,7 +42,7 @@ def checkpoint_bytes(cfg: Config, size: int) -> int:
     optimizer states of one training where the run keeps any; less what an interrupted run has already written.
     """
     own = [m for m in cfg.models if m != "backbone" or cfg.params.backbone.distill]  # else the backbone is a link
-    absent = [m for m in own if not artifact.manifest_path(cfg.model(m)).is_file()]
+    absent = [m for m in own if not is_finished(cfg.model(m))]
     if not absent:
         return 0
     trains = cfg.params.trainer.save_steps and any(m not in cfg.merges for m in absent)

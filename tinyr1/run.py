@@ -3,7 +3,8 @@
     python -m tinyr1.run smol                     all five stages
     python -m tinyr1.run smol --stage 03_fusion_merge
 
-    params/smol.yaml -> for each stage that is not fresh: execute its notebook -> record, HTML page, page of the run
+    params/smol.yaml -> plan: a few lines, and a refusal of what this machine cannot carry out, unless FORCE=1
+                     -> for each stage that is not fresh: execute its notebook -> record, HTML page, page of the run
 
 A stage is fresh, and is not run again, when its record fits the parameters, the notebook and what the stages before it
 made. A stage has succeeded when every cell ran *and* the notebook wrote its record. Papermill's own verdict is not
@@ -26,6 +27,7 @@ from tinyr1.core import config, progress, record
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.disk import require_disk_space
+from tinyr1.plan.gate import forced, pass_gate
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -45,9 +47,12 @@ def main() -> int:
 def run(name: str, only: str | None) -> int:
     """Run those stages of a run that are not fresh, or only one stage; the exit status of the command."""
     cfg = config.load(name)
+    if only is None:
+        pass_gate(cfg)
     with locked(cfg):
         correct_page(cfg)
-        require_disk_space(cfg)
+        if not forced():
+            require_disk_space(cfg)
         if only:
             require_before(cfg, only)
         for stage in [only] if only else STAGES:

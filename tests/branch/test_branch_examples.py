@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_plan import changed, put_rows
+from test_branch_plan import changed, put_rows
 from transformers import AutoTokenizer
 
 from tinyr1.branch import answer, backbone, examples, packing, plan

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from tinyr1.branch import attention, packing, ranks, train
+from tinyr1.branch import attention, packing, ranks, sequences, train
 from tinyr1.core.prompts import Encoded
 from tinyr1.data.tokens import RowWriter, read_tokens
 
@@ -56,7 +56,7 @@ def unpacked_loss(model, samples):
 
 
 def test_bins_of_the_documented_example():
-    assert packing.bins([5, 3, 2, 4], 7) == [[0, 2], [1, 3]]
+    assert sequences.bins([5, 3, 2, 4], 7) == [[0, 2], [1, 3]]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -64,7 +64,7 @@ def test_bins_hold_every_sample_once_and_never_more_than_the_capacity(seed):
     rng = Random(seed)
     capacity = rng.randrange(8, 200)
     lengths = [rng.randint(1, capacity) for _ in range(rng.randrange(1, 80))]
-    groups = packing.bins(lengths, capacity)
+    groups = sequences.bins(lengths, capacity)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(0 < sum(lengths[i] for i in group) <= capacity for group in groups)
     # Best fit leaves no two bins that would fit into one, so that it needs less than twice the optimum.
@@ -73,12 +73,12 @@ def test_bins_hold_every_sample_once_and_never_more_than_the_capacity(seed):
 
 
 def test_no_samples_make_no_bins():
-    assert packing.bins([], 7) == []
+    assert sequences.bins([], 7) == []
 
 
 def test_a_sample_longer_than_the_sequence_is_refused():
     with pytest.raises(ValueError, match="sample 1 has 8 tokens, the packed sequence only 7"):
-        packing.bins([3, 8], 7)
+        sequences.bins([3, 8], 7)
 
 
 def stored(folder, samples=SAMPLES):
@@ -102,10 +102,10 @@ def packed(tmp_path):
 
 
 def test_the_layout_of_a_seed_is_the_one_of_the_committed_reports():
-    """Computed by `packing.layout` of commit bbdee4a: another order of samples would make other checkpoints."""
-    assert packing.layout(LENGTHS, 32, 3) == [[1, 4], [5, 6, 3, 2], [0]]
+    """Computed by `layout` of commit bbdee4a: another order of samples would make other checkpoints."""
+    assert sequences.layout(LENGTHS, 32, 3) == [[1, 4], [5, 6, 3, 2], [0]]
     lengths = [Random(i).randint(1, 60) for i in range(40)]
-    assert packing.layout(lengths, 64, 42) == [
+    assert sequences.layout(lengths, 64, 42) == [
         [7, 1, 17], [15, 14, 8], [6, 18], [5, 16], [27, 39, 31], [38, 36], [0], [2, 28], [33, 25], [19, 13], [29],
         [37, 4], [20], [22, 32], [26, 21], [35], [34, 11], [12, 9], [23], [30], [24, 3], [10],
     ]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from tinyr1.branch import packing, plan
+from tinyr1.branch import plan, sequences
 from tinyr1.core import artifact, jsonl, launch, prompts
 from tinyr1.core.config import Config
 from tinyr1.data import benchmarks
@@ -33,7 +33,7 @@ def packed_samples(cfg: Config, job: plan.Job) -> pd.DataFrame:
     lengths = np.concatenate([part.lengths for part in parts])
     prompt = np.concatenate([part.prompts for part in parts])
     domains = [folder.name for (folder, _), part in zip(job.rows, parts, strict=True) for _ in range(len(part))]
-    layout = packing.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed)
+    layout = sequences.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed)
     rows = []
     for number, group in enumerate(layout[:SEQUENCES], 1):
         ends = accumulate(int(lengths[i]) for i in group)

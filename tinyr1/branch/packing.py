@@ -12,49 +12,18 @@ The loss is that of unpacked training. The released code never begins positions 
 other (docs/fidelity.md §2.5, C31).
 """
 
-import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from tinyr1.branch.sequences import layout
 from tinyr1.data.tokens import Tokens
 
 IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
 IDLE = -1  # index of the sequence of a rank that has nothing to do while others have: one token, without loss
-
-
-def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best fit, in the order given: indices of `lengths` in groups whose sum is at most `capacity`, all in tokens.
-
-    ValueError when a length is above the capacity.
-
-    bins([5, 3, 2, 4], 7) -> [[0, 2], [1, 3]]
-    """
-    # Sorting by length first would pack tighter, but would also put the samples of one kind into one sequence.
-    groups: list[list[int]] = []
-    # Kept sorted, so that bisection finds the tightest group with enough room: 60,000 rows take a second or two.
-    free: list[tuple[int, int]] = []  # (room left, group)
-    for i, length in enumerate(lengths):
-        if length > capacity:
-            raise ValueError(f"sample {i} has {length} tokens, the packed sequence only {capacity}")
-        at = bisect.bisect_left(free, (length, -1))
-        room, group = free.pop(at) if at < len(free) else (capacity, len(groups))
-        if group == len(groups):
-            groups.append([])
-        groups[group].append(i)
-        bisect.insort(free, (room - length, group))
-    return groups
-
-
-def layout(lengths: Sequence[int], capacity: int, seed: int) -> list[list[int]]:
-    """Sample indices of each packed sequence; the samples are taken in a seeded random order."""
-    # The rows lie in the order of their sources. In that order a sequence, and a step, would hold one source only.
-    order = Random(seed).sample(range(len(lengths)), len(lengths))
-    return [[order[i] for i in group] for group in bins([lengths[i] for i in order], capacity)]
 
 
 def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) -> dict[str, float]:

@@ -11,16 +11,19 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from tinyr1.branch import packing
+from tinyr1.branch.sequences import layout
 from tinyr1.core import artifact
 from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.training import Sft
 from tinyr1.data.tokens import Tokens, read_tokens
+
+if TYPE_CHECKING:  # it takes a second, and the plan of a run needs no table
+    import pandas as pd
 
 CPU_ENVIRONMENT = {
     "DS_ACCELERATOR": "cpu",
@@ -133,12 +136,14 @@ def job_inputs(cfg: Config, job: Job) -> dict:
     }
 
 
-def plan_table(cfg: Config, planned: list[Job]) -> pd.DataFrame:
+def plan_table(cfg: Config, planned: list[Job]) -> "pd.DataFrame":
     """One line for each job: rows, tokens, packed sequences, optimizer steps, schedule."""
+    import pandas as pd
+
     table = []
     for job in planned:
         lengths = np.concatenate([part.lengths for part in job.tokens()])
-        sequences = len(packing.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
+        sequences = len(layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
         table.append({
             "model": job.name, "rows": len(lengths), "tokens": int(lengths.sum()), "packed sequences": sequences,
             "epochs": job.sft.epochs, "batch": job.sft.batch_size,

@@ -42,6 +42,17 @@ def model_folder(where: str, model: str, revision: str | None) -> Path:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))
 
 
+def cached_file(model: str, name: str, revision: str | None) -> Path | None:
+    """The path of a model's file in the hub's cache; None where it was never fetched. It uses no network."""
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    try:
+        path = try_to_load_from_cache(model, name, revision=revision)
+    except errors.HFValidationError:  # the name of a folder
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
 def weight_bytes(model: str, revision: str | None) -> int | None:
     """Size of a model's weights in bytes; None where the hub does not say (`model_folder` raises the reason then)."""
     from huggingface_hub import snapshot_download

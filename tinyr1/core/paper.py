@@ -9,11 +9,13 @@ import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from tinyr1.core.params.domains import Benchmark
 from tinyr1.core.params.schema import Params
+
+if TYPE_CHECKING:  # it takes a second, and the plan of a run needs no table
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,10 @@ def short(model: str) -> str:
     return model.rpartition("/")[2]
 
 
-def table_1() -> pd.DataFrame:
+def table_1() -> "pd.DataFrame":
     """The paper's Table 1: `pass@1 (thousand tokens)`."""
+    import pandas as pd
+
     rows = {
         short(model): {BENCHMARKS[b].title: f"{v:.1f}" + (f" ({t:.1f}k)" if t else "") for b, (v, t) in row.items()}
         for model, row in TABLE_1.items()
@@ -150,8 +154,10 @@ def table_1() -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("paper, Table 1")
 
 
-def table_2() -> pd.DataFrame:
+def table_2() -> "pd.DataFrame":
     """The paper's Table 2: pass@1 in percent, and its merging time in GPU hours."""
+    import pandas as pd
+
     rows = {
         model: {asked.title: row.get(b) for b, asked in BENCHMARKS.items()} | {"GPU hours": MERGING_HOURS.get(model)}
         for model, row in TABLE_2.items()

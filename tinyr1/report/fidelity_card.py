@@ -137,7 +137,7 @@ def _of_numbers(cfg: Config) -> dict[str, str]:
         "C26": mixture,
         "C27": "The run has no 70B model.",
         "C28": "Seconds of the merge and of the data mixture are in the records, and their ratio is in notebook 05.",
-        "C29": "Notebook 05 works it out; the run states no cost of the paper's size.",
+        "C29": "Notebook 05 works it out; `make plan RUN=paper` estimates the hours of the experts too.",
         "C30": "Every optimizer step and every dropped row is in the logs and records of the run.",
     }
 

