@@ -131,10 +131,10 @@ def test_activations_and_logits_by_hand():
 def test_the_formulas_name_the_constants_of_the_training():
     assert memory.LOSS_CHUNK == train.LOSS_CHUNK
     assert memory.PADDED_LIMIT == attention.PADDED_LIMIT
-    zero = train.deepspeed_config(3)["zero_optimization"]
+    zero = ranks.deepspeed_config(3)["zero_optimization"]
     assert zero["sub_group_size"] == zero["stage3_max_live_parameters"] == memory.LIVE
-    assert "reduce_bucket_size" not in train.deepspeed_config(2)["zero_optimization"]
-    assert "data_types" not in train.deepspeed_config(0)  # gradients accumulate in bf16
+    assert "reduce_bucket_size" not in ranks.deepspeed_config(2)["zero_optimization"]
+    assert "data_types" not in ranks.deepspeed_config(0)  # gradients accumulate in bf16
 
 
 # --- rows and hours -----------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ FORM = store.Form("grade", {
 # What a grade depends on. Code: the modules of this package that can change one; a test walks their imports.
 JUDGING = (
     *(f"evaluate/grading/{name}.py" for name in ("grade", "extract", "programs", "released_math", "symbolic")),
-    "evaluate/protocol.py", "sandbox", "core/prompts.py", "data/answers.py",
+    "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
 )  # fmt: skip
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "numpy")  # Math-Verify's, and numpy for the programs
 RESPONSE_FIELDS = ("text", "finish", "sample", "order")
