@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from tinyr1 import run
-from tinyr1.branch import attention, backbone, train
+from tinyr1.branch import attention, backbone, ranks, train
 from tinyr1.core import artifact, config, hub, machine
 from tinyr1.core.errors import UserError
 from tinyr1.core.prompts import Encoded
