@@ -140,6 +140,12 @@ def test_the_formulas_name_the_constants_of_the_training():
 # --- rows and hours -----------------------------------------------------------------------------------------
 
 
+def test_the_try_on_real_data_takes_less_than_an_hour_of_one_gpu():
+    plan = estimate.make_plan(config.load("try-1.5b"), gpus(1, "A100-80GB"))
+    assert found(config.load("try-1.5b"), gpus(1, "A100-80GB")) == []
+    assert 0 < plan.gpu_hours < 1
+
+
 def test_rows_are_estimated_from_limits_and_published_sizes():
     paper = config.load("paper")
     rows = {name: work.rows_of(paper, name) for name in paper.domains}
