@@ -9,7 +9,10 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import ROOT
+from deepspeed.runtime import engine
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
 from tinyr1 import run
 from tinyr1.branch import attention, backbone, ranks, train
@@ -93,25 +96,39 @@ def test_the_paper_on_32_gpus_by_hand():
     share = 32_763_876_352 / 32
     assert needed.weights == 2 * share  # 2.05 GB
     assert needed.optimizer == 12 * share  # 12.29 GB
-    assert needed.gradients == 2 * share + 4e9  # of a sub-group of 1e9 weights, in fp32
-    assert needed.buffers == 2e9 + 4 * 152_064 * 5120
+    assert needed.gradients == 4 * share + 4e9  # in fp32, and a copy of a sub-group of 1e9 weights
+    assert needed.buffers == 2e9 + 6 * 152_064 * 5120 + 4 * 5120**2
     assert needed.logits == 12 * 4096 * 152_064  # 7.47 GB
     layer = 16 * 5120 + 8 * 5120 + 8 * 27_648
     assert needed.activations == 16_384 * (64 * 2 * 5120 + layer + 6 * 27_648)
-    assert needed.total == pytest.approx(52.1e9, rel=0.01)
+    assert needed.total == pytest.approx(55.8e9, rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("stage", "weights", "gradients", "optimizer", "buffers"),
-    [(0, 8, 24, 48, 0), (1, 8, 8 + 6, 12, 8), (2, 8, 2 + 6, 12, 16), (3, 2, 2 + 4, 12, 8)],
+    [(0, 8, 8 + 16, 48, 0), (1, 8, 8 + 16, 12, 16), (2, 8, 4, 12, 16), (3, 2, 4 + 4, 12, 8)],
 )
 def test_the_stages_shard_what_their_names_say(stage, weights, gradients, optimizer, buffers):
     """Bytes for a quarter of the weights, on four ranks."""
     trainer = config.load("smol").params.trainer.model_copy(update={"zero_stage": stage})
     needed, quarter = memory.training(TINY, trainer, 4, True, 512, 1.0), TINY.parameters / 4
-    bytes_of = [needed.weights, needed.gradients, needed.optimizer, needed.buffers]
-    head = 4 * 100 * 10 if stage == 3 else 0  # its gradient and a copy of that
-    assert [size / quarter for size in bytes_of] == [weights, gradients, optimizer, buffers + head / quarter]
+    # Two buckets of 5e8 numbers in bf16. The gradient of the head, in bf16 and fp32, and a bucket of the width squared.
+    beside = {2: 2 * 2 * 5e8, 3: 6 * 100 * 10 + 4 * 10 * 10}.get(stage, 0)
+    bytes_of = [needed.weights, needed.gradients, needed.optimizer, needed.buffers - beside]
+    assert [size / quarter for size in bytes_of] == [weights, gradients, optimizer, buffers]
+
+
+def test_buffers_of_a_large_model_and_of_one_rank_by_hand():
+    def buffers(shape, stage, ranks, on_gpu):
+        trainer = config.load("smol").params.trainer.model_copy(update={"zero_stage": stage})
+        return memory.training(shape, trainer, ranks, on_gpu, 512, 1.0).buffers
+
+    head = 6 * 152_064 * 5120  # larger than a bucket
+    assert [buffers(LARGE, stage, 8, True) for stage in (1, 2)] == [0, 2e9 + head]
+    assert buffers(SMALL, 2, 8, True) == 2e9 + 4 * 5e8
+    assert buffers(TINY, 2, 1, False) == 1e9 + 4 * TINY.parameters  # communication overlaps on GPUs only
+    assert buffers(TINY, 3, 1, True) == 6 * 100 * 10 + 4 * 10 * 10  # one rank gathers nothing
+    assert buffers(TINY, 3, 1, False) == 6 * 100 * 10 + 4 * 10 * 10 + 4 * TINY.parameters  # a hole in the heap
 
 
 def test_activations_and_logits_by_hand():
@@ -131,10 +148,17 @@ def test_activations_and_logits_by_hand():
 def test_the_formulas_name_the_constants_of_the_training():
     assert memory.LOSS_CHUNK == train.LOSS_CHUNK
     assert memory.PADDED_LIMIT == attention.PADDED_LIMIT
-    zero = ranks.deepspeed_config(3)["zero_optimization"]
-    assert zero["sub_group_size"] == zero["stage3_max_live_parameters"] == memory.LIVE
-    assert "reduce_bucket_size" not in ranks.deepspeed_config(2)["zero_optimization"]
+    zero = {stage: ranks.deepspeed_config(stage)["zero_optimization"] for stage in range(4)}
+    assert zero[3]["sub_group_size"] == zero[3]["stage3_max_live_parameters"] == memory.LIVE
+    assert zero[3]["reduce_bucket_size"] == "auto"  # the width squared
+    assert "reduce_bucket_size" not in zero[2]
+    assert zero[2]["overlap_comm"] == torch.cuda.is_available()
+    assert zero[2]["reduce_scatter"] is False  # a full bucket is copied to fp32
+    assert engine.MEMORY_OPT_ALLREDUCE_SIZE == DeepSpeedZeroConfig().reduce_bucket_size == memory.BUCKET
     assert "data_types" not in ranks.deepspeed_config(0)  # gradients accumulate in bf16
+    for stage in (1, 2, 3):
+        assert ranks.deepspeed_config(stage)["data_types"] == {"grad_accum_dtype": "fp32"}
+        assert ranks.deepspeed_config(stage)["communication_data_type"] == "fp32"
 
 
 # --- rows and hours -----------------------------------------------------------------------------------------

@@ -1,18 +1,23 @@
 r"""Memory of one rank in training, of one GPU in sampling, and of the machine: formulas, in bytes.
 
-Training. P weights, N ranks, T tokens in a packed sequence. tinyr1.branch.train gives DeepSpeed bf16 weights, and none
-of its keys changes the type in which gradients accumulate, so that they are bf16 too; each step makes an fp32 copy of
-those that the rank's own share of the optimizer needs (deepspeed 0.19: FP16_UnfusedOptimizer, zero/stage_1_and_2.py,
-zero/stage3.py).
+Training. P weights, N ranks, T tokens in a packed sequence. What holds them in DeepSpeed 0.19.8 with the settings of
+tinyr1.branch.ranks: FP16_UnfusedOptimizer (stage 0), BF16_Optimizer (1), zero/stage_1_and_2.py (2), zero/stage3.py (3).
 
-    part         stage 0       1              2              3
-    weights      2P            2P             2P             2P/N
-    gradients    2P + 4P       2P + 6P/N      2P/N + 6P/N    2P/N + 4 min(P/N, sub_group_size)
-    optimizer    12P           12P/N          12P/N          12P/N       fp32 master copy and two moments of Adam
-    buffers      none          1 bucket       2 buckets      2 LIVE: layers that are gathered; 4E: the gradient of the
-                                                             head or embedding, whole, and its copy to be reduced
-                 E weights of the head. Stage 3 has no buffers for N = 1. A bucket is 5e8 numbers, at most P; the second
-                 one is there where communication overlaps.
+    part         stage 0    1           2                 3
+    weights      2P         2P          2P                2P/N
+    gradients    2P + 4P    2P + 4P     4P/N              4P/N + 4 min(P/N, sub_group_size)
+    optimizer    12P        12P/N       12P/N             12P/N     fp32 master copy and two moments of Adam
+    buffers      none       4P; none    2B, 4B on a GPU;  2 LIVE for N > 1: layers that are gathered; 6E: the gradient
+                            for P > B   4 min(B, P), or   of the head or embedding, whole, and its fp32 copy to be
+                                        6E where E > B    reduced; 4h²: an fp32 bucket; on a CPU 4P/N more
+
+    gradients    Stage 0 keeps them in bf16 and copies all to fp32 for the step. The others add them up in fp32: stage 1
+                 whole on each rank and beside those in bf16. Stage 3 copies a sub-group once more for the step.
+    buffers      B = 5e8 numbers, E weights of the head. Stage 1 reduces the fp32 gradients through a copy, but where
+                 they lie if they are more than B. Stage 2 fills a bf16 bucket of B numbers, however small the model,
+                 two of them where communication overlaps, and copies it to fp32; a matrix larger than B goes alone, as
+                 at stage 3. Stage 3 sets up with blocks of 4P/N that it frees, and on a CPU no block of that size takes
+                 their place (glibc 2.36: an aligned block asks for more than its size).
 
     activations  kept from the forward pass: with checkpointing the input of each layer, 2hT; without, the whole layer:
                    T (16h + 4A + 4K + 8f)
@@ -26,17 +31,21 @@ zero/stage3.py).
     logits       at most LOSS_CHUNK targets at a time: log-probabilities, their gradient and that of the logits, each in
                  fp32: 12 x targets x vocabulary
 
-The parts are added up, though the fp32 gradients and the logits are never there together: heaps and caching allocators
-give little back to other sizes. Not counted: fragmentation, CUDA's context, NCCL's buffers; hence USABLE. On a CPU,
-FRAMEWORK is what the process holds before its first step.
+The parts are added up, though the copies of gradients and the logits are never there together: heaps and caching
+allocators give little back to other sizes. Not counted: fragmentation, CUDA's context, NCCL's buffers; hence USABLE.
+On a CPU, FRAMEWORK is what the process holds before its first step.
 
-Checked by the peak of the training process on two CPU cores (VmHWM, one rank, 12 steps; smoke: all its 3):
+Checked by the peak of the training process on CPU cores (VmHWM; one rank, 12 steps; of smoke all its 3, at stage 3
+five, of two ranks three). The same training differs by up to a tenth between two starts:
 
     smoke, stage 0, T = 1,024, with checkpointing           predicted 1.03 GB    measured 1.02 GB
     SmolLM2-135M, stage 0, T = 512, without, as in smol     predicted 3.92 GB    measured 3.89 GB
     SmolLM2-135M, stage 0, T = 512, with checkpointing      predicted 3.52 GB    measured 3.86 GB
-    SmolLM2-135M, stage 2, T = 512, without                 predicted 4.73 GB    measured 4.95 GB
-    SmolLM2-135M, stage 3, T = 512, without, two ranks      predicted 2.96 GB    measured 3.55 GB on each
+    SmolLM2-135M, stage 1, T = 512, without                 predicted 4.43 GB    measured 4.65 GB
+    SmolLM2-135M, stage 2, T = 512, without                 predicted 5.16 GB    measured 5.74 GB
+    SmolLM2-135M, stage 3, T = 512, without                 predicted 4.87 GB    measured 4.72 and 5.19 GB
+    SmolLM2-135M, stage 1, T = 512, without, two ranks      predicted 3.63 GB    measured 4.00 GB on each
+    SmolLM2-135M, stage 3, T = 512, without, two ranks      predicted 3.39 GB    measured 3.56 GB on each
 """
 
 from dataclasses import dataclass, fields
@@ -47,8 +56,8 @@ from tinyr1.plan.shapes import Shape
 
 LOSS_CHUNK = 4096  # of tinyr1.branch.train, which imports PyTorch; a test compares them
 PADDED_LIMIT = 1024  # of tinyr1.branch.attention, alike
-BUCKET = 5e8  # numbers; DeepSpeed's reduce_bucket_size where its configuration names none (stages 1 and 2)
-LIVE = 1e9  # numbers; stage3_max_live_parameters and sub_group_size in tinyr1.branch.train
+BUCKET = 5e8  # numbers; MEMORY_OPT_ALLREDUCE_SIZE (stage 1) and the default of reduce_bucket_size (2) in DeepSpeed
+LIVE = 1e9  # numbers; stage3_max_live_parameters and sub_group_size in tinyr1.branch.ranks
 FRAMEWORK = 0.64 * GB  # a training process on a CPU before its first step: PyTorch, DeepSpeed, tokenizer; measured
 USABLE = 0.92  # of a GPU's memory; the rest is for what is not counted
 MERGING = 2 * GB  # bytes; a merge holds blocks of rows and not models (shared measurement: 0.6 GB at 32B shapes)
@@ -82,7 +91,7 @@ def training(shape: Shape, trainer: Trainer, ranks: int, on_gpu: bool, longest: 
 
     longest: tokens of the longest row. target_share: share of the tokens that carry loss.
     """
-    states = _states(shape, trainer.zero_stage, ranks)
+    states = _states(shape, trainer.zero_stage, ranks, on_gpu)
     tokens = trainer.sequence_length
     return Memory(
         **states,
@@ -92,19 +101,19 @@ def training(shape: Shape, trainer: Trainer, ranks: int, on_gpu: bool, longest: 
     )
 
 
-def _states(shape: Shape, stage: int, ranks: int) -> dict[str, float]:
+def _states(shape: Shape, stage: int, ranks: int, on_gpu: bool) -> dict[str, float]:
     """Bytes of weights, gradients, optimizer and buffers."""
-    whole, share = shape.parameters, shape.parameters / ranks
-    gradients = (
-        6 * whole, 2 * whole + 6 * share, 8 * share, 2 * share + 4 * min(share, LIVE)
-    )[stage]  # fmt: skip
-    bucket = 2 * min(BUCKET, whole)
-    gathered = 2 * min(whole, max(LIVE, shape.head_parameters)) + 4 * shape.head_parameters if ranks > 1 else 0.0
+    whole, share, head = shape.parameters, shape.parameters / ranks, shape.head_parameters
+    gradients = (6 * whole, 6 * whole, 4 * share, 4 * share + 4 * min(share, LIVE))[stage]
+    copied = 4 * whole if whole <= BUCKET else 0.0
+    buckets = 2 * BUCKET * (2 if on_gpu else 1) + (4 * min(BUCKET, whole) if head <= BUCKET else 6 * head)
+    gathered = 2 * min(whole, max(LIVE, head)) if ranks > 1 else 0.0
+    left = 0.0 if on_gpu else 4 * share
     return {
         "weights": 2 * (share if stage == 3 else whole),
         "gradients": gradients,
         "optimizer": 12 * (share if stage else whole),
-        "buffers": (0.0, bucket, 2 * bucket, gathered)[stage],
+        "buffers": (0.0, copied, buckets, gathered + left + 6 * head + 4 * shape.width**2)[stage],
     }
 
 
