@@ -20,7 +20,7 @@ ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
 .PHONY: help setup reproduce plan ablations test test-full lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
-.PHONY: check-merge check-evaluate check-compare test-heavy test-light
+.PHONY: check-merge check-evaluate check-compare test-runs test-rooms
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 16 min on 2 CPU cores, 24 GB; FORCE=1 starts what does not fit"
@@ -70,17 +70,17 @@ lint: setup
 test: lint
 	@$(PY) -m pytest -m "not slow"
 
-# The tests that look at what programs leave on the machine run alone; then those that train and sample beside those that
-# compute on one core, each with folders of its own.
-HEAVY := tests/test_*.py tests/branch tests/sampling
-LIGHT := tests/core tests/data tests/evaluate tests/merge tests/report
+# The tests that look at what programs leave on the machine run alone; then those of whole runs beside all others, which
+# wait or compute on one core for the most part. Each of the two has folders of its own.
+RUNS := tests/test_*.py
+ROOMS := tests/core tests/data tests/evaluate tests/merge tests/report tests/branch tests/sampling
 test-full: lint
 	@$(PY) -m pytest tests/sandbox
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-heavy test-light
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-runs test-rooms
 
-test-heavy test-light: test-%:
+test-runs test-rooms: test-%:
 	@folder=$$(mktemp -d) && $(PY) -m pytest --basetemp="$$folder/$*" -o cache_dir=".pytest_cache/$*" --durations=25 \
-	$(if $(filter heavy,$*),$(HEAVY),$(LIGHT)); status=$$?; rm -rf "$$folder"; exit $$status
+	$(if $(filter runs,$*),$(RUNS),$(ROOMS)); status=$$?; rm -rf "$$folder"; exit $$status
 
 # In a container the browser is outside, and so is what asks for the page; the token of the printed address is needed.
 lab: setup
