@@ -17,6 +17,7 @@ from tinyr1.core.prompts import Encoded
 from tinyr1.data import curate, readers, sources, tokens
 from tinyr1.data import ledger as ledger_tables
 from tinyr1.data.columns import Parsed
+from tinyr1.data.contamination import Contamination
 from tinyr1.data.ledger import LEDGER, REASONS, Ledger, Outcomes
 from tinyr1.data.sources import Raw
 
@@ -182,6 +183,29 @@ def test_what_was_kept_is_counted_by_source_level_and_kind_of_answer(run):
     assert kinds == {"integer": 2, "number": 2, "option": 1, "text": 1}
     assert {level for _, level, _ in ledger.kept_by} == {"0", "1"}
     assert ledger_tables.kept_by([ledger]).rows.sum() == 6
+
+
+def test_the_traces_of_one_question_are_no_near_duplicates_of_each_other(run):
+    rows = [math_row(generations=("<think>a</think>5", "<think>b</think>5"), verified=(True, True))]
+    kept, _ = run(rows, generations=2, rules={"near_duplicates": 0.5})
+    assert [row["thinking"] for row in kept] == ["a", "b"]
+
+
+def test_one_question_after_other_turns_is_no_near_duplicate(run):
+    def talk(first):
+        answer = ("assistant", "<think>a</think>b")
+        turns = [("user", first), answer, ("user", CLEAN), answer]
+        return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+    first, second = "Take 7 guests for the rest.", "Nobody may sit beside the host, and x = 12 chairs are broken."
+    kept, ledger = run([talk(first), talk(second)], columns="messages", keep={}, rules={"near_duplicates": 0.5})
+    assert (len(kept), ledger.dropped) == (2, {})
+
+
+def test_nothing_is_compared_with_benchmarks_where_the_rule_is_null(run):
+    unseen = Contamination([{"question": BENCHMARK, "private": False}], None)
+    kept, _ = run([math_row(problem=BENCHMARK)], unseen=unseen)
+    assert len(kept) == 1
 
 
 def test_ids_are_unique_whatever_is_kept(run):

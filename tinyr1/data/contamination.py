@@ -171,14 +171,14 @@ class Contamination:
     and differ in their numbers, need a high one.
 
     questions: dicts of `tinyr1.data.benchmarks`. Their texts are in `questions`; those that must not be published are
-    also in `private`.
+    also in `private`. rule: None compares no text with any of them.
     """
 
-    def __init__(self, questions: Iterable[dict], rule: Decontaminate) -> None:
-        self.rule = rule
+    def __init__(self, questions: Iterable[dict], rule: Decontaminate | None) -> None:
         private: dict[str, bool] = {}
-        for q in questions:
+        for q in questions if rule else ():
             private[q["question"]] = private.get(q["question"], False) or q["private"]
+        self.rule = rule = rule or Decontaminate(ngram=1, min_share=1)
         self.questions = list(private)
         self.private = {question for question, hidden in private.items() if hidden}
         split = [units(question) for question in self.questions]

@@ -62,6 +62,7 @@ class Selection:
         self.domain, self.curate, self.limit = domain, curate, limit
         self.seen: set[bytes] = set()
         self.names: set[str] = set()
+        self.compared: dict[bytes, bool] = {}  # key -> whether an earlier question is the same in other words
         self.near = NearDuplicates(curate.near_duplicates) if curate.near_duplicates else None
         self.written = 0
 
@@ -84,10 +85,17 @@ class Selection:
             return Drop("too_long", f"{len(encoded.ids)} tokens, curate.max_tokens: {self.curate.max_tokens}")
         if self.full:
             return Drop("over_limit", f"limit: {self.limit}")
-        if self.near is None or key in self.seen:
-            return None
-        earlier = self.near.add(row["question"], row["starter_code"])
-        return None if earlier is None else Drop("near_duplicate")
+        return Drop("near_duplicate") if self.is_near_duplicate(row, key) else None
+
+    def is_near_duplicate(self, row: Row, key: bytes) -> bool:
+        """Whether an earlier row asks the same in other words. Rows of one key are compared once: the traces of one
+        question are no duplicates of each other."""
+        if self.near is None:
+            return False
+        if key not in self.compared:
+            text = readers.asked(row["question"], row.get("history", ()))
+            self.compared[key] = self.near.add(text, row["starter_code"]) is not None
+        return self.compared[key]
 
     def take(self, keys: list[bytes], good: list[tuple[Row, Encoded]], source: str) -> list[tuple[Row, Encoded]]:
         """The rows of one raw row as they are written, with their names; not more than the limit leaves room for."""
@@ -147,9 +155,7 @@ def _rows_at(spool: Any, at: int) -> list[Row]:
     return json.loads(spool.readline())
 
 
-def build_rows(
-    folder: Path, cfg: Config, domain: str, encode: Encode, found: Path
-) -> Ledger:  # fmt: skip
+def build_rows(folder: Path, cfg: Config, domain: str, encode: Encode, found: Path) -> Ledger:
     """Step 2: the rows, tokens and ledger of a domain in `folder`, from what its sources gave."""
     block, curate = cfg.params.domains[domain], cfg.params.curate
     names = [sources.name_of(source) for source in block.sources]

@@ -33,8 +33,7 @@ PERIOD = 1000  # raw rows between two pictures of the progress
 
 def key_of(row: Row) -> bytes:
     """16 bytes that two rows share when they ask the same, after the same turns."""
-    before = [turn["content"] for turn in row.get("history", ())]
-    return question_key("\n".join([*before, row["question"]]), row["starter_code"])
+    return question_key(readers.asked(row["question"], row.get("history", ())), row["starter_code"])
 
 
 @dataclass

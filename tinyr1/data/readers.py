@@ -8,7 +8,7 @@ thinking, response and answer, and with history where turns come before its ques
 domain, source and n_tokens to the rows that it keeps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tinyr1.core.params.domains import Source
@@ -42,11 +42,14 @@ def read(raw: Any, source: Source) -> list[Parsed] | Drop:
         return Drop("malformed", str(error)[:300])
 
 
+def asked(question: str, history: Iterable[Mapping]) -> str:
+    """What is compared where questions are: the question behind the turns that stand before it."""
+    return "\n".join([*(turn["content"] for turn in history), question])
+
+
 def seed_key(parsed: Parsed) -> str:
-    """The name under which the teacher's trace of a question is stored: 32 hexadecimal digits, of the question and
-    what stands before it."""
-    before = [turn["content"] for turn in parsed.history]
-    return question_key("\n".join([*before, parsed.question]), parsed.starter_code).hex()
+    """The name under which the teacher's trace of a question is stored: 32 hexadecimal digits."""
+    return question_key(asked(parsed.question, parsed.history), parsed.starter_code).hex()
 
 
 def wants_teacher(parsed: Parsed, source: Source) -> bool:

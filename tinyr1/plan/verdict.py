@@ -26,8 +26,6 @@ class Problem:
     change: str
 
 
-
-
 # Why a plan does not fit, and the search for a change. The search asks whether other plans fit, which looks for none.
 Finding = tuple[str, Callable[[], str]]
 
