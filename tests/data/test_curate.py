@@ -170,6 +170,15 @@ def test_the_ledger_shows_nothing_of_a_benchmark_that_must_not_be_published(run)
     assert BENCHMARK not in json.dumps(ledger.facts())
 
 
+def test_a_row_that_repeats_what_must_not_be_published_is_hidden_whatever_it_is_dropped_for(run):
+    rows = [math_row(), math_row(problem=BENCHMARK, answer="proof"), math_row(problem=BENCHMARK, question_type="MCQ")]
+    _, ledger = run(rows, unseen=rule(private=True))
+    assert {why for _, why in ledger.dropped} == {"no_answer", "question_type"}
+    assert BENCHMARK not in json.dumps(ledger.facts())
+    _, ledger = run(rows, unseen=rule())
+    assert BENCHMARK in json.dumps(ledger.facts())
+
+
 def test_a_ledger_survives_its_way_to_the_disk(run):
     _, ledger = run([math_row(), math_row(), math_row(problem="x", answer="proof", level=3)])
     assert Ledger.of_facts(json.loads(json.dumps(ledger.facts()))) == ledger

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -20,8 +21,11 @@ from served import MODEL, Served, completion
 
 from tinyr1.core import config
 from tinyr1.core.errors import UserError
+from tinyr1.core.params.domains import Decontaminate, FileSource
 from tinyr1.core.params.teacher import Teacher
-from tinyr1.data import rejection, teacher
+from tinyr1.data import curate, rejection, teacher
+from tinyr1.data.contamination import Contamination
+from tinyr1.data.ledger import REASONS
 from tinyr1.data.teacher import Sample
 from tinyr1.sampling import responses
 from tinyr1.sampling.process import TOO_LONG, read_progress, sample_plan
@@ -133,6 +137,33 @@ def test_every_seed_has_one_outcome_and_what_is_written_can_be_read(home, in_pro
     said, others = capsys.readouterr().out, "1 wrong, 2 empty reasoning, 3 refused, 2 truncated, 3 failed"
     assert f"2 of 13 seeds have a trace of the teacher ({others})" in said
     assert "1 x HTTP 400" in said
+
+
+def test_stage_01_asks_the_teacher_and_curates_what_it_writes(home, in_process, tokenizer, tmp_path):
+    """From rows without traces to training rows and a ledger; a question of a benchmark is not asked."""
+    rows = [{"problem": name, "answer": "4"} for name in ("right", "wrong", "cut", "leaked question", "right")]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = {"question": "problem", "response": "problem", "answer": "answer"}
+    spec = FileSource(kind="files", columns="columns", path=str(file), names=names, rows=None, keep={}, correct="any",
+                      traces="all")  # fmt: skip
+    unseen = Contamination([{"question": "leaked question", "private": False}], Decontaminate(ngram=8, min_share=0.9))
+    with Served(says=scripted(SCRIPT)) as server:
+        cfg = with_teacher(server)
+        block = cfg.params.domains["math"].model_copy(update={"sources": [spec], "limit": None})
+        cfg = cfg.model_copy(update={"params": cfg.params.model_copy(update={"domains": {"math": block}})})
+        taught = curate.taught_traces(cfg, unseen, lambda: nullcontext(grade))
+        assert len(server.asked) == 3
+    ledger = curate.curate_domain(cfg, "math", unseen, tokenizer, taught["math"])
+    (row,) = curate.curated_rows(cfg, "math")
+    assert (row["question"], row["thinking"], row["response"]) == ("right", "2 + 2", "It is \\boxed{4}.")
+    assert {why for _, why in ledger.dropped} == {"teacher_wrong", "teacher_truncated", "contaminated", "duplicate"}
+    assert {f"teacher_{outcome}" for outcome in rejection.OUTCOMES} - {"teacher_written"} <= REASONS.keys()
+
+
+def test_nobody_is_asked_where_no_source_has_traces(home):
+    cfg = config.load("smol")
+    assert curate.taught_traces(cfg, Contamination([], None), pytest.fail) == dict.fromkeys(cfg.domains, {})
 
 
 def test_what_is_stored_is_never_asked_again_and_what_failed_is(home, in_process):

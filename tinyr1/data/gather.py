@@ -131,12 +131,15 @@ def _judged(raw: sources.Raw, judged: list[tuple[readers.Candidate, Any]], conta
     drops: list[tuple[Drop, str, bool]] = []
     for candidate, parsed in judged:
         question = parsed.question if parsed else ""
-        if isinstance(candidate, Drop):
-            drops.append((candidate, question, False))
-        elif hit := contamination.hit(candidate["question"]):
-            # The row repeats the benchmark question: where that must not be published, neither may be shown.
-            drop = Drop("contaminated", f"{hit.kind}, {hit.share:.0%}: {hit.question}")
-            drops.append((drop, question, hit.question in contamination.private))
+        # A question that repeats one of a benchmark is not put to the teacher, for that reason and no other.
+        whole = not isinstance(candidate, Drop) or candidate.reason == readers.NOT_ASKED
+        hit = contamination.hit(question) if whole or contamination.private else None
+        # A row that repeats a question which must not be published may not be shown either, whatever it is dropped for.
+        private = hit is not None and hit.question in contamination.private
+        if whole and hit:
+            drops.append((Drop("contaminated", f"{hit.kind}, {hit.share:.0%}: {hit.question}"), question, private))
+        elif isinstance(candidate, Drop):
+            drops.append((candidate, question, private))
         else:
             rows.append(candidate)
     line: dict = {"file": raw.file, "row": raw.row, "outcome": "", "rows": rows}

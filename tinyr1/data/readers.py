@@ -16,6 +16,7 @@ from tinyr1.data import schema
 from tinyr1.data.columns import READERS, Drop, Parsed
 from tinyr1.data.duplicates import question_key
 
+NOT_ASKED = "teacher_not_asked"
 Row = dict
 Candidate = Row | Drop  # a row without id, domain, source and n_tokens; or why there is none
 
@@ -82,7 +83,7 @@ def _candidates(one: Parsed, source: Source, generations: int, taught: Mapping[s
     if wants_teacher(one, source):
         trace = taught.get(seed_key(one))
         if trace is None:
-            return [Drop("teacher_not_asked", "the teacher has written no trace for this question")]
+            return [Drop(NOT_ASKED, "the teacher has written no trace for this question")]
         if trace.outcome != "written":
             return [Drop(f"teacher_{trace.outcome}", f"{trace.samples} samples")]
         return [_row(one, trace.thinking, trace.response)]
