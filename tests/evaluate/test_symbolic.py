@@ -100,10 +100,23 @@ def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch, de
                 own.compare("204", "\\boxed{204}")
 
 
+@pytest.mark.parametrize(("end", "killed"), [("kill -9 $$", True), ("exit 1", False)])
+def test_how_a_child_ended_is_told_though_its_output_ends_before_it(tmp_path, monkeypatch, end, killed):
+    script = tmp_path / "child"
+    script.write_text(f"#!/bin/sh\nexec >&-\nsleep 0.3\n{end}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(symbolic.sys, "executable", str(script))
+    child = symbolic._Child(512, 1)
+    assert not child.is_ready()
+    assert child.process.poll() is None, "its output has ended and it has not"
+    assert child.was_killed() == killed
+    child.close()
+
+
 def test_a_child_that_ends_by_itself_is_not_started_again(monkeypatch):
     started = []
     monkeypatch.setattr(symbolic, "_Child", lambda *a: started.append(1) or child)
-    child = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1), is_ready=lambda: False, close=lambda: None)
+    child = SimpleNamespace(was_killed=lambda: False, is_ready=lambda: False, close=lambda: None)
     with Verifier(1) as own, pytest.raises(RuntimeError, match="does not start"):
         own.compare("1", "$1$")
     assert len(started) == 1

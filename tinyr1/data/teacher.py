@@ -256,6 +256,11 @@ def _checkpoint(cfg: Config, teacher: Teacher) -> tuple[Path, str]:
 # --- a demonstration ----------------------------------------------------------------------------------------
 
 
+def is_own_backbone(cfg: Config) -> bool:
+    """Whether the teacher is the backbone of the run, which costs nothing to ask once it was distilled."""
+    return cfg.params.teacher is not None and cfg.params.teacher.model == OWN_BACKBONE
+
+
 def demonstrate(cfg: Config, domain: str, rows: Iterable[dict], grade: Grade, questions: int = 48) -> pd.DataFrame:
     """Rejection sampling in small: the teacher of the run answers questions of training rows, and a grader decides.
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 START_SECONDS = 120  # to import SymPy, on a busy machine
+END_SECONDS = 5  # between the end of a child's output and its own
 STARTS = 3  # of a child that a signal ends before it is ready: the kernel kills one when memory runs out
 TAIL = 2000  # characters from the end of a response, where its answer stands
 # Towers and large exponents, factorials of large numbers, sums and products: SymPy may try to write them out.
@@ -109,9 +110,9 @@ def _started(memory_mb: int, seconds: float) -> "_Child":
         child = _Child(memory_mb, seconds)
         if child.is_ready():
             return child
-        ended_by_signal = (child.process.poll() or 0) < 0
+        killed = child.was_killed()
         child.close()
-        if not ended_by_signal:
+        if not killed:
             break
     raise RuntimeError(
         "Math-Verify does not start: run `python -m tinyr1.evaluate.grading.symbolic 2048 3` for the reason, "
@@ -135,6 +136,13 @@ class _Child:
     def is_ready(self) -> bool:
         """Waits until it can compare; False when it ends before, or takes longer than START_SECONDS."""
         return self._line(START_SECONDS) == "ready"
+
+    def was_killed(self) -> bool:
+        """Whether a signal ended it. Its pipe closes a moment before the kernel tells how it ended."""
+        try:
+            return self.process.wait(END_SECONDS) < 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def reply(self, request: list[str], seconds: float) -> str | None:
         """The line that answers a request; None after `seconds`, "" if the process ended."""
