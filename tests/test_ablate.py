@@ -8,7 +8,11 @@ import pytest
 
 from tinyr1 import ablate
 from tinyr1.branch import plan
-from tinyr1.core import config
+from tinyr1.core import artifact, config, prompts
+from tinyr1.core.errors import UserError
+from tinyr1.core.params.ablations import Training
+from tinyr1.data import curate
+from tinyr1.data.tokens import RowWriter, read_tokens
 from tinyr1.report import ablations as tables
 
 
@@ -54,6 +58,48 @@ def test_a_training_changes_what_it_names_and_nothing_else(cfg, items, monkeypat
     assert changed.sft.model_copy(update={"learning_rate": own.sft.learning_rate, "epochs": own.sft.epochs}) == own.sft
     assert [part for _, part in changed.rows] == [slice(8, 13)] * 3
     assert dataclasses.replace(changed, sft=own.sft, rows=own.rows) == own
+
+
+def variant_of(cfg, **changes):
+    """The variant of a further training with these changes."""
+    training = Training.model_validate({"models": ["math"]} | changes)
+    ablations = cfg.params.ablations
+    block = ablations.model_copy(update={"trainings": ablations.trainings | {"other": training}})
+    params = cfg.params.model_copy(update={"ablations": block})
+    return ablate.Variant(run=cfg.run, params=params, own=cfg, training="other")
+
+
+def test_a_training_may_pack_otherwise(cfg, monkeypatch):
+    monkeypatch.setattr(plan.Job, "tokens", lambda self: [range(10) for _ in self.rows])
+    job = ablate.job_of(variant_of(cfg, packing="contaminated"), "math")
+    assert job.sft.packing == "contaminated"
+    assert dataclasses.replace(job, sft=job.sft.model_copy(update={"packing": None})) == plan.jobs(cfg)[0]
+
+
+def test_a_training_in_another_template_has_rows_of_its_own_with_the_same_texts(home, tokenizer):
+    cfg = config.load("smol")
+    rows = [{"id": f"math-{i}", "question": f"{i} + 1?", "thinking": "So.", "response": "It is."} for i in range(3)]
+
+    def build(folder):
+        with RowWriter(folder) as writer:
+            for row in rows:
+                writer.write(row, prompts.encode_row(tokenizer, cfg.params.domains["math"], row))
+        return {}
+
+    artifact.make(cfg.rows("math"), {}, build, "")
+    variant = variant_of(cfg, template="qwen")
+    place = variant.rows("math")
+    assert place == cfg.home / "ablations" / "other" / "rows" / "math"
+    curate.retokenize(cfg, "math", "qwen", place, tokenizer)
+    assert [{**row, "n_tokens": 0} for row in curate.curated_rows(variant, "math")] == [
+        {**row, "n_tokens": 0} for row in rows
+    ]
+    encoded = prompts.encode_rows(tokenizer, cfg.params.domains["math"], rows, template="qwen")
+    assert [read_tokens(place).row(i) for i in range(3)] == encoded
+    trainer = cfg.params.trainer.model_copy(update={"sequence_length": 20})
+    short = cfg.model_copy(update={"params": cfg.params.model_copy(update={"trainer": trainer})})
+    with pytest.raises(UserError, match="math-0: .* tokens in template qwen, trainer.sequence_length is 20"):
+        curate.retokenize(short, "math", "qwen", home / "elsewhere", tokenizer)
 
 
 def test_a_batch_holds_no_more_merges_than_the_disk_is_to_hold(items, monkeypatch):

@@ -1,6 +1,7 @@
 """Makes the ablations of a run: `make ablations RUN=smol`.
 
     params: ablations.groups --items--> every model that some group names, once for each training
+      rows in another template    -> runs/<run>/ablations/<training>/rows/<domain>         they stay
       trainings of the branches   -> runs/<run>/ablations/<training>/branches/<model>      they stay
       merges, some at a time      -> runs/<run>/ablations/<training>/merged/<name>         removed after sampling
       one engine for each batch   -> runs/<run>/ablations/responses/<name>/<benchmark>.jsonl
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyr1.branch import plan
+from tinyr1.branch import backbone, plan
 from tinyr1.branch import stage as training_stage
 from tinyr1.core import artifact, config, machine
 from tinyr1.core.config import Config
@@ -27,7 +28,7 @@ from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params import ablations as block
 from tinyr1.core.params.training import MergedModel
 from tinyr1.core.progress import say
-from tinyr1.data import benchmarks
+from tinyr1.data import benchmarks, curate
 from tinyr1.evaluate import stage as evaluation
 from tinyr1.merge import stage as merging
 from tinyr1.report import ablations as tables
@@ -51,8 +52,13 @@ class Variant(Config):
     def backbone(self) -> Path:
         return self.own.backbone
 
+    @property
+    def changes(self) -> block.Training | None:
+        """What this training changes; None for the run's own."""
+        return self.params.ablations.trainings.get(self.training) if self.params.ablations else None
+
     def rows(self, domain: str) -> Path:
-        return self.own.rows(domain)
+        return self.home / "rows" / domain if self.changes and self.changes.template else self.own.rows(domain)
 
     @property
     def merged_models(self) -> dict[str, MergedModel]:
@@ -63,8 +69,8 @@ class Variant(Config):
         """Folder of a branch or of a merge; a branch that this training leaves out is the run's own."""
         if name in self.merged_models:
             return self.home / "merged" / name
-        trained = self.params.ablations.trainings.get(self.training) if self.params.ablations else None
-        return self.home / "branches" / name if trained and name in trained.models else self.own.model(name)
+        trained = self.changes.models if self.changes else []
+        return self.home / "branches" / name if name in trained else self.own.model(name)
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,11 @@ def items(cfg: Config, ablations: block.Ablations) -> list[Item]:
 
 def job_of(variant: Variant, label: str) -> plan.Job:
     """The training of a branch, with what its variant changes. UserError where it is no branch of the run."""
-    changes = variant.params.ablations.trainings[variant.training] if variant.params.ablations else None
+    changes = variant.changes
     job = next((job for job in plan.jobs(variant) if job.name == label), None)
     if job is None or changes is None:
         raise UserError(f"ablations.trainings.{variant.training}: {label} is not trained by this run")
-    sft = {key: value for key in ("learning_rate", "epochs") if (value := getattr(changes, key)) is not None}
+    sft = {key: value for key in ("learning_rate", "epochs", "packing") if (value := getattr(changes, key)) is not None}
     rows = job.rows
     if changes.share is not None:
         counts = map(len, job.tokens())
@@ -142,13 +148,15 @@ def job_of(variant: Variant, label: str) -> plan.Job:
 
 def train(variant: Variant) -> None:
     """The branches of one training, unless they are there."""
-    ablations = variant.params.ablations
-    if ablations is None or variant.training == block.OWN:
+    changes = variant.changes
+    if changes is None:
         return
-    changes = ablations.trainings[variant.training]
     seed = variant.params.seed if changes.seed is None else changes.seed
     seeded = variant.model_copy(update={"params": variant.params.model_copy(update={"seed": seed})})
     say(f"training {variant.training}")
+    for domain in variant.domains if changes.template else ():
+        place, tokenizer = variant.rows(domain), backbone.tokenizer(variant.own)
+        curate.retokenize(variant.own, domain, str(changes.template), place, tokenizer)
     for label in changes.models:
         training_stage.train_job(seeded, job_of(seeded, label), machine.has_gpu())
 

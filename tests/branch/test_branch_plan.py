@@ -1,5 +1,6 @@
 """A job is checked before any is trained; a branch is finished only when its training said so."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -118,6 +119,36 @@ def test_a_checkpoint_depends_on_its_rows_start_and_schedule_and_not_on_how_ofte
     assert first == plan.job_inputs(changed(cfg, trainer={"save_steps": 3}), job)
     assert first != plan.job_inputs(changed(cfg, trainer={"weight_decay": 0.5}), job)
     assert first != plan.job_inputs(with_batches(cfg, math=2), plan.jobs(with_batches(cfg, math=2))[0])
+
+
+def test_a_switch_that_is_not_used_leaves_the_checkpoints_of_earlier_versions_valid(cfg, monkeypatch):
+    monkeypatch.setattr(artifact, "check", lambda path, remedy: {"content": path.name})
+    job = plan.jobs(cfg)[0]
+    known = {"epochs", "batch_size", "learning_rate", "schedule", "warmup_ratio"}
+    assert set(plan.job_inputs(cfg, job)["sft"]) == known
+    packed = dataclasses.replace(job, sft=job.sft.model_copy(update={"packing": "contaminated"}))
+    assert plan.job_inputs(cfg, packed)["sft"]["packing"] == "contaminated"
+
+
+@pytest.mark.parametrize(
+    ("balance", "passes"),
+    [(None, (1, 1, 1)), ("rows", (1, 1, 1)), ("epochs", (5, 5, 15)), ("tokens", (4, 2, 1))],
+)
+def test_the_mixture_goes_over_its_domains_by_rows_tokens_or_epochs(cfg, balance, passes):
+    for domain, count in zip(cfg.domains, (2 + 5, 2 + 10, 2 + 20), strict=True):
+        put_rows(cfg.rows(domain), count)
+    epochs = dict(zip(cfg.domains, (5, 5, 15), strict=True))
+    domains = {
+        name: block.model_copy(update={"sft": block.sft.model_copy(update={"epochs": epochs[name]})})
+        for name, block in cfg.params.domains.items()
+    }
+    mixture = cfg.params.mixture.model_copy(update={"balance": balance})
+    params = cfg.params.model_copy(update={"domains": domains, "mixture": mixture})
+    cfg = cfg.model_copy(update={"params": params})
+    job = plan.jobs(cfg)[-1]
+    counts = [sum(folder == cfg.rows(domain) for folder, _ in job.rows) for domain in cfg.domains]
+    assert counts == list(passes)
+    assert sum(map(len, job.tokens())) == sum(n * k for n, k in zip((5, 10, 20), passes, strict=True))
 
 
 @pytest.mark.parametrize("text", [None, "", "# node1 slots=8\n\n"])

@@ -288,6 +288,51 @@ def test_the_head_with_the_loss_leaves_the_tensors_of_the_checkpoint_as_they_are
     assert tied == (name == "llama")
 
 
+def test_contaminated_packing_is_one_sample_to_the_model_with_the_labels_of_all(tmp_path):
+    rows = [stored(tmp_path / "rows")]
+    packing.write_layout(tmp_path / "layout", rows, sum(LENGTHS), 0, "contaminated")
+    (apart,), (mixed,) = (
+        items(packing.PackedSequences(tmp_path / "layout", rows, kind)) for kind in ("neat", "contaminated")
+    )
+    n = sum(LENGTHS)
+    assert mixed["cu_seq_lens"].tolist() == [0, n]
+    assert mixed["position_ids"].tolist() == [list(range(n))]
+    assert {name: (t.dtype, t.dim()) for name, t in mixed.items()} == {
+        name: (t.dtype, t.dim()) for name, t in apart.items()
+    }
+    assert torch.equal(mixed["input_ids"], apart["input_ids"])
+    assert torch.equal(mixed["labels"], apart["labels"])
+    plain = make_model("llama", "sdpa")
+    logits = plain(input_ids=mixed["input_ids"], use_cache=False).logits[0]
+    positions, targets = packing.shifted_targets(mixed["labels"])
+    expected = F.cross_entropy(logits[positions], targets, reduction="sum")
+    expected.backward()
+    model = train.PackedCausalLM(make_model("llama", attention.ATTENTION))
+    loss = model(**mixed)
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    for key, value in gradients(plain).items():
+        torch.testing.assert_close(gradients(model.model)[key], value, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert abs(float(model(**mixed) - model(**apart))) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_unpacked_training_has_the_loss_and_gradients_of_neat_packing(tmp_path, name):
+    rows, results = [stored(tmp_path / "rows")], []
+    for kind in ("none", "neat"):
+        facts = packing.write_layout(tmp_path / kind, rows, sum(LENGTHS), 0, kind)
+        assert facts["sequences"] == (len(LENGTHS) if kind == "none" else 1)
+        model = train.PackedCausalLM(make_model(name, attention.ATTENTION))
+        loss = sum(model(**item) for item in items(packing.PackedSequences(tmp_path / kind, rows, kind)))
+        loss.backward()
+        results.append((loss, gradients(model.model)))
+    (unpacked, own), (neat, same) = results
+    torch.testing.assert_close(unpacked, neat, rtol=1e-5, atol=0)
+    for key, value in same.items():
+        torch.testing.assert_close(own[key], value, rtol=1e-5, atol=1e-5)
+
+
 def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):
     """What the comparison above would miss if samples agreed by chance: without resets the loss differs."""
     data, _ = pack(tmp_path, [stored(tmp_path / "rows")], sum(LENGTHS), seed=0)

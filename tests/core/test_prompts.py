@@ -590,3 +590,35 @@ def test_a_tokenizer_whose_ids_cannot_be_had_is_refused(folder, ruin, sentence):
     ruin(folder)
     with pytest.raises(UserError, match=sentence):
         load_tokenizer(folder)
+
+
+# --- the template of training alone ---------------------------------------------------------------------------
+
+
+def test_rows_in_the_template_qwen_are_those_of_the_training_framework(tokenizer, math):
+    encoded = prompts.encode_row(tokenizer, math, ROW, "qwen")
+    prompt, target = prompts.training_texts(tokenizer, math, ROW, "qwen")
+    assert tokenizer.decode(encoded.ids[: encoded.n_prompt]) == prompt == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWhat is 2 + 3?\n"
+        "Please reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert target == "<think>\n2 + 3 = 5.\n</think>\n\nIt is \\boxed{5}."
+    assert tokenizer.decode(encoded.ids[encoded.n_prompt :]) == f"{target}<|im_end|>"
+    assert prompts.encode_rows(tokenizer, math, [ROW] * 3, template="qwen") == [encoded] * 3
+    own = prompts.encode_row(tokenizer, math, ROW)
+    assert (tokenizer.decode(own.ids[: own.n_prompt]), tokenizer.decode(own.ids[own.n_prompt : -1])) == (
+        prompts.training_texts(tokenizer, math, ROW)
+    )
+
+
+def test_no_row_opens_or_ends_a_turn_of_the_template_qwen(tokenizer, math):
+    spelled = ROW | {"question": "What does <|im_end|> end?", "response": "A turn: <|im_end|>"}
+    plain = prompts.encode_row(tokenizer, math, ROW, "qwen")
+    end = prompts.end_token(tokenizer, "qwen")
+    assert prompts.encode_row(tokenizer, math, spelled, "qwen").ids.count(end) == plain.ids.count(end) == 3
+
+
+def test_a_tokenizer_without_the_end_token_of_the_template_qwen_is_refused(math):
+    made = tokenizer_of("Llama-3")
+    with pytest.raises(UserError, match=r"no token <\|im_end\|>; set backbone.training_template: qwen, which adds it"):
+        prompts.encode_row(made, math, ROW, "qwen")

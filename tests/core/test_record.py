@@ -260,14 +260,14 @@ def test_asking_for_a_gpu_does_not_import_torch_here(torch_says):
 
 @pytest.fixture
 def older(finished):
-    """The finished run, whose records were written before the parameters `teacher` and `curate.duplicates` existed."""
+    """The finished run, whose records were written before `backbone.training_template` and `curate.duplicates`."""
     before, made = "", {}
     for name in config.STAGES:
         path = record.record_path(finished, name)
         entry = json.loads(path.read_text())
-        del entry["params"]["teacher"], entry["params"]["curate"]["duplicates"]
+        del entry["params"]["backbone"]["training_template"], entry["params"]["curate"]["duplicates"]
         block = record.as_stored(finished.params)
-        del block["teacher"], block["curate"]["duplicates"]
+        del block["backbone"]["training_template"], block["curate"]["duplicates"]
         entry["key"] = before = artifact.digest([name, record.determines(block, name), before, made])
         made = {key: item["content"] for key, item in entry["artifacts"].items()}
         path.write_text(json.dumps(entry))

@@ -46,7 +46,7 @@ class Words:
 def encode_words(monkeypatch):
     """Tokens are the words of the whole row; `lengths` of a test's tokenizer says otherwise."""
 
-    def encode_rows(tokenizer, block, rows, num_proc=1):
+    def encode_rows(tokenizer, block, rows, num_proc=1, template=None):
         lengths = [getattr(tokenizer, "length", None) or len(words_of(row)) for row in rows]
         return [Encoded([3] * (n - 1) + [Words.eos_token_id], 1) for n in lengths]
 
@@ -111,6 +111,23 @@ def test_a_row_is_dropped_for_the_reason_it_was_made_for(run, reason, rows):
     assert ledger.kept == len(kept) == len(rows) + len(good) - 1
     assert reason in REASONS
     assert len(ledger.examples[reason]) == 1
+
+
+def test_a_row_that_is_too_long_is_cut_where_the_params_say_so(run):
+    long_answer = math_row(problem="What is it?", generations=(f"<think>a</think>{'b ' * 60}",))
+    long_reasoning = math_row(problem="Who is it?", generations=(f"<think>{'a ' * 60}</think>b",))
+    fitting, too_long = math_row(problem="Where is it?"), math_row(problem="word " * 60)
+    kept, ledger = run([long_answer, long_reasoning, fitting], max_tokens=50, rules={"overlong": "truncate"})
+    assert [row["n_tokens"] for row in kept] == [50, 50, 5]
+    # One token of the prompt, 61 of the answer: a part of it is left. The answer of the other stands at its end.
+    sentence = "2 rows are cut at 50 tokens and have lost their end token, 1 of them their whole answer"
+    assert sentence in ledger.notes
+    kept, ledger = run([long_answer, long_reasoning, fitting], max_tokens=50)
+    assert [row["n_tokens"] for row in kept] == [5]
+    assert ledger.dropped == {("olympiads", "too_long"): 2}
+    with pytest.raises(UserError, match=r"'What is it\?' has 64 tokens, curate.max_tokens is 50, and curate.overlong"):
+        run([long_answer, fitting], max_tokens=50, rules={"overlong": "refuse"})
+    assert len(run([too_long], max_tokens=100, rules={"overlong": "refuse"})[0]) == 1
 
 
 def test_the_ledger_adds_up_over_a_mixture_of_rows(run):
@@ -234,7 +251,7 @@ def test_the_limit_takes_a_sample_or_the_first_the_longest_the_shortest(run):
 
 def test_rows_that_the_limit_cuts_are_not_tokenized(run, monkeypatch):
     seen, encode = [], prompts.encode_rows
-    monkeypatch.setattr(prompts, "encode_rows", lambda t, b, rows, n: seen.extend(rows) or encode(t, b, rows, n))
+    monkeypatch.setattr(prompts, "encode_rows", lambda t, b, rows, *n: seen.extend(rows) or encode(t, b, rows, *n))
     monkeypatch.setattr(curate, "BATCH", 8)
     _, ledger = run([math_row(problem=f"{CLEAN} {i}") for i in range(50)], limit=5)
     assert (len(seen), ledger.dropped) == (8 + 1, {("olympiads", "over_limit"): 45})  # and the probe

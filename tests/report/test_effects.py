@@ -69,6 +69,24 @@ def test_models_of_another_training_have_rows_and_controls_of_their_own():
     assert list(against_own.index) == ["a (near)", "b (near)"]
 
 
+def test_trainings_that_differ_in_the_seed_only_share_the_name_of_the_first():
+    changes = {"models": ["a"], "packing": "contaminated"}
+    trainings = {"seed-2": {"models": ["a"], "seed": 2}, "mixed": changes, "mixed-2": changes | {"seed": 2}}
+    group = {"question": "Do they?", "control": "a", "control_training": "own",
+             "trainings": ["own", *trainings], "models": ["a"]}  # fmt: skip
+    block = Ablations.model_validate({"trainings": trainings, "groups": {"packing": group}})
+    assert effects.families(block) == {"own": "own", "seed-2": "own", "mixed": "mixed", "mixed-2": "mixed"}
+    assert effects.repetitions(block) == {"own", "seed-2"}
+    right = {("a", "own"): 0.6, ("a", "seed-2"): 0.6, ("a", "mixed"): 0.3, ("a", "mixed-2"): 0.3}
+    rows = questions(right)
+    rows.loc[rows.training == "mixed-2", "seed"] = 2
+    scores = effects.scores(block.groups["packing"], block, rows, BENCHMARKS).set_index(["model", "benchmark"])
+    assert list(scores.index.get_level_values(0).unique()) == ["a", "a (mixed)"]
+    assert [len(row) for row in scores.trainings] == [2] * 6
+    table = effects.differences("packing", block, rows, BENCHMARKS, margin=5.0)
+    assert table[["model", "against", "verdict"]].values.tolist() == [["a (mixed)", "a", "lower"]]
+
+
 def test_a_control_of_another_training_is_compared_with_although_it_is_no_row():
     table = decided("against-own", OWN | {("a", "near"): 0.4, ("b", "near"): 0.3})
     assert set(table.against) == {"b"}

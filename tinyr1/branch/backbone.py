@@ -40,6 +40,8 @@ def prepare_base(cfg: Config) -> dict:
     spec = cfg.params.backbone
     inputs = {"model": spec.model, "revision": spec.revision, "chat_template": spec.chat_template,
               "seed": cfg.params.seed if spec.model == "random-qwen2" else None}  # fmt: skip
+    if spec.training_template:
+        inputs["training_template"] = spec.training_template
 
     def build(folder: Path) -> dict:
         if spec.model not in MADE:
@@ -48,6 +50,8 @@ def prepare_base(cfg: Config) -> dict:
         tokenizer = _wheel_tokenizer()
         if spec.chat_template == "r1":
             tokenizer.chat_template = prompts.R1_TEMPLATE
+        if spec.training_template == "qwen":
+            _end_as_qwen(tokenizer, model.config.vocab_size)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return {"parameters": model.num_parameters()}
@@ -124,16 +128,32 @@ def _link(cfg: Config, folder: Path) -> dict:
             raise UserError(f"backbone.model: {source} has no {name}; the backbone needs {part}")
     if not list(source.glob("*.safetensors")):
         raise UserError(f"backbone.model: {source} has no .safetensors file; the backbone needs weights")
-    AutoConfig.from_pretrained(source)
+    shape = AutoConfig.from_pretrained(source)
     for file in source.iterdir():
         if file.is_file() and file.name != artifact.MANIFEST:
             os.symlink(file.resolve(), folder / file.name)
     loaded = load_tokenizer(folder)
     if spec.chat_template == "r1":
         loaded.chat_template = prompts.R1_TEMPLATE
+    elif loaded.chat_template is None:
+        raise UserError(f"backbone.model: {source} has no chat template; set backbone.chat_template: r1")
+    if spec.training_template == "qwen":
+        _end_as_qwen(loaded, shape.vocab_size)
+        (folder / "generation_config.json").unlink(missing_ok=True)  # it would name the other end token
+    if spec.chat_template == "r1" or spec.training_template:
         for name in ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):
             (folder / name).unlink(missing_ok=True)
         loaded.save_pretrained(folder)
-    elif loaded.chat_template is None:
-        raise UserError(f"backbone.model: {source} has no chat template; set backbone.chat_template: r1")
     return {"source": spec.model}
+
+
+def _end_as_qwen(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Makes the end token of the template `qwen` that of the tokenizer, as the authors' training framework does
+    (docs/fidelity.md §2.3); a new token where the vocabulary has none. rows: of the model's embedding."""
+    tokenizer.add_special_tokens({"eos_token": prompts.QWEN_END})
+    end = prompts.end_token(tokenizer, "qwen")
+    if end >= rows:
+        raise UserError(
+            f"backbone.training_template: {prompts.QWEN_END} gets the id {end}, and the model has {rows} embeddings; "
+            "take a model whose embedding has spare rows, as the R1 distills have, or set it to null"
+        )

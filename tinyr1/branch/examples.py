@@ -33,7 +33,8 @@ def packed_samples(cfg: Config, job: plan.Job) -> pd.DataFrame:
     lengths = np.concatenate([part.lengths for part in parts])
     prompt = np.concatenate([part.prompts for part in parts])
     domains = [folder.name for (folder, _), part in zip(job.rows, parts, strict=True) for _ in range(len(part))]
-    layout = sequences.layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed)
+    capacity = cfg.params.trainer.sequence_length
+    layout = sequences.layout(lengths.tolist(), capacity, cfg.params.seed, job.sft.packing)
     rows = []
     for number, group in enumerate(layout[:SEQUENCES], 1):
         ends = accumulate(int(lengths[i]) for i in group)

@@ -9,7 +9,8 @@ r"""Sample packing: several samples share one sequence, each with positions 0, 1
     cu_seq_lens    0           4     6        9   where `tinyr1.branch.attention` parts them
 
 The loss is that of unpacked training. The released code never begins positions again, and for math its samples see each
-other (docs/fidelity.md §2.5, C31).
+other (docs/fidelity.md §2.5, C31): with `sft.packing: contaminated` the sequence is one sample of nine tokens, whose
+positions are 0 to 8, and the labels stay.
 """
 
 from collections.abc import Sequence
@@ -26,15 +27,18 @@ IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy
 IDLE = -1  # index of the sequence of a rank that has nothing to do while others have: one token, without loss
 
 
-def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) -> dict[str, float]:
+def write_layout(
+    path: Path, parts: Sequence[Tokens], capacity: int, seed: int, packing: str | None = None
+) -> dict[str, float]:
     """Packs the rows of `parts`, which are counted through, and stores where each row goes; returns counts.
 
     The file holds `order` (int64 (samples,), row numbers in packed order) and `sequences` (int64 (packed sequences +
     1,), the first sample of each). The counts are samples, sequences, tokens, target_tokens (those with loss) and fill
-    (the share of all sequences' capacity that tokens take). ValueError when a row is longer than the capacity.
+    (the share of all sequences' capacity that tokens take). packing: of `Sft`. ValueError when a row is longer than the
+    capacity.
     """
     lengths = np.concatenate([part.lengths for part in parts])
-    groups = layout(lengths.tolist(), capacity, seed)
+    groups = layout(lengths.tolist(), capacity, seed, packing)
     # No token is copied: the ranks read them where stage 01 wrote them, and a layout is made again in seconds.
     tensors = {
         "order": torch.tensor([i for group in groups for i in group], dtype=torch.int64),
@@ -54,11 +58,12 @@ def write_layout(path: Path, parts: Sequence[Tokens], capacity: int, seed: int) 
 class PackedSequences(torch.utils.data.Dataset):
     """The packed sequences of a file that `write_layout` made, each as the keyword arguments of one forward pass.
 
-    parts: the same rows, in the same order, as when the file was written. The index IDLE gives a sequence without loss.
+    parts: the same rows, in the same order, as when the file was written. packing: of `Sft`; `contaminated` lets the
+    samples of a sequence see each other. The index IDLE gives a sequence without loss.
     """
 
-    def __init__(self, path: Path, parts: Sequence[Tokens]) -> None:
-        packed = load_file(path)
+    def __init__(self, path: Path, parts: Sequence[Tokens], packing: str | None = None) -> None:
+        packed, self.packing = load_file(path), packing
         self.order, self.sequences, self.parts = packed["order"], packed["sequences"], parts
         self.firsts = np.cumsum([0, *map(len, parts)])  # the number of each part's first row
         self.tokens = sum(part.count for part in parts)
@@ -80,11 +85,13 @@ class PackedSequences(torch.utils.data.Dataset):
         lengths = torch.tensor([len(ids) for ids, _ in rows])
         positions = torch.cat([torch.arange(n) for n in lengths.tolist()])
         is_prompt = positions < torch.repeat_interleave(torch.tensor([n for _, n in rows]), lengths)
+        if self.packing == "contaminated":
+            positions, lengths = torch.arange(len(ids)), lengths.sum()[None]
         return {
             "input_ids": ids[None],  # (1, tokens)
             "labels": torch.where(is_prompt, IGNORED, ids)[None],  # (1, tokens), not shifted
-            "position_ids": positions[None],  # (1, tokens), 0 at each sample's first token
-            "cu_seq_lens": torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int(),  # (samples + 1,)
+            "position_ids": positions[None],  # (1, tokens), 0 at the first token of what sees itself only
+            "cu_seq_lens": torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int(),  # (such parts + 1,)
         }
 
     def _row(self, number: int) -> tuple[np.ndarray, int]:

@@ -64,7 +64,19 @@ def jobs(cfg: Config) -> list[Job]:
     ]
     if cfg.params.mixture is None:
         return experts
-    return [*experts, Job("mixture", cfg.backbone, tuple(rows.values()), cfg.params.mixture, "mixture")]
+    mixed = tuple(rows[name] for name, times in _passes(cfg, rows).items() for _ in range(times))
+    return [*experts, Job("mixture", cfg.backbone, mixed, cfg.params.mixture, "mixture")]
+
+
+def _passes(cfg: Config, rows: dict[str, tuple[Path, slice]]) -> dict[str, int]:
+    """How often one epoch of the mixture goes over the rows of each domain (`Mixture.balance`)."""
+    balance = cfg.params.mixture.balance if cfg.params.mixture else None
+    if balance == "epochs":
+        return {name: domain.sft.epochs for name, domain in cfg.params.domains.items()}
+    if balance == "tokens" and all(folder.is_dir() for folder, _ in rows.values()):  # before stage 01 none is known
+        tokens = {name: read_tokens(folder).part(part).count for name, (folder, part) in rows.items()}
+        return {name: round(max(tokens.values()) / max(1, count)) for name, count in tokens.items()}
+    return dict.fromkeys(rows, 1)
 
 
 def distill_job(cfg: Config, base: Path) -> Job | None:
@@ -130,7 +142,8 @@ def job_inputs(cfg: Config, job: Job) -> dict:
     return {
         "start": artifact.check(job.start, remedy)["content"],
         "rows": [[artifact.check(folder, remedy)["content"], rows.start, rows.stop] for folder, rows in job.rows],
-        "sft": job.sft.model_dump(),
+        # What is null was no parameter once, and changes nothing.
+        "sft": job.sft.model_dump(exclude_none=True, exclude={"balance"}),
         "trainer": cfg.params.trainer.model_dump(exclude={"save_steps"}),
         "seed": cfg.params.seed,
     }
@@ -143,7 +156,8 @@ def plan_table(cfg: Config, planned: list[Job]) -> "pd.DataFrame":
     table = []
     for job in planned:
         lengths = np.concatenate([part.lengths for part in job.tokens()])
-        sequences = len(layout(lengths.tolist(), cfg.params.trainer.sequence_length, cfg.params.seed))
+        capacity = cfg.params.trainer.sequence_length
+        sequences = len(layout(lengths.tolist(), capacity, cfg.params.seed, job.sft.packing))
         table.append({
             "model": job.name, "rows": len(lengths), "tokens": int(lengths.sum()), "packed sequences": sequences,
             "epochs": job.sft.epochs, "batch": job.sft.batch_size,

@@ -28,8 +28,12 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return groups
 
 
-def layout(lengths: Sequence[int], capacity: int, seed: int) -> list[list[int]]:
-    """Sample indices of each packed sequence; the samples are taken in a seeded random order."""
+def layout(lengths: Sequence[int], capacity: int, seed: int, packing: str | None = None) -> list[list[int]]:
+    """Sample indices of each packed sequence; the samples are taken in a seeded random order.
+
+    packing: of `Sft`; with `none` each sample has a sequence of its own. ValueError for a sample that fits into none.
+    """
     # The rows lie in the order of their sources. In that order a sequence, and a step, would hold one source only.
     order = Random(seed).sample(range(len(lengths)), len(lengths))
-    return [[order[i] for i in group] for group in bins([lengths[i] for i in order], capacity)]
+    groups = bins([lengths[i] for i in order], capacity)
+    return [[i] for i in order] if packing == "none" else [[order[i] for i in group] for group in groups]

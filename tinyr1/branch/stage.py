@@ -33,7 +33,9 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
         finished = work / "finished"
         finished.unlink(missing_ok=True)  # of a training that ended, before this process was killed
         parts, layout = job.tokens(), work / "layout.safetensors"
-        packed = packing.write_layout(layout, parts, cfg.params.trainer.sequence_length, cfg.params.seed)
+        packed = packing.write_layout(
+            layout, parts, cfg.params.trainer.sequence_length, cfg.params.seed, job.sft.packing
+        )
         settings = {
             "model": str(job.start), "layout": str(layout), "out": str(folder),
             "tokens": [{"folder": str(path), "rows": [rows.start, rows.stop]} for path, rows in job.rows],

@@ -234,7 +234,7 @@ def fine_tune(plan: dict) -> None:
     ranks.restore_frequencies(model)
     tokenizer = load_tokenizer(Path(plan["model"]))
     parts = [read_tokens(Path(part["folder"])).part(slice(*part["rows"])) for part in plan["tokens"]]
-    data = PackedSequences(Path(plan["layout"]), parts)
+    data = PackedSequences(Path(plan["layout"]), parts, plan["sft"].get("packing"))
     # On average: to count the tokens of each step would need another exchange between the ranks.
     per_step = data.tokens / len(data) * plan["sft"]["batch_size"]
     trainer = PackedTrainer(

@@ -24,6 +24,15 @@ R1_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
 
+# The template `qwen` of the training framework that the authors used (docs/fidelity.md §2.3). The end token after the
+# model's turn is not part of it. No think tag is opened: the model learns to write it.
+QWEN_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QWEN_END = "<|im_end|>"  # the token that ends the model's turn in it
+
 # Lettered options: lines that begin with B and C, after an A; or (A), (B) and (C), or A), B) and C), inside the text. A
 # formula such as (x cos A)(y cos B) shows none, nor does a list such as "the circles (A), (B) and (C)". Drawings and
 # programs name points and cases by the same letters and are not read.
@@ -81,8 +90,12 @@ def render_messages(tokenizer: Any, messages: list[dict], open_think: bool) -> s
     return _render(tokenizer, [messages], open_think)[0]
 
 
-def _render(tokenizer: Any, conversations: list[list[dict]], open_think: bool) -> list[str]:
-    texts = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
+def _render(
+    tokenizer: Any, conversations: list[list[dict]], open_think: bool, template: str | None = None
+) -> list[str]:
+    texts = tokenizer.apply_chat_template(
+        conversations, chat_template=template, tokenize=False, add_generation_prompt=True
+    )
     return [_opened(text) for text in texts] if open_think else texts
 
 
@@ -121,23 +134,49 @@ def _without(text: str, *tags: str) -> str:
     return text.strip()
 
 
-def encode_rows(tokenizer: Any, domain: Domain, rows: Sequence[dict], num_proc: int = 1) -> list[Encoded]:
+def encode_rows(
+    tokenizer: Any, domain: Domain, rows: Sequence[dict], num_proc: int = 1, template: str | None = None
+) -> list[Encoded]:
     """Token ids of training rows, in the order of the rows; `num_proc` threads make them.
 
-    Prompt and target are tokenized apart, because a sampled answer is apart from its prompt, too: a token must never
-    span both. UserError where the tokenizer names no end token.
+    template: `Backbone.training_template`. Prompt and target are tokenized apart, because a sampled answer is apart
+    from its prompt, too: a token must never span both. UserError where the tokenizer has no end token.
     """
-    if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no eos_token, so no answer would end; name it in tokenizer_config.json")
-    end, n = tokenizer.eos_token_id, len(rows)
-    asked = _prompt_texts(tokenizer, [row_messages(domain, row) for row in rows], open_think=True)
-    ids = encode(tokenizer, [*asked, *(_target_text(tokenizer, row) for row in rows)], num_proc)
+    end, n = end_token(tokenizer, template), len(rows)
+    conversations = [row_messages(domain, row) for row in rows]
+    if template == "qwen":
+        asked, opening = _prompt_texts(tokenizer, conversations, False, QWEN_TEMPLATE), f"{THINK_OPEN}\n"
+    else:
+        asked, opening = _prompt_texts(tokenizer, conversations, open_think=True), ""
+    ids = encode(tokenizer, [*asked, *(_target_text(tokenizer, row, opening) for row in rows)], num_proc)
     return [Encoded([*ids[i], *ids[n + i], end], len(ids[i])) for i in range(n)]
 
 
-def encode_row(tokenizer: Any, domain: Domain, row: dict) -> Encoded:
+def training_texts(tokenizer: Any, domain: Domain, row: dict, template: str | None = None) -> tuple[str, str]:
+    """(prompt, target) of a training row as text, for showing it; the end token is left out."""
+    target, messages = render_target(row["thinking"], row["response"]), row_messages(domain, row)
+    if template == "qwen":
+        return _render(tokenizer, [messages], False, QWEN_TEMPLATE)[0], f"{THINK_OPEN}\n{target}"
+    return render_messages(tokenizer, messages, open_think=True), target
+
+
+def end_token(tokenizer: Any, template: str | None = None) -> int:
+    """The id of the token that ends each training row. UserError where the tokenizer has none."""
+    if template == "qwen":
+        if QWEN_END not in tokenizer.get_vocab():
+            raise UserError(
+                f"template qwen: the tokenizer has no token {QWEN_END}; set backbone.training_template: qwen, which "
+                "adds it to the base checkpoint"
+            )
+        return tokenizer.convert_tokens_to_ids(QWEN_END)
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no eos_token, so no answer would end; name it in tokenizer_config.json")
+    return tokenizer.eos_token_id
+
+
+def encode_row(tokenizer: Any, domain: Domain, row: dict, template: str | None = None) -> Encoded:
     """Token ids of a training row, as `encode_rows` makes them."""
-    return encode_rows(tokenizer, domain, [row])[0]
+    return encode_rows(tokenizer, domain, [row], template=template)[0]
 
 
 def encode_messages(tokenizer: Any, messages: list[dict], open_think: bool) -> list[int]:
@@ -150,17 +189,19 @@ def encode_prompt(tokenizer: Any, user: str) -> list[int]:
     return encode_messages(tokenizer, [{"role": "user", "content": user}], open_think=True)
 
 
-def _prompt_texts(tokenizer: Any, conversations: list[list[dict]], open_think: bool) -> list[Text]:
+def _prompt_texts(
+    tokenizer: Any, conversations: list[list[dict]], open_think: bool, template: str | None = None
+) -> list[Text]:
     """The prompts of conversations, with the control tokens hidden that their messages spell."""
     safe, hidden = [], []
     for messages in conversations:
         contents, characters = hide(tokenizer, [message["content"] for message in messages])
         safe.append([message | {"content": text} for message, text in zip(messages, contents, strict=True)])
         hidden.append(characters)
-    texts = _render(tokenizer, safe, open_think) if safe else []
+    texts = _render(tokenizer, safe, open_think, template) if safe else []
     return [Text(text, characters) for text, characters in zip(texts, hidden, strict=True)]
 
 
-def _target_text(tokenizer: Any, row: dict) -> Text:
+def _target_text(tokenizer: Any, row: dict, opening: str = "") -> Text:
     (thinking, response), hidden = hide(tokenizer, [row["thinking"], row["response"]])
-    return Text(render_target(thinking, response), hidden)
+    return Text(opening + render_target(thinking, response), hidden)

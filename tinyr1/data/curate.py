@@ -56,7 +56,10 @@ def in_order(pending: list[Pending], choose: str | None, seed: str) -> list[Pend
 
 
 class Selection:
-    """Takes rows one after another: no duplicates, none too long, not more than the limit."""
+    """Takes rows one after another: no duplicates, none too long, not more than the limit.
+
+    cut: how many rows were cut to `curate.max_tokens`, and how many of them lost their whole answer.
+    """
 
     def __init__(self, domain: str, curate: Curate, limit: int | None) -> None:
         self.domain, self.curate, self.limit = domain, curate, limit
@@ -65,6 +68,7 @@ class Selection:
         self.compared: dict[bytes, bool] = {}  # key -> whether an earlier question is the same in other words
         self.near = NearDuplicates(curate.near_duplicates) if curate.near_duplicates else None
         self.written = 0
+        self.cut = [0, 0]
 
     @property
     def full(self) -> bool:
@@ -86,6 +90,25 @@ class Selection:
         if self.full:
             return Drop("over_limit", f"limit: {self.limit}")
         return Drop("near_duplicate") if self.is_near_duplicate(row, key) else None
+
+    def fitted(self, row: Row, encoded: Encoded, encode: "Encode") -> Encoded:
+        """The tokens of a row that is taken, cut where it is too long and `curate.overlong` says so.
+
+        UserError for such a row where it says `refuse`.
+        """
+        most, rule = self.curate.max_tokens, self.curate.overlong
+        if len(encoded.ids) <= most or rule in (None, "drop") or encoded.n_prompt >= most:
+            return encoded
+        if rule == "refuse":
+            raise UserError(
+                f"domains.{self.domain}: {row['question'][:80]!r} has {len(encoded.ids)} tokens, curate.max_tokens is "
+                f"{most}, and curate.overlong refuses such rows; raise the one, or set the other to drop or truncate"
+            )
+        without_reasoning = encode([{**row, "thinking": ""}])[0]
+        answer = len(without_reasoning.ids) - without_reasoning.n_prompt
+        self.cut[0] += 1
+        self.cut[1] += len(encoded.ids) - answer >= most
+        return Encoded(encoded.ids[:most], encoded.n_prompt)
 
     def is_near_duplicate(self, row: Row, key: bytes) -> bool:
         """Whether an earlier row asks the same in other words. Rows of one key are compared once: the traces of one
@@ -139,6 +162,8 @@ def select(
                 why: Drop | None = None
                 for j, row in enumerate(rows):
                     tokens = encoded.get((i, j))
+                    if tokens is not None:
+                        tokens = selection.fitted(row, tokens, encode)
                     refused = selection.verdict(row, keys[i][j], tokens)
                     if refused is None and tokens is not None:
                         good.append((row, tokens))
@@ -186,6 +211,11 @@ def build_rows(folder: Path, cfg: Config, domain: str, encode: Encode, found: Pa
                 outcomes.summary.kept_by[name, line["level"], "program" if _is_code(block) else line["answer"]] += n
         outcomes.summary.readings += json.loads((found / f"{i}.json").read_text(encoding="utf-8"))["readings"]
     outcomes.write(folder)
+    if selection.cut[0]:
+        outcomes.summary.notes.append(
+            f"{selection.cut[0]} rows are cut at {curate.max_tokens} tokens and have lost their end token, "
+            f"{selection.cut[1]} of them their whole answer"
+        )
     return outcomes.summary
 
 
@@ -222,12 +252,13 @@ def curate_domain(
     threads = p.curate.num_proc or len(os.sched_getaffinity(0))
 
     def encode(rows: list[Row]) -> list[Encoded]:
-        return prompts.encode_rows(tokenizer, block, rows, threads)
+        return prompts.encode_rows(tokenizer, block, rows, threads, p.backbone.training_template)
 
+    unused = {"num_proc"} | ({"overlong"} if p.curate.overlong is None else set())  # it was no parameter once
     inputs = {
         "sources": [s.model_dump(mode="json") for s in block.sources], "limit": block.limit, "choose": block.choose,
         "instructions": [block.instruction, block.instruction_with_options],
-        "curate": p.curate.model_dump(exclude={"num_proc"}), "seed": p.seed, "benchmarks": contamination.questions,
+        "curate": p.curate.model_dump(exclude=unused), "seed": p.seed, "benchmarks": contamination.questions,
         "tokenizer": artifact.digest([tokenizer.get_vocab(), encode([PROBE_ROW])[0].ids]),
         "template": tokenizer.chat_template, "files": files_of(block, domain),
         "taught": {key: str(trace) for key, trace in (taught or {}).items()},
@@ -238,7 +269,7 @@ def curate_domain(
         ledger = build_rows(folder, cfg, domain, encode, found)
         if not ledger.kept:
             raise UserError(f"domains.{domain}: none of {ledger.raw} raw rows is left: {dict(ledger.dropped)}")
-        ledger.notes = notes_of(ledger, block)
+        ledger.notes += notes_of(ledger, block)
         ledger.unread = [one for source in block.sources for one in sources.unread(source, domain)]
         shutil.rmtree(found)
         return ledger.facts() | {artifact.ASIDE: [LEDGER]}
@@ -287,6 +318,29 @@ def seeds(cfg: Config, domain: str, contamination: Contamination) -> Iterator[di
                     place = {"key": key, "domain": domain, "source": sources.name_of(source)}
                     text = {"question": one.question, "starter_code": one.starter_code, "answer": one.answer}
                     yield place | text | {"history": list(one.history)}
+
+
+def retokenize(cfg: Config, domain: str, template: str, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The curated rows of a domain in `folder`, tokenized in another template, unless they are there.
+
+    template: as `Backbone.training_template`. UserError for a row that is longer than a packed sequence then.
+    """
+    content = artifact.check(cfg.rows(domain), cfg.remedy("01_data_curation"))["content"]
+
+    def build(made: Path) -> dict:
+        with RowWriter(made) as writer:
+            for row in curated_rows(cfg, domain):
+                encoded = prompts.encode_row(tokenizer, cfg.params.domains[domain], row, template)
+                if len(encoded.ids) > cfg.params.trainer.sequence_length:
+                    raise UserError(
+                        f"{row['id']}: {len(encoded.ids)} tokens in template {template}, trainer.sequence_length is "
+                        f"{cfg.params.trainer.sequence_length}; lower curate.max_tokens"
+                    )
+                writer.write({**row, "n_tokens": len(encoded.ids)}, encoded)
+        return {}
+
+    inputs = {"rows": content, "template": template}
+    artifact.make(folder, inputs, build, cfg.remedy("01_data_curation"))
 
 
 def curated_rows(cfg: Config, domain: str) -> Iterator[Row]:

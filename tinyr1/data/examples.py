@@ -79,12 +79,13 @@ def _views(cfg: Config, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, kept
 def _rendered(cfg: Config, tokenizer: PreTrainedTokenizerBase, row: Row | None) -> dict:
     if row is None:
         return dict.fromkeys(("normalised", "prompt", "target", "tokens"))
-    block = cfg.params.domains[row["domain"]]
-    encoded = prompts.encode_row(tokenizer, block, row)
+    block, template = cfg.params.domains[row["domain"]], cfg.params.backbone.training_template
+    encoded = prompts.encode_row(tokenizer, block, row, template)
+    prompt, target = prompts.training_texts(tokenizer, block, row, template)
     return {
         "normalised": {name: row[name] for name in COLUMNS if name in row},
-        "prompt": prompts.render_messages(tokenizer, prompts.row_messages(block, row), open_think=True),
-        "target": prompts.render_target(row["thinking"], row["response"]),
+        "prompt": prompt,
+        "target": target,
         "tokens": [[tokenizer.decode([one]), i >= encoded.n_prompt] for i, one in enumerate(encoded.ids)],
     }
 

@@ -154,10 +154,10 @@ def _training(cfg: Config, job: plan.Job, rows: dict[str, Rows]) -> Training:
     if counted:
         together = np.concatenate(lengths)
         tokens = float(together.sum())
-        sequences = len(layout(together.tolist(), capacity, cfg.params.seed))
+        sequences = len(layout(together.tolist(), capacity, cfg.params.seed, job.sft.packing))
     else:
         tokens = sum(count * all_rows.mean for count, (all_rows, _) in zip(counts, parts, strict=True))
-        sequences = math.ceil(tokens / capacity / FILL)
+        sequences = sum(counts) if job.sft.packing == "none" else math.ceil(tokens / capacity / FILL)
     return Training(
         job.name, job.section, sum(counts), tokens, sequences, job.sft.epochs, job.sft.batch_size,
         longest=max(all_rows.longest for all_rows, _ in parts),

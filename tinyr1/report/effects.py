@@ -3,8 +3,8 @@
     ablation_questions.csv --scores--------> a row for each model and benchmark, and for the average of all
                            --differences---> a row for each model: model - control, with the verdict of `decide`
 
-Trainings that differ from the run's own in their seed only are repetitions: they share a row, and its interval is over
-seeds and questions. A model of every other training is a row of its own.
+Trainings that differ from each other in their seed only are repetitions: they share a row, and its interval is over
+seeds and questions. The row of trainings that differ from the run's own in more has the name of the first one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,30 +12,35 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from tinyr1.core.params.ablations import OWN, Ablation, Ablations, names_of
+from tinyr1.core.params.ablations import OWN, Ablation, Ablations, Training, names_of
 from tinyr1.evaluate import stats
 from tinyr1.evaluate.compare import Comparison, decide, in_words
 from tinyr1.evaluate.scores import points_texts
 from tinyr1.report.statement import AVERAGE
 
 
+def families(ablations: Ablations) -> dict[str, str]:
+    """Training -> the first of those that differ from it in nothing but the seed: OWN, or a training of the block."""
+    first: dict[tuple, str] = {Training(models=[OWN]).repeats: OWN}
+    return {OWN: OWN} | {name: first.setdefault(one.repeats, name) for name, one in ablations.trainings.items()}
+
+
 def repetitions(ablations: Ablations) -> set[str]:
     """The trainings that repeat the run's own with another seed, and the own one."""
-    same = {n for n, one in ablations.trainings.items() if one.learning_rate is one.epochs is one.share is None}
-    return same | {OWN}
+    return {name for name, first in families(ablations).items() if first == OWN}
 
 
-def label(model: str, training: str, repeated: set[str]) -> str:
+def label(model: str, training: str, family: Mapping[str, str]) -> str:
     """What a model is called in figures and tables: its name, with the training where that is another one."""
-    return model if training in repeated else f"{model} ({training})"
+    return model if family[training] == OWN else f"{model} ({family[training]})"
 
 
 def _rows(group: Ablation, ablations: Ablations) -> list[tuple[str, str]]:
     """(label, label of its control) of every model of an ablation, in their order, each once; controls of a training
     that has no rows of its own come last."""
-    repeated = repetitions(ablations)
+    family = families(ablations)
     pairs = [
-        (label(model, training, repeated), label(group.control, group.control_training or training, repeated))
+        (label(model, training, family), label(group.control, group.control_training or training, family))
         for training in group.trainings
         for model in names_of(group)
     ]
@@ -47,10 +52,10 @@ def shares(group: Ablation, ablations: Ablations, questions: pd.DataFrame) -> pd
 
     questions: the rows of ablation_questions.csv. A model without answers has no column.
     """
-    repeated, names = repetitions(ablations), [name for name, _ in _rows(group, ablations)]
+    family, names = families(ablations), [name for name, _ in _rows(group, ablations)]
     trainings = {*group.trainings, group.control_training or group.trainings[0]}
     rows = questions[questions["training"].isin(trainings) & questions["model"].isin(names_of(group))]
-    labels = [label(m, t, repeated) for m, t in zip(rows["model"], rows["training"], strict=True)]
+    labels = [label(m, t, family) for m, t in zip(rows["model"], rows["training"], strict=True)]
     rows = rows.assign(label=labels, share=rows["right"] / rows["samples"])
     wide = rows.pivot_table(index=["seed", "benchmark", "question"], columns="label", values="share", sort=False)
     return wide.reindex(columns=[name for name in names if name in wide])

@@ -5,12 +5,12 @@ were trained otherwise. Each has a control, the model that every other one is co
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tinyr1.core.params.blocks import Block, Count, CountOrZero, Name, Positive, PositiveShare
-from tinyr1.core.params.training import MergedModel
+from tinyr1.core.params.training import PACKINGS, MergedModel
 
 OWN = "own"  # the training of the run itself
 
@@ -47,6 +47,15 @@ class Training(Block):
     """Passes over the rows; null: its own. Choice."""
     share: PositiveShare | None = None
     """Share of the rows of each domain, the first ones; null: all. Choice."""
+    packing: Literal[PACKINGS] | None = None  # type: ignore[valid-type]
+    """Which samples a token sees (`Sft.packing`); null: as each model's own. Choice."""
+    template: Literal["qwen"] | None = None
+    """The template of the training rows (`Backbone.training_template`); null: as the run's own. Choice."""
+
+    @property
+    def repeats(self) -> tuple:
+        """What the training changes but for the seed; trainings of which this is equal are repetitions."""
+        return self.learning_rate, self.epochs, self.share, self.packing, self.template
 
 
 class Ablation(Block):

@@ -280,8 +280,11 @@ class Curate(Block):
     """From raw rows to training rows."""
 
     max_tokens: Count
-    """Longest row in tokens, prompt and response together; longer rows are dropped and counted, never cut. Released:
-    16,384, which cuts them (docs/fidelity.md §2.4)."""
+    """Longest row in tokens, prompt and response together. Released: 16,384 (docs/fidelity.md §2.4)."""
+    overlong: Literal["drop", "truncate", "refuse"] | None = None
+    """What becomes of a row that is longer: `drop`: it is dropped and counted; `truncate`: its end is cut off, and with
+    it the answer and the end token; `refuse`: the stage stops. Null: drop. Released: truncate (docs/fidelity.md
+    §2.4)."""
     generations_per_question: Count
     """At most so many traces of one question are kept, where a source has several. Choice (docs/fidelity.md §1.1)."""
     max_malformed: Share | None = None

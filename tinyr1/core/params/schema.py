@@ -18,7 +18,7 @@ from tinyr1.core.params.blocks import Block, CountOrZero, Name
 from tinyr1.core.params.domains import Benchmark, Curate, Domain
 from tinyr1.core.params.evaluation import Evaluate, VllmEngine
 from tinyr1.core.params.teacher import Teacher
-from tinyr1.core.params.training import Backbone, Merge, Sft, Trainer
+from tinyr1.core.params.training import Backbone, Merge, Mixture, Trainer
 
 
 class Params(Block):
@@ -39,7 +39,7 @@ class Params(Block):
     """From raw rows to training rows; paper §2.1 (docs/fidelity.md §1)."""
     trainer: Trainer
     """What all fine-tuning runs share; released (docs/fidelity.md §2)."""
-    mixture: Sft | None
+    mixture: Mixture | None
     """The data-mixture baseline, one model on the rows of all domains; null: none. Paper Table 2, which does not give
     its settings (docs/fidelity.md §5.2)."""
     merge: Merge

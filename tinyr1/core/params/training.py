@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 from tinyr1.core.params.blocks import NO_BOOL, Block, Count, Flag, Name, Positive, PositiveOrZero, Share
 from tinyr1.core.recipe import DTYPE_NAMES, READINGS, Recipe, describe
 
+PACKINGS = ("neat", "contaminated", "none")
+BALANCES = ("rows", "tokens", "epochs")
+
 
 class Sft(Block):
     """How long and how fast one model is fine-tuned (paper §3.1.1)."""
@@ -25,6 +28,11 @@ class Sft(Block):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1), NO_BOOL]
     """Share of all optimizer steps in which the learning rate rises from 0 to its peak. The paper names none; the
     released script has 0.1, hard-coded (docs/fidelity.md §2.1, C6, C8)."""
+    packing: Literal[PACKINGS] | None = None  # type: ignore[valid-type]
+    """Which samples a token sees in a packed sequence. `neat`: its own only, as in unpacked training; `contaminated`:
+    all that stand before it, with positions that run through the sequence; `none`: each sample is a sequence of its
+    own, of which a batch then counts. Null: neat. README: contaminated for math, neat for science and code
+    (docs/fidelity.md §2.5, C31)."""
 
     @model_validator(mode="after")
     def _warmup_fits_schedule(self) -> "Sft":
@@ -34,6 +42,15 @@ class Sft(Block):
                 "or warmup_ratio: 0"
             )
         return self
+
+
+class Mixture(Sft):
+    """The fine-tuning of the data mixture, the baseline without a merge (paper Table 2)."""
+
+    balance: Literal[BALANCES] | None = None  # type: ignore[valid-type]
+    """How often a pass goes over the rows of each domain. `rows`: once; `tokens`: as often as it takes until each
+    domain has about as many tokens as the largest; `epochs`: as often as its expert goes over them in all. Null: rows.
+    The paper names none (docs/fidelity.md §5.2)."""
 
 
 class Distill(Block):
@@ -57,6 +74,10 @@ class Backbone(Block):
     chat_template: Literal["own", "r1"]
     """`own`: the one that comes with the tokenizer; `r1`: ChatML tags, no system turn, and the reply opens the think
     tag. Choice: the released code trains in one template and evaluates in another (docs/fidelity.md §2.3, C9)."""
+    training_template: Literal["qwen"] | None = None
+    """Another template for the training rows alone. `qwen`: ChatML with the system turn of the training framework, in
+    which the model writes the opening think tag itself and ends with <|im_end|>; null: `chat_template`. Released: qwen
+    (docs/fidelity.md §2.3, C9)."""
     distill: Distill | None
     """The first fine-tuning of the backbone; null where it reasons already, as the paper's does."""
 
