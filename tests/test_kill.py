@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tinyr1.core import jsonl
 from tinyr1.core.config import ROOT
 
 pytestmark = pytest.mark.slow
@@ -95,3 +97,32 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
     assert last.wait(timeout=600) == 0, f"killed {killed}\n{log.read_text()[-3000:]}"
     assert kept.items() <= finished(home).items(), "finished work was repeated"
     assert (home / "smoke" / "report" / "scores.csv").is_file()
+
+
+def test_a_run_that_a_cluster_ends_stores_a_checkpoint_and_goes_on_from_it(tmp_path):
+    """SIGTERM and SIGUSR1 to the run alone: its training ends after a step, with a checkpoint."""
+    home, log, params = tmp_path / "runs", tmp_path / "terminal.txt", tmp_path / "params"
+    params.mkdir()
+    data = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text())
+    data["trainer"]["save_steps"] = 1000
+    data["backbone"]["distill"]["sft"]["epochs"] = 100
+    (params / "smoke.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    env = os.environ | {"TINYR1_HOME": str(home), "TINYR1_PARAMS": str(params)}
+    steps = home / "smoke" / "backbone.partial" / "log.jsonl"
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        process, before = start(env, log), len(jsonl.read(steps))
+        deadline = time.monotonic() + 180
+        while len(jsonl.read(steps)) < before + 3:
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.2)
+        process.send_signal(number)
+        assert process.wait(timeout=120) == 1
+        done = len(jsonl.read(steps))
+        said = f"backbone: stopped by a signal after step {done} of "
+        assert said in log.read_text(), log.read_text()[-3000:]
+        assert done > before
+        assert [path.name for path in steps.parent.glob("checkpoint-*")] == [f"checkpoint-{done}"]
+        assert not family(home)
+    losses = [line["loss"] for line in jsonl.read(steps)]
+    assert [line["step"] for line in jsonl.read(steps)] == list(range(1, len(losses) + 1))

@@ -22,10 +22,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tinyr1.core import config, progress, record
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.launch import SIGNALS, ask_to_stop
 from tinyr1.disk import require_disk_space
 from tinyr1.plan.gate import forced, pass_gate
 
@@ -37,11 +39,21 @@ def main() -> int:
     parser.add_argument("run", help="name of a file in params/, without .yaml")
     parser.add_argument("--stage", choices=STAGES, help="only this stage; the ones before it must be finished")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and a cluster's time limit end it as Ctrl-C does
+    for number in SIGNALS:
+        signal.signal(number, lambda *given: end(arguments.run, *given))
     again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
     return guarded(
         lambda: run(arguments.run, arguments.stage), f"interrupted; the same command goes on from here: {again}"
     )
+
+
+def end(name: str, *given: Any) -> None:
+    """What `kill` and a cluster's time limit do: a training that writes checkpoints ends with one; all else ends as by
+    Ctrl-C, and so does the training at the second signal."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    if not ask_to_stop(config.load(name).home):
+        signal.default_int_handler(*given)
 
 
 def run(name: str, only: str | None) -> int:

@@ -264,7 +264,7 @@ def test_a_finished_training_leaves_its_model_and_log_and_is_not_repeated(job, m
     cfg, job = job
     seen = []
 
-    def trained(words, environment, log, title, poll, unit, first, last):
+    def trained(words, environment, log, title, poll, unit, first, last, stop):
         settings = json.loads(Path(words[-1]).read_text())
         seen.append((settings, load_file(settings["layout"]), poll))
         (Path(settings["out"]) / "checkpoint-1").mkdir()
@@ -288,6 +288,81 @@ def test_a_finished_training_leaves_its_model_and_log_and_is_not_repeated(job, m
     log = stage.log_table(cfg, ["math"])
     assert log[["model", "step", "loss"]].values.tolist() == [["math", 1, 1.0], ["math", 2, 0.75]]
     assert stage.training_table([facts]).loc["math", "steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("block", "changes", "sentence"),
+    [
+        ("trainer", {"processes_per_node": 2}, "trainer.processes_per_node was 1, now 2"),
+        ("trainer", {"weight_decay": 0.5}, "trainer.weight_decay was 0.01, now 0.5"),
+        ("sft", {"learning_rate": 1e-9}, "sft.learning_rate was 0.001, now 1e-09"),
+        ("rows", {}, "its rows or its start checkpoint were others"),
+        ("trainer", {"save_steps": 5, "spike": 4.0}, None),
+        (None, {}, None),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_training_is_neither_continued_nor_thrown_away(
+    job, monkeypatch, block, changes, sentence
+):
+    cfg, job = job
+    cfg = changed(cfg, trainer={"save_steps": 2})
+    job = dataclasses.replace(job, sft=job.sft.model_copy(update={"learning_rate": 1e-3, "batch_size": 4}))
+    trainer = ("processes_per_node", "weight_decay")
+    monkeypatch.setattr(
+        plan, "job_inputs", lambda cfg, job: [str(job.sft), [getattr(cfg.params.trainer, name) for name in trainer]]
+    )
+    partial = artifact.partial_path(cfg.model("math"))
+
+    def breaks_off(*_):
+        (partial / "checkpoint-2").mkdir(parents=True)
+        (partial / "checkpoint-2" / plan.CHECKPOINT_DONE).touch()
+        raise UserError("broken off")
+
+    monkeypatch.setattr(launch, "follow", breaks_off)
+    with pytest.raises(UserError, match="broken off"):
+        stage.train_job(cfg, job, has_gpu=False)
+    monkeypatch.setattr(launch, "follow", lambda *_: pytest.fail("it went on"))
+    if block == "sft":
+        job = dataclasses.replace(job, sft=job.sft.model_copy(update=changes))
+    if block == "rows":
+        monkeypatch.setattr(plan, "job_inputs", lambda cfg, job: "others")
+    if block == "trainer":
+        cfg = changed(cfg, trainer=changes)
+    if sentence:
+        with pytest.raises(UserError, match=f"holds a checkpoint of another training: .*{sentence}; set it back"):
+            stage.train_job(cfg, job, has_gpu=False)
+        assert (partial / "checkpoint-2" / plan.CHECKPOINT_DONE).exists()
+    else:
+        monkeypatch.setattr(launch, "follow", lambda *_: log_of(cfg, steps=1))
+        with pytest.raises(UserError, match="training ended before its model was saved"):
+            stage.train_job(cfg, job, has_gpu=False)
+
+
+def test_a_training_that_a_signal_ended_says_how_to_go_on(job, monkeypatch):
+    cfg, job = job
+    cfg = changed(cfg, trainer={"save_steps": 2})
+
+    def ended(words, environment, log, title, poll, unit, first, last, stop):
+        log_of(cfg, steps=1)
+        stop.touch()
+
+    monkeypatch.setattr(launch, "follow", ended)
+    said = "math: stopped by a signal after step 1 of 2, with a checkpoint; run `make 02_branch_sft RUN=smoke`"
+    with pytest.raises(UserError, match=said):
+        stage.train_job(cfg, job, has_gpu=False)
+
+
+def test_tools_to_report_to_have_to_be_installed(cfg, monkeypatch):
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
+    cfg = changed(cfg, trainer={"report_to": ["wandb"]})
+    with pytest.raises(UserError, match="trainer.report_to: wandb is not installed; `pip install wandb`, or leave"):
+        plan.check_jobs(cfg, all_jobs(cfg))
+
+
+def test_what_tensorboard_reads_is_not_in_the_checkpoint(cfg):
+    cfg = changed(cfg, trainer={"report_to": ["tensorboard"]})
+    _, environment = plan.training_command(cfg, cfg.home / "branches" / "math.partial.work" / "plan.json", True)
+    assert environment == {"TENSORBOARD_LOGGING_DIR": str(cfg.home / "logs" / "tensorboard" / "math")}
 
 
 def test_the_bar_does_not_read_a_line_that_is_being_written(tmp_path):

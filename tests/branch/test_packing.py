@@ -115,6 +115,15 @@ def items(data):
     return [data[i] for i in range(len(data))]
 
 
+def tensors(item):
+    """The arguments of the model."""
+    return {name: value for name, value in item.items() if name != "index"}
+
+
+def forward(model, item):
+    return model(**tensors(item))
+
+
 def split(item):
     """(ids, labels, positions) of each sample in a packed sequence."""
     lengths = item["cu_seq_lens"].diff().tolist()
@@ -168,13 +177,13 @@ def test_rows_of_several_folders_and_slices_of_them_are_packed_as_if_they_were_o
     assert len(data) == len(whole)
     for item, same in zip(items(data), items(whole), strict=True):
         assert item.keys() == same.keys()
-        assert all(torch.equal(item[name], same[name]) for name in item)
+        assert all(torch.equal(item[name], same[name]) for name in tensors(item))
 
 
 def test_the_arguments_of_a_forward_pass_have_the_documented_shapes_and_types(packed):
     item = packed[0][0]
     n = item["input_ids"].shape[1]
-    assert {name: (t.dtype, tuple(t.shape)) for name, t in item.items()} == {
+    assert {name: (t.dtype, tuple(t.shape)) for name, t in tensors(item).items()} == {
         "input_ids": (torch.int64, (1, n)), "labels": (torch.int64, (1, n)), "position_ids": (torch.int64, (1, n)),
         "cu_seq_lens": (torch.int32, (len(split(item)) + 1,)),
     }  # fmt: skip
@@ -193,12 +202,12 @@ def test_ranks_share_every_sequence_once_and_are_idle_where_none_is_left(count):
 def test_an_idle_rank_has_a_token_without_loss_and_no_gradient(packed):
     data, _ = packed
     item = data[packing.IDLE]
-    assert {name: (t.dtype, t.dim()) for name, t in item.items()} == {
-        name: (t.dtype, t.dim()) for name, t in data[0].items()
+    assert {name: (t.dtype, t.dim()) for name, t in tensors(item).items()} == {
+        name: (t.dtype, t.dim()) for name, t in tensors(data[0]).items()
     }
     assert not len(packing.shifted_targets(item["labels"])[0])
     model = train.PackedCausalLM(make_model("qwen2", attention.ATTENTION))
-    loss = model(**item)
+    loss = forward(model, item)
     loss.backward()
     assert loss.item() == 0
     for name, gradient in gradients(model.model).items():  # every one is there, as the other ranks wait for it
@@ -250,7 +259,7 @@ def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
     assert len(data) == 1
     item = data[0]
     model = train.PackedCausalLM(make_model(name, attention.ATTENTION))
-    loss = model(**item)
+    loss = forward(model, item)
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
@@ -297,8 +306,8 @@ def test_contaminated_packing_is_one_sample_to_the_model_with_the_labels_of_all(
     n = sum(LENGTHS)
     assert mixed["cu_seq_lens"].tolist() == [0, n]
     assert mixed["position_ids"].tolist() == [list(range(n))]
-    assert {name: (t.dtype, t.dim()) for name, t in mixed.items()} == {
-        name: (t.dtype, t.dim()) for name, t in apart.items()
+    assert {name: (t.dtype, t.dim()) for name, t in tensors(mixed).items()} == {
+        name: (t.dtype, t.dim()) for name, t in tensors(apart).items()
     }
     assert torch.equal(mixed["input_ids"], apart["input_ids"])
     assert torch.equal(mixed["labels"], apart["labels"])
@@ -308,13 +317,13 @@ def test_contaminated_packing_is_one_sample_to_the_model_with_the_labels_of_all(
     expected = F.cross_entropy(logits[positions], targets, reduction="sum")
     expected.backward()
     model = train.PackedCausalLM(make_model("llama", attention.ATTENTION))
-    loss = model(**mixed)
+    loss = forward(model, mixed)
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
     for key, value in gradients(plain).items():
         torch.testing.assert_close(gradients(model.model)[key], value, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        assert abs(float(model(**mixed) - model(**apart))) > 1e-3
+        assert abs(float(forward(model, mixed) - forward(model, apart))) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
@@ -324,13 +333,27 @@ def test_unpacked_training_has_the_loss_and_gradients_of_neat_packing(tmp_path, 
         facts = packing.write_layout(tmp_path / kind, rows, sum(LENGTHS), 0, kind)
         assert facts["sequences"] == (len(LENGTHS) if kind == "none" else 1)
         model = train.PackedCausalLM(make_model(name, attention.ATTENTION))
-        loss = sum(model(**item) for item in items(packing.PackedSequences(tmp_path / kind, rows, kind)))
+        loss = sum(forward(model, item) for item in items(packing.PackedSequences(tmp_path / kind, rows, kind)))
         loss.backward()
         results.append((loss, gradients(model.model)))
     (unpacked, own), (neat, same) = results
     torch.testing.assert_close(unpacked, neat, rtol=1e-5, atol=0)
     for key, value in same.items():
         torch.testing.assert_close(own[key], value, rtol=1e-5, atol=1e-5)
+
+
+def test_the_rows_of_a_sequence_are_named_by_their_folder_and_number(tmp_path):
+    one, other = stored(tmp_path / "one", SAMPLES[:4]), stored(tmp_path / "other", SAMPLES[4:])
+    parts = [one.part(slice(1, None)), other]
+    data, _ = pack(tmp_path, parts, 32, seed=0)
+    named = [data.rows_of(i) for i in range(len(data))]
+    assert sorted(place for places in named for place in places) == [
+        *((tmp_path / "one", i) for i in (1, 2, 3)), *((tmp_path / "other", i) for i in (0, 1, 2)),
+    ]  # fmt: skip
+    texts = {tmp_path / "one": SAMPLES[:4], tmp_path / "other": SAMPLES[4:]}
+    for number, (item, places) in enumerate(zip(items(data), named, strict=True)):
+        assert item["index"] == number
+        assert [ids for ids, _, _ in split(item)] == [texts[folder][i].ids for folder, i in places]
 
 
 def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):
@@ -342,4 +365,4 @@ def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):
     tokens = item["input_ids"].shape[1]
     leaky = item | {"cu_seq_lens": torch.tensor([0, tokens], dtype=torch.int32)}
     with torch.no_grad():
-        assert abs(float(model(**item) - model(**leaky))) > 1e-3
+        assert abs(float(forward(model, item) - forward(model, leaky))) > 1e-3

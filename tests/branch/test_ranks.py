@@ -53,8 +53,8 @@ def make_plan(out: Path, ranks: int, stage: int, checkpointing: bool, save_steps
         "weight_decay": 0.01, "max_grad_norm": 1.0, "save_steps": save_steps,
     }  # fmt: skip
     return inputs | {
-        "out": str(out), "finished": str(out / "finished"), "seed": 1, "gradient_accumulation": BATCH // ranks,
-        "sft": sft, "trainer": trainer,
+        "out": str(out), "finished": str(out / "finished"), "stop": str(out / "stop"), "seed": 1,
+        "gradient_accumulation": BATCH // ranks, "sft": sft, "trainer": trainer,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tinyr1.branch import ranks, train
+from tinyr1.branch import monitor, ranks
 
 
 def checkpoint(folder: Path, step: int, complete: bool) -> None:
@@ -15,15 +15,15 @@ def checkpoint(folder: Path, step: int, complete: bool) -> None:
     place.mkdir()
     (place / "weights.bin").write_bytes(b"w")
     if complete:
-        (place / train.CHECKPOINT_DONE).touch()
+        (place / monitor.CHECKPOINT_DONE).touch()
 
 
 def test_continues_from_the_newest_complete_checkpoint(tmp_path):
-    assert train.last_checkpoint(tmp_path) is None
+    assert monitor.last_checkpoint(tmp_path) is None
     checkpoint(tmp_path, 9, complete=True)
     checkpoint(tmp_path, 10, complete=True)
     checkpoint(tmp_path, 11, complete=False)
-    assert train.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert monitor.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
 def test_a_checkpoint_whose_deletion_was_cut_short_is_not_taken_for_complete(tmp_path, monkeypatch):
@@ -36,14 +36,14 @@ def test_a_checkpoint_whose_deletion_was_cut_short_is_not_taken_for_complete(tmp
 
     monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        train.keep_only(tmp_path, "checkpoint-2")
-    assert train.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+        monitor.keep_only(tmp_path, "checkpoint-2")
+    assert monitor.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
 def test_older_checkpoints_go(tmp_path):
     checkpoint(tmp_path, 1, complete=True)
     checkpoint(tmp_path, 2, complete=False)
-    train.keep_only(tmp_path, "checkpoint-2")
+    monitor.keep_only(tmp_path, "checkpoint-2")
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-2"]
 
 

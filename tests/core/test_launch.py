@@ -1,7 +1,11 @@
 """What a started process does on its own (imports that last), and how one that fails is reported."""
 
 import gc
+import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -110,3 +114,36 @@ def test_a_command_that_fails_is_reported_with_its_own_error_and_not_with_that_o
         follow("sys.exit(3)")
     follow("pass")
     assert log.read_text().count("\nstarts\n") == 3
+
+
+STOPPABLE = "import sys, time, pathlib\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.05)\nprint('stored')"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, None], ids=["SIGTERM", "SIGUSR1", "asked"])
+def test_a_command_that_listens_ends_by_itself_with_its_work_stored(tmp_path, number):
+    work, log = tmp_path / "branches" / "math.work", tmp_path / "log"
+    work.mkdir(parents=True)
+    stop = work / launch.STOP
+    stop.touch()  # of an earlier one
+    before = [signal.getsignal(one) for one in launch.SIGNALS]
+
+    def ask():
+        while not (work / launch.LISTENER).exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert not stop.exists()
+        if number is None:
+            assert launch.ask_to_stop(tmp_path)
+        else:
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    launch.follow([sys.executable, "-c", STOPPABLE, str(stop)], {}, log, "work", lambda: None, "step", stop=stop)
+    thread.join()
+    assert log.read_text().endswith("stored\n")
+    assert not (work / launch.LISTENER).exists()
+    assert [signal.getsignal(one) for one in launch.SIGNALS] == before
+    assert not launch.ask_to_stop(tmp_path), "nothing listens any more"
+    (work / launch.LISTENER).write_text("999999999")  # of a process that was killed
+    assert not launch.ask_to_stop(tmp_path)

@@ -35,6 +35,20 @@ def test_the_eta_counts_from_the_first_finished_piece_and_not_from_the_start(eve
     assert "11/301 [01:50<04:50, " in third
 
 
+def test_the_eta_follows_a_change_of_the_rate(events, clock):
+    bar = progress.Bar("math", "step")
+    for second in range(601):  # a step each second, then one in ten seconds
+        clock.now = 1000.0 + second
+        bar.update(1 + min(second, 300) + max(0, second - 300) // 10, 1000)
+    pictures = events()
+    assert "301/1000 [05:00<11:39, " in pictures[300]
+    assert "331/1000 [10:00<1:51:30, " in pictures[600]
+    clock.now += 600
+    bar.update(331, 1000)  # nothing for ten minutes
+    assert "331/1000 [20:00<" in events()[-1]
+    assert "20:00<1:51:30" not in events()[-1]
+
+
 def test_what_is_started_and_saved_is_named_with_the_time_it_takes(events, clock):
     bar = progress.Bar("math", "step")
     for now, news in ((1012, None), (1020, (0, 5, "")), (1030, (4, 5, "loss 1")), (1040, (5, 5, "loss 1"))):

@@ -15,6 +15,7 @@ positions are 0 to 8, and the labels stay.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,8 @@ def write_layout(
 
 
 class PackedSequences(torch.utils.data.Dataset):
-    """The packed sequences of a file that `write_layout` made, each as the keyword arguments of one forward pass.
+    """The packed sequences of a file that `write_layout` made, each as the keyword arguments of one forward pass, and
+    its index.
 
     parts: the same rows, in the same order, as when the file was written. packing: of `Sft`; `contaminated` lets the
     samples of a sequence see each other. The index IDLE gives a sequence without loss.
@@ -71,12 +73,12 @@ class PackedSequences(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.sequences) - 1
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if index == IDLE:
             zero = torch.zeros((1, 1), dtype=torch.int64)
             return {
                 "input_ids": zero, "labels": torch.full_like(zero, IGNORED), "position_ids": zero,
-                "cu_seq_lens": torch.tensor([0, 1], dtype=torch.int32),
+                "cu_seq_lens": torch.tensor([0, 1], dtype=torch.int32), "index": IDLE,
             }  # fmt: skip
         first, last = self.sequences[index : index + 2].tolist()
         rows = [self._row(number) for number in self.order[first:last].tolist()]
@@ -92,13 +94,32 @@ class PackedSequences(torch.utils.data.Dataset):
             "labels": torch.where(is_prompt, IGNORED, ids)[None],  # (1, tokens), not shifted
             "position_ids": positions[None],  # (1, tokens), 0 at the first token of what sees itself only
             "cu_seq_lens": torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int(),  # (such parts + 1,)
+            "index": index,  # for messages
         }
+
+    def rows_of(self, index: int) -> list[tuple[Path, int]]:
+        """(folder of rows, number of the row in it from 0) of each sample of a sequence."""
+        first, last = self.sequences[index : index + 2].tolist()
+        places = [self._place(number) for number in self.order[first:last].tolist()]
+        return [(part.folder, i + part.first) for part, i in places]
+
+    @property
+    def seen(self) -> list[int]:
+        """Tokens of each stretch that sees itself only: of the samples, or of whole sequences."""
+        lengths = np.concatenate([part.lengths for part in self.parts])[self.order.numpy()]
+        if self.packing != "contaminated":
+            return lengths.tolist()
+        return np.add.reduceat(lengths, self.sequences[:-1].numpy()).tolist()
 
     def _row(self, number: int) -> tuple[np.ndarray, int]:
         """(ids, prompt length) of a row, by its number among the rows of all parts."""
-        at = int(np.searchsorted(self.firsts, number, side="right")) - 1  # right: an empty part holds no number
-        part, i = self.parts[at], number - int(self.firsts[at])
+        part, i = self._place(number)
         return part.row_ids(i), int(part.prompts[i])
+
+    def _place(self, number: int) -> tuple[Tokens, int]:
+        """(part, number in it) of a row."""
+        at = int(np.searchsorted(self.firsts, number, side="right")) - 1  # right: an empty part holds no number
+        return self.parts[at], number - int(self.firsts[at])
 
 
 def shifted_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

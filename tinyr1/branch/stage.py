@@ -17,6 +17,8 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 
 KEPT_FROM_TRAINING = "log.jsonl"
+# A training goes on from its checkpoint whatever these are; other rows or weights have another key (`plan.job_inputs`).
+ANY_CHECKPOINT = {"model", "tokens", "trainer.save_steps", "trainer.report_to", "trainer.spike"}
 
 
 def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
@@ -26,9 +28,12 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
     UserError when the job cannot run, or its training fails or ends early.
     """
     plan.check_jobs(cfg, [job])
+    out, remedy = cfg.model(job.name), cfg.remedy("02_branch_sft")
+    inputs = plan.job_inputs(cfg, job)
+    _refuse_other_plan(cfg, job, artifact.begun_from_others(out, inputs))
 
     def build(folder: Path) -> dict:
-        work = folder.with_name(f"{folder.name}.work")  # beside the checkpoint, of which it is no part
+        work = work_folder(folder)
         work.mkdir(exist_ok=True)
         finished = work / "finished"
         finished.unlink(missing_ok=True)  # of a training that ended, before this process was killed
@@ -36,19 +41,19 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
         packed = packing.write_layout(
             layout, parts, cfg.params.trainer.sequence_length, cfg.params.seed, job.sft.packing
         )
-        settings = {
-            "model": str(job.start), "layout": str(layout), "out": str(folder),
-            "tokens": [{"folder": str(path), "rows": [rows.start, rows.stop]} for path, rows in job.rows],
-            "finished": str(finished), "gradient_accumulation": job.sft.batch_size // plan.world_size(cfg),
-            "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
-        }  # fmt: skip
+        files = {"layout": str(layout), "out": str(folder), "finished": str(finished), "stop": str(work / launch.STOP)}
+        settings = files | _settings(cfg, job)
         artifact.write_atomic(work / "plan.json", json.dumps(settings, indent=1))
         words, environment = plan.training_command(cfg, work / "plan.json", has_gpu)
         log = cfg.home / "logs" / f"train-{job.name}.log"
         launch.follow(
             words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step",
             "starting DeepSpeed and loading the model", "saving the model",
+            work / launch.STOP if cfg.params.trainer.save_steps else None,
         )  # fmt: skip
+        if (work / launch.STOP).exists() and not finished.exists():
+            step, of, _ = training_progress(folder / KEPT_FROM_TRAINING) or (0, 0, "")
+            raise UserError(f"{job.name}: stopped by a signal after step {step} of {of}, with a checkpoint; {remedy}")
         # The launcher ends with exit status 0 when a signal has ended the process that it started.
         if not finished.exists():
             raise UserError(f"{job.name}: training ended before its model was saved, see {log}; {remedy}")
@@ -62,14 +67,57 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
             "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
         }  # fmt: skip
 
-    remedy = cfg.remedy("02_branch_sft")
-    out = cfg.model(job.name)
-    manifest, built = artifact.make(out, plan.job_inputs(cfg, job), build, remedy)
+    manifest, built = artifact.make(out, inputs, build, remedy)
     facts = manifest["facts"]
     state = f"trained at {facts['tokens_per_s']:.0f} tokens/s" if built else "kept"
     say(f"  {job.name:9s} {facts['steps']:4d} steps, loss {facts['first_loss']:.3f} -> "
         f"{facts['last_loss']:.3f}, {state}")  # fmt: skip
     return facts | {"model": job.name, "trained_now": built, "planned_samples": sum(map(len, job.tokens()))}
+
+
+def work_folder(partial: Path) -> Path:
+    """Where the plan of a training and the layout of its sequences are: beside the checkpoint, of which they are no
+    part."""
+    return partial.with_name(f"{partial.name}.work")
+
+
+def _settings(cfg: Config, job: plan.Job) -> dict:
+    """What a training does, for its process."""
+    return {
+        "model": str(job.start),
+        "tokens": [{"folder": str(path), "rows": [rows.start, rows.stop]} for path, rows in job.rows],
+        "gradient_accumulation": job.sft.batch_size // plan.world_size(cfg),
+        "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
+    }  # fmt: skip
+
+
+def _refuse_other_plan(cfg: Config, job: plan.Job, other_inputs: bool) -> None:
+    """UserError where a training that was broken off has a checkpoint which another plan would throw away, or could not
+    go on from. other_inputs: whether it was begun from other rows or parameters."""
+    partial = artifact.partial_path(cfg.model(job.name))
+    file = work_folder(partial) / "plan.json"
+    if not file.is_file() or not any(partial.glob(f"checkpoint-*/{plan.CHECKPOINT_DONE}")):
+        return
+    before, now = (_flat(settings) for settings in (json.loads(file.read_text("utf-8")), _settings(cfg, job)))
+    changed = [
+        f"{name} was {before[name]}, now {now[name]}" for name in now
+        if name in before and before[name] != now[name] and name not in ANY_CHECKPOINT
+    ]  # fmt: skip
+    if other_inputs and not changed:
+        changed = ["its rows or its start checkpoint were others"]
+    if changed:
+        raise UserError(
+            f"{job.name}: {partial} holds a checkpoint of another training: {'; '.join(changed)}; set it back to go "
+            f"on, or remove {partial} and {file.parent} to begin again"
+        )
+
+
+def _flat(settings: dict, above: str = "") -> dict[str, str]:
+    """Nested settings as dotted names and JSON values."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": json.dumps(value)}
+    return flat
 
 
 def training_table(trained: list[dict]) -> pd.DataFrame:

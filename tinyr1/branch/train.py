@@ -5,7 +5,7 @@
     plan.json (written by tinyr1.branch.stage) --> settings, start checkpoint
     layout + tokens --PackedSequences--> one packed sequence --PackedCausalLM--> summed loss of its target tokens
                  --PackedTrainer--> mean over the target tokens of the step --DeepSpeed--> weights
-    every optimizer step --StepLog--> log.jsonl                    at the end --> checkpoint, then the file `finished`
+    every optimizer step --monitor--> log.jsonl                    at the end --> checkpoint, then the file `finished`
 
 Hugging Face's Trainer drives DeepSpeed: bf16 weights with fp32 master copies, loss on the responses only. With
 `save_steps`, a killed training goes on from its last checkpoint. Sources of the settings: docs/fidelity.md §2.
@@ -15,13 +15,11 @@ import argparse
 import atexit
 import json
 import os
-import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any, cast
 
-from tinyr1.core import jsonl, launch
+from tinyr1.core import launch
 
 # These imports take seconds, and searching them for garbage a third of that time.
 with launch.lasting_imports():
@@ -35,11 +33,10 @@ with launch.lasting_imports():
         PreTrainedModel,
         PreTrainedTokenizerBase,
         Trainer,
-        TrainerCallback,
         TrainingArguments,
     )
 
-    from tinyr1.branch import ranks
+    from tinyr1.branch import monitor, ranks
     from tinyr1.branch.attention import ATTENTION
     from tinyr1.branch.packing import PackedSequences, shifted_targets
     from tinyr1.core.tokenizers import load_tokenizer
@@ -48,7 +45,6 @@ with launch.lasting_imports():
 LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
 # Parameters of the trainer block that the Trainer calls by the same name.
 SAME_NAME = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "gradient_checkpointing")
-CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint that was written to its end
 
 
 class LossHead(torch.nn.Module):
@@ -121,9 +117,13 @@ class PackedTrainer(Trainer):
     A mean for each sequence would give tokens in sequences with few targets a larger weight (docs/fidelity.md §2.4).
     """
 
+    guard: monitor.Guard  # is told of each sequence
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Loss of one packed sequence, as its share of the step's mean."""
+        index = inputs.pop("index")
         total = model(**inputs)
+        self.guard.saw(index, total)
         # The number is that of all ranks, while DeepSpeed averages their gradients: hence the factor.
         return total / num_items_in_batch * self.accelerator.num_processes
 
@@ -147,55 +147,6 @@ class PackedTrainer(Trainer):
         cast(PreTrainedTokenizerBase, self.processing_class).save_pretrained(folder)
 
 
-class StepLog(TrainerCallback):
-    """Writes one line for each optimizer step: step, of (all steps), loss (nats/token), learning_rate, grad_norm, and
-    tokens and seconds since this process began to train."""
-
-    def __init__(self, path: Path, tokens_per_step: float) -> None:
-        self.path, self.tokens_per_step = path, tokens_per_step
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.started, self.first = time.perf_counter(), state.global_step
-        # Steps after the last checkpoint are made, and logged, a second time.
-        if state.is_world_process_zero:
-            jsonl.write(self.path, [r for r in jsonl.read(self.path) if r["step"] <= state.global_step])
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or "loss" not in logs:
-            return
-        done = state.global_step - self.first
-        line = {
-            "step": state.global_step, "of": state.max_steps, "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"], "grad_norm": logs.get("grad_norm"),
-            "tokens": round(done * self.tokens_per_step),
-            "seconds": round(time.perf_counter() - self.started, 2),
-        }  # fmt: skip
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            keep_only(Path(args.output_dir), f"checkpoint-{state.global_step}")
-
-
-def keep_only(folder: Path, name: str) -> None:
-    """Marks the checkpoint `name` as complete, then deletes the older ones."""
-    # The Trainer's own rotation, killed half-way through a folder, would leave it marked as complete. Here a folder
-    # loses its mark first.
-    (folder / name / CHECKPOINT_DONE).touch()
-    for other in folder.glob("checkpoint-*"):
-        if other.name != name:
-            (other / CHECKPOINT_DONE).unlink(missing_ok=True)
-            shutil.rmtree(other)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """Path of the newest checkpoint that was written to its end; None where there is none."""
-    done = folder.glob(f"checkpoint-*/{CHECKPOINT_DONE}")
-    newest = max(done, key=lambda p: int(p.parent.name.rpartition("-")[2]), default=None)
-    return str(newest.parent) if newest else None
-
-
 def training_arguments(plan: dict, out: Path) -> TrainingArguments:
     """The plan in the Trainer's words; each rank takes one packed sequence at a time and accumulates its share."""
     sft, trainer = plan["sft"], plan["trainer"]
@@ -215,7 +166,8 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         save_strategy="steps" if trainer["save_steps"] else "no",
         save_steps=trainer["save_steps"] or 500,
         logging_steps=1,
-        report_to="none",
+        report_to=trainer.get("report_to") or "none",
+        run_name=out.stem,
         disable_tqdm=True,
         remove_unused_columns=False,  # cu_seq_lens is not a name that the Trainer knows
         seed=plan["seed"],
@@ -237,11 +189,19 @@ def fine_tune(plan: dict) -> None:
     data = PackedSequences(Path(plan["layout"]), parts, plan["sft"].get("packing"))
     # On average: to count the tokens of each step would need another exchange between the ranks.
     per_step = data.tokens / len(data) * plan["sft"]["batch_size"]
+    packed = PackedCausalLM(model)
+    work = monitor.operations(model, data.seen)
+    ending, guard = monitor.Ending(Path(plan["stop"])), monitor.Guard(data, plan["trainer"].get("spike"))
     trainer = PackedTrainer(
-        model=PackedCausalLM(model), args=args, train_dataset=data, processing_class=tokenizer,
-        data_collator=lambda rows: rows[0], callbacks=[StepLog(out / "log.jsonl", per_step)],
-    )  # fmt: skip
-    trainer.train(resume_from_checkpoint=last_checkpoint(out))
+        model=packed, args=args, train_dataset=data, processing_class=tokenizer, data_collator=lambda rows: rows[0],
+        callbacks=[monitor.StepLog(out / "log.jsonl", per_step, work), guard, ending],
+    )
+    trainer.guard = guard
+    if plan["trainer"]["save_steps"]:  # else a signal ends the training at once
+        ending.listen()
+    trainer.train(resume_from_checkpoint=monitor.last_checkpoint(out))
+    if ending.asked:
+        return
     trainer.save_model(str(out))
     if trainer.is_world_process_zero():
         Path(plan["finished"]).touch()
@@ -254,7 +214,10 @@ def main() -> None:
     launch.die_with_parent()
     plan = json.loads(parser.parse_args().plan.read_text(encoding="utf-8"))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    fine_tune(plan)
+    try:
+        fine_tune(plan)
+    except monitor.TrainingStopped as error:
+        sys.exit(f"error: {error}")
     if dist.is_initialized():
         leave()
 

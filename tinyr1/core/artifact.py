@@ -178,6 +178,12 @@ def _key_path(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.key")
 
 
+def begun_from_others(path: Path, inputs: dict) -> bool:
+    """Whether unfinished work of `make` is there that was begun from other inputs, which `make` would remove."""
+    key_file = _key_path(partial_path(path))
+    return key_file.exists() and key_file.read_text() != digest(inputs)
+
+
 def discard(path: Path) -> None:
     """Remove the unfinished work of an earlier `make` of `path`, for builders that cannot resume."""
     _remove(partial_path(path))

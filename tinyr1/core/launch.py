@@ -20,6 +20,8 @@ from pathlib import Path
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 
+STOP, LISTENER = "stop", "listener"  # files of a command that ends early when it is asked to
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it takes the machine away
 PARENT = "TINYR1_PARENT"  # environment variable: process id and host of the process that a child must not outlive
 CONTEXT_LINES = 25  # of a log, up to the end of its last error
 AFTER_LINES = 8  # lines that are shown after it
@@ -76,14 +78,15 @@ Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text), or None wh
 
 def follow(
     command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str,
-    first: str = "starting", last: str = "saving",
+    first: str = "starting", last: str = "saving", stop: Path | None = None,
 ) -> None:  # fmt: skip
     """Run a command to its end; its output goes to the file `log`, its progress to a bar with an ETA.
 
     environment: variables to set besides those of this process. title, unit: what the bar shows. poll: reads how far
     the command is; it is called twice a second. first, last: what the command does before the first unit is finished
-    and after the last one. UserError with the last error in the log when the command fails. An interrupt ends the child
-    before it is raised again.
+    and after the last one. stop: a file at whose appearance the command ends by itself, with its work stored; a signal
+    of a cluster makes it then. UserError with the last error in the log when the command fails. An interrupt ends the
+    child before it is raised again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
@@ -95,20 +98,49 @@ def follow(
         )
     bar = Bar(title, unit)
     try:
-        while process.poll() is None:
-            _show(bar, poll(), first, last)
-            time.sleep(0.5)
+        with _listening(stop):
+            while process.poll() is None:
+                _show(bar, poll(), first, last)
+                time.sleep(0.5)
         if news := poll():
             bar.update(*news)
     finally:
         bar.close()
-        _end_group(process)
+        _end_group(process, 60 if stop else 10)
     if process.returncode:
         written = log.read_bytes()[start:].decode(errors="replace")
         raise UserError(
             f"{title}: the command ended with exit status {process.returncode}. From {log}:\n{error_excerpt(written)}\n"
             f"To run it alone: {shell(command, environment)}"
         )
+
+
+@contextmanager
+def _listening(stop: Path | None) -> Iterator[None]:
+    """While a command runs that ends at the file `stop`, signals of a cluster make that file, and `ask_to_stop` finds
+    it by a file beside it, which holds the number of this process."""
+    if stop is None:
+        yield
+        return
+    stop.unlink(missing_ok=True)
+    listener = stop.with_name(LISTENER)
+    listener.write_text(str(os.getpid()))
+    main = threading.current_thread() is threading.main_thread()  # no other can set handlers
+    before = {number: signal.signal(number, lambda *_: stop.touch()) for number in SIGNALS if main}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        listener.unlink(missing_ok=True)
+
+
+def ask_to_stop(home: Path) -> bool:
+    """Ask the commands that work below a folder and listen to store their work and end; whether there is one."""
+    listeners = [file for file in home.rglob(LISTENER) if Path(f"/proc/{file.read_text() or 0}").exists()]
+    for file in listeners:
+        file.with_name(STOP).touch()
+    return bool(listeners)
 
 
 def error_excerpt(text: str) -> str:
@@ -140,9 +172,10 @@ def _error_end(lines: list[str]) -> int:
     return len(lines)
 
 
-def _end_group(process: subprocess.Popen) -> None:
-    """End the child and all that it started: its own children can outlive it when it is killed."""
-    for wish, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+def _end_group(process: subprocess.Popen, seconds: float) -> None:
+    """End the child and all that it started: its own children can outlive it when it is killed. seconds: that it has to
+    end by itself."""
+    for wish, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, wish)
         except ProcessLookupError:

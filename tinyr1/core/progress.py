@@ -7,6 +7,7 @@ TINYR1_EVENTS names a file to which lines and bars are appended; `tinyr1.run` re
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from tqdm import tqdm
 EVENTS = "TINYR1_EVENTS"
 WIDTH = 100
 PERIOD = 1.0  # seconds between two pictures of a bar
+RECENT = 60.0  # seconds whose rate says when the rest will be done
 
 
 def say(line: str) -> None:
@@ -37,26 +39,29 @@ def _emit(text: str) -> None:
 class Bar:
     """Progress with rate and ETA, redrawn in place: in an interactive cell or terminal, or as events of a headless run.
 
-    Rate and ETA count from the first finished piece: what starts before it, such as an engine that reads its weights,
-    would make a stage of minutes look like one of days.
+    Rate and ETA are those of the last minute, so that they follow when another program slows this one down, and count
+    from the first finished piece: what starts before it, such as an engine that reads its weights, would make a stage
+    of minutes look like one of days.
     """
 
     def __init__(self, title: str, unit: str) -> None:
         self.title, self.unit = title, unit
         self.started, self.shown = time.monotonic(), 0.0
-        self.first: tuple[float, int] | None = None  # when the first pieces were finished, and how many they were
+        self.marks: deque[tuple[float, int]] = deque()  # when pieces were finished, and how many were by then
         self.latest: tuple[int, int, str] | None = None  # done, of, text
 
     def update(self, done: int, of: int, text: str = "") -> None:
         """Show that `done` of `of` units are finished. text: what stands behind the bar, such as a rate."""
         now, self.latest = time.monotonic(), (done, of, text)
-        if done and self.first is None:
-            self.first = (now, done)
+        if done and (not self.marks or done != self.marks[-1][1]):
+            self.marks.append((now, done))
+        while len(self.marks) > 2 and self.marks[1][0] <= now - RECENT:
+            self.marks.popleft()
         if self._is_due(now):
             self._show(self._picture(now, done, of, text))
 
     def _picture(self, now: float, done: int, of: int, text: str) -> str:
-        since, before = self.first or (now, done)
+        since, before = self.marks[0] if self.marks else (now, done)
         return tqdm.format_meter(
             done, of, now - self.started, ncols=WIDTH, prefix=f"  {self.title}", unit=f" {self.unit}", postfix=text,
             rate=(done - before) / (now - since) if done > before and now > since else None,

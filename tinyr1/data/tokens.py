@@ -69,13 +69,15 @@ class Tokens:
     """The tokens of some consecutive rows of one folder.
 
     ids: int32 (tokens of the whole folder,), mapped; starts: int64 (rows + 1,), where each of these rows begins in
-    `ids`, and where the last one ends; prompts: int32 (rows,), prompt lengths in tokens.
+    `ids`, and where the last one ends; prompts: int32 (rows,), prompt lengths in tokens; first: number of the first of
+    these rows in the folder, from 0.
     """
 
     folder: Path
     ids: np.ndarray
     starts: np.ndarray
     prompts: np.ndarray
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -103,7 +105,8 @@ class Tokens:
         first, last, _ = rows.indices(len(self))
         last = max(first, last)  # a slice that begins behind its end holds no rows
         # The starts stay those of the whole file, so that no id is copied; one more of them says where the part ends.
-        return Tokens(self.folder, self.ids, self.starts[first : last + 1], self.prompts[first:last])
+        starts, prompts = self.starts[first : last + 1], self.prompts[first:last]
+        return Tokens(self.folder, self.ids, starts, prompts, self.first + first)
 
     @property
     def last_ids(self) -> np.ndarray:

@@ -62,7 +62,7 @@ def training_rate(
     mine = operations(shape, trainer.gradient_checkpointing, row_tokens)
     known = [(name, entry, _trained(entry, machine, ranks)) for name, entry in records(cfg, "02_branch_sft")]
     for name, entry, speed in known:
-        if speed and _same_model(entry, cfg) and entry["params"]["trainer"] == trainer.model_dump(mode="json"):
+        if speed and _same_model(entry, cfg) and _given(entry["params"]["trainer"]) == _given(trainer.model_dump()):
             return Rate(speed, f"measured, {name}")
     if machine.gpu is None:
         for name, entry, speed in known:
@@ -73,6 +73,11 @@ def training_rate(
     if machine.gpu.flops is None:
         return Rate(None, f"the peak of {machine.gpu.name} is not known here; name the nearest kind by --gpu")
     return Rate(ranks * machine.gpu.flops * mfu / mine, f"{100 * mfu:g} % of the peak")
+
+
+def _given(block: dict) -> dict:
+    """The parameters of a block that are not null: a record knows none that came after it."""
+    return {name: value for name, value in block.items() if value is not None}
 
 
 def sampling_rate(cfg: Config, shape: Shape, machine: Machine, answer_tokens: float) -> Rate:

@@ -110,8 +110,14 @@ class Trainer(Block):
     max_grad_norm: Positive
     """Norm to which gradients are clipped; released: 1.0 (docs/fidelity.md §2.1)."""
     save_steps: Count | None
-    """Optimizer steps between two checkpoints from which a killed run continues; null: none are written. Released: 200
-    (docs/fidelity.md §2.1)."""
+    """Optimizer steps between two checkpoints from which a killed run continues; one more is written when a cluster
+    takes the machine away. Null: none are written. Released: 200 (docs/fidelity.md §2.1)."""
+    report_to: list[Literal["wandb", "tensorboard"]] | None = None
+    """Where losses and rates are also sent: Weights & Biases, TensorBoard, which have to be installed; null: nowhere.
+    Choice."""
+    spike: Annotated[float, Field(gt=1, allow_inf_nan=False), NO_BOOL] | None = None
+    """A training stops when the loss of a step is above so many times the median of the 20 steps before; null: only a
+    loss or gradient that is no number stops it. Choice."""
 
 
 class MergedModel(Block):
