@@ -9,6 +9,7 @@ import pytest
 from tinyr1 import ablate
 from tinyr1.branch import plan
 from tinyr1.core import artifact, config, prompts
+from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.ablations import Training
 from tinyr1.data import curate
@@ -144,3 +145,13 @@ def test_tables_hold_only_what_has_answered_and_repeat_a_model_in_each_of_its_ab
 def test_a_run_without_ablations_has_no_tables(cfg, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYR1_HOME", str(tmp_path))
     assert tables.load(cfg) is None
+
+
+def test_the_file_of_what_the_authors_did_otherwise_fits_the_miniature():
+    cfg = config.load("smol")
+    block = config.ablations_from(cfg, ROOT / "params" / "ablations" / "authors.yaml")
+    names = [item.name for item in ablate.items(cfg, block)]
+    assert len(names) == 9
+    assert {"math-science-code", "math-science-code@contaminated-44", "math-science-code@qwen-43"} <= set(names)
+    for name in ("seed-43", "seed-44"):  # the same trainings, so that they are not made twice
+        assert block.trainings[name] == cfg.params.ablations.trainings[name]

@@ -26,7 +26,7 @@ CITATION = re.compile(rf"(?P<source>{SOURCE})`?,? \(?(?P<items>{ITEM}(?:(?:,? an
 
 def files(root):
     """Everything that may cite, by its path in the repository."""
-    patterns = ["tinyr1/**/*.py", "tinyr1/**/*.j2", "params/*", "notebooks/*.ipynb", "*.md", "docs/*.md"]
+    patterns = ["tinyr1/**/*.py", "tinyr1/**/*.j2", "params/**/*.*", "notebooks/*.ipynb", "*.md", "docs/*.md"]
     found = {path for pattern in patterns for path in root.glob(pattern)} - {root / "CHANGELOG.md"}
     return {str(path.relative_to(root)): path for path in sorted(found)}
 

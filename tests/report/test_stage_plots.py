@@ -115,6 +115,23 @@ def test_a_packed_sequence_is_drawn_prompt_pale_and_target_dark():
     assert ax.get_xlim() == (0, 10)
 
 
+def test_what_a_token_sees_is_a_triangle_for_each_sample_and_with_contamination_all_before_it():
+    samples = pd.DataFrame({
+        "sequence": [1, 1, 2], "first": [0, 5, 0], "prompt": [2, 3, 1], "tokens": [5, 4, 4],
+        "domain": ["law", "art", "law"],
+    })  # fmt: skip
+    figure = plots_branch.attention(samples, 10)
+    neat, contaminated = figure.axes
+
+    def corners(ax):
+        return [sorted({(float(x), float(y)) for x, y in part.get_xy()}) for part in ax.patches]
+
+    law, art = [(0, 0), (0, 5), (5, 5)], [(5, 5), (5, 9), (9, 9)]
+    assert corners(neat) == [law, art]
+    assert corners(contaminated) == [law, [(0, 5), (0, 9), (5, 5), (5, 9)], art]
+    assert figure.get_supxlabel() == "sequence 1: 90 % full"
+
+
 def test_tokens_of_the_loss_mask_stay_inside_the_figure_in_reading_order():
     tokens = pd.DataFrame({"text": ["word"] * 40 + ["<|im_end|>"], "loss": [False] * 20 + [True] * 21})
     figure = plots_branch.loss_mask(tokens, "art", ["law", "art"])

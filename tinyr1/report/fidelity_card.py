@@ -69,12 +69,15 @@ def _of_training(cfg: Config) -> dict[str, str]:
     schedules = "; ".join(f"{n}: {sft.schedule}, {100 * sft.warmup_ratio:g} % warm-up" for n, sft in sfts.items())
     batches = ", ".join(f"{name} {domain.sft.batch_size}" for name, domain in p.domains.items())
     template = {"own": "the backbone's own template", "r1": "ChatML tags without a system turn"}
+    asked = template[p.backbone.chat_template]
+    trained = "ChatML with a system turn" if p.backbone.training_template else asked
+    packings = "; ".join(f"{name}: {sft.packing or 'neat'}" for name, sft in sfts.items())
     return {
         "C6": f"{schedules}.",
         "C7": f"Packed sequences in a batch, on all ranks: {batches}.",
         "C8": f"Weight decay {p.trainer.weight_decay:g}; each value of the params is used.",
-        "C9": f"Training and evaluation both use {template[p.backbone.chat_template]}.",
-        "C31": "No sample sees another one in a packed sequence, in any branch.",
+        "C9": f"Training uses {trained}, evaluation {asked}.",
+        "C31": f"Packing: {packings}.",
     }
 
 

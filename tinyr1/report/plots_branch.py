@@ -46,6 +46,28 @@ def packing(samples: pd.DataFrame, capacity: int) -> Figure:
     return fig
 
 
+def attention(samples: pd.DataFrame, capacity: int) -> Figure:
+    """Which earlier tokens each token of the first packed sequence sees: with neat packing and with contaminated.
+
+    samples, capacity: as of `packing`. A dark triangle is what a sample sees of itself, pale what it sees of others.
+    """
+    first = samples[samples["sequence"] == samples["sequence"].iloc[0]]
+    shades = colours(samples.domain)
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.52 * WIDTH), layout="constrained", sharey=True)
+    ends = [(row["first"], row["first"] + row["tokens"], shades[row["domain"]]) for row in first.to_dict("records")]
+    for ax, kind in zip(axes, ("neat", "contaminated"), strict=True):
+        for start, end, shade in ends:
+            if kind == "contaminated" and start:
+                ax.fill([0, start, start, 0], [start, start, end, end], color=_pale(shade), lw=0)
+            ax.fill([start, start, end], [start, end, end], color=shade, lw=0)
+        ax.set(title=kind, xlim=(0, capacity), ylim=(capacity, 0), xlabel="token that is seen", aspect="equal")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0].set_ylabel("token that sees")
+    fig.supxlabel(f"sequence {first['sequence'].iloc[0]}: {100 * ends[-1][1] / capacity:.0f} % full", fontsize=SMALL)
+    return fig
+
+
 def loss_mask(tokens: pd.DataFrame, domain: str, domains: Sequence[str]) -> Figure:
     """The tokens of one row in reading order: pale those without loss, dark those that the model learns to write.
 

@@ -88,9 +88,9 @@ class Trainer(Block):
     hostfile: str | None
     """DeepSpeed hostfile, relative to the repository, one line for each node: `node1 slots=8`; null: this machine
     alone.
-    Paper §3.1.1: 32 GPUs (docs/fidelity.md C7)."""
+    Paper §1: 32 GPUs (docs/fidelity.md C7)."""
     processes_per_node: Count
-    """Ranks on each node, one for each GPU; paper §3.1.1: 32 GPUs in all."""
+    """Ranks on each node, one for each GPU; paper §1: 32 GPUs in all."""
     zero_stage: Annotated[int, Field(ge=0, le=3), NO_BOOL]
     """DeepSpeed ZeRO stage: 0 shards nothing, 3 shards weights, gradients and optimizer state. Stages 1 to 3 add
     gradients up in fp32, 0 in bf16. Released: 3 (docs/fidelity.md §2.2)."""
@@ -146,7 +146,7 @@ class Merge(Block):
     """Which reading of Arcee Fusion: `released` is the authors' code, `exact` computes the same definition soundly,
     `paper` is the formulas as printed (docs/fidelity.md §3.3, C12 to C14)."""
     iqr_multiplier: PositiveOrZero
-    """λ of fusion's threshold, median + λ x interquartile range; paper §2.2 and released: 1.5 (docs/fidelity.md
+    """λ of fusion's threshold, median + λ x interquartile range; paper §3.1.1 and released: 1.5 (docs/fidelity.md
     C16)."""
     models: Annotated[list[MergedModel], Field(min_length=1)]
     """The merged models; the first one is what the report calls the merged model. Paper Table 2: two orders."""
