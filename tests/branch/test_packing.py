@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from tinyr1.branch import attention, packing, ranks, sequences, train
+from tinyr1.branch import attention, causal_lm, packing, ranks, sequences
 from tinyr1.core.prompts import Encoded
 from tinyr1.data.tokens import RowWriter, read_tokens
 
@@ -149,7 +149,7 @@ def test_the_counts_of_a_packed_file_are_those_of_its_samples(packed):
     assert facts["target_tokens"] == sum(len(s.ids) - s.n_prompt for s in SAMPLES)
     assert facts["sequences"] == len(data) == 3
     assert facts["fill"] == pytest.approx(sum(LENGTHS) / (3 * 32))
-    assert sum(len(packing.shifted_targets(data[i]["labels"])[0]) for i in range(3)) == facts["target_tokens"]
+    assert sum(len(causal_lm.shifted_targets(data[i]["labels"])[0]) for i in range(3)) == facts["target_tokens"]
 
 
 def test_the_order_of_packed_sequences_follows_the_seed(tmp_path):
@@ -205,8 +205,8 @@ def test_an_idle_rank_has_a_token_without_loss_and_no_gradient(packed):
     assert {name: (t.dtype, t.dim()) for name, t in tensors(item).items()} == {
         name: (t.dtype, t.dim()) for name, t in tensors(data[0]).items()
     }
-    assert not len(packing.shifted_targets(item["labels"])[0])
-    model = train.PackedCausalLM(make_model("qwen2", attention.ATTENTION))
+    assert not len(causal_lm.shifted_targets(item["labels"])[0])
+    model = causal_lm.PackedCausalLM(make_model("qwen2", attention.ATTENTION))
     loss = forward(model, item)
     loss.backward()
     assert loss.item() == 0
@@ -216,7 +216,7 @@ def test_an_idle_rank_has_a_token_without_loss_and_no_gradient(packed):
 
 def test_targets_are_the_next_tokens():
     labels = torch.tensor([[-100, -100, 5, 6, -100, -100, 7]])
-    positions, targets = packing.shifted_targets(labels)
+    positions, targets = causal_lm.shifted_targets(labels)
     assert positions.tolist() == [1, 2, 5]
     assert targets.tolist() == [5, 6, 7]
 
@@ -244,13 +244,13 @@ def test_packed_attention_is_the_causal_attention_of_each_sample(monkeypatch, li
 
 
 @pytest.mark.parametrize("limit", [attention.PADDED_LIMIT, 0], ids=["padded", "one by one"])
-@pytest.mark.parametrize("chunk", [train.LOSS_CHUNK, 5], ids=["whole loss", "chunked loss"])
+@pytest.mark.parametrize("chunk", [causal_lm.LOSS_CHUNK, 5], ids=["whole loss", "chunked loss"])
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
     tmp_path, monkeypatch, name, chunk, limit
 ):
     monkeypatch.setattr(attention, "PADDED_LIMIT", limit)
-    monkeypatch.setattr(train, "LOSS_CHUNK", chunk)
+    monkeypatch.setattr(causal_lm, "LOSS_CHUNK", chunk)
     plain = make_model(name, "sdpa")
     expected = unpacked_loss(plain, SAMPLES)
     expected.backward()
@@ -258,7 +258,7 @@ def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
     data, _ = pack(tmp_path, [stored(tmp_path / "rows")], sum(LENGTHS), seed=0)  # all in one sequence
     assert len(data) == 1
     item = data[0]
-    model = train.PackedCausalLM(make_model(name, attention.ATTENTION))
+    model = causal_lm.PackedCausalLM(make_model(name, attention.ATTENTION))
     loss = forward(model, item)
     loss.backward()
 
@@ -273,7 +273,7 @@ def test_packed_training_has_the_loss_and_gradients_of_unpacked_training(
 
 
 def test_the_logits_of_no_more_targets_than_a_chunk_exist_at_the_same_time(monkeypatch):
-    monkeypatch.setattr(train, "LOSS_CHUNK", 5)
+    monkeypatch.setattr(causal_lm, "LOSS_CHUNK", 5)
     seen, cross_entropy = [], F.cross_entropy
 
     def watched(logits, *args, **kwargs):
@@ -281,7 +281,7 @@ def test_the_logits_of_no_more_targets_than_a_chunk_exist_at_the_same_time(monke
         return cross_entropy(logits, *args, **kwargs)
 
     monkeypatch.setattr(F, "cross_entropy", watched)
-    head = train.LossHead(torch.nn.Linear(8, 60))
+    head = causal_lm.LossHead(torch.nn.Linear(8, 60))
     head(torch.randn(12, 8, requires_grad=True), torch.arange(12)).backward()
     assert seen[:3] == [5, 5, 2]
     assert sorted(seen[3:]) == [2, 5, 5]  # once more in the backward pass
@@ -290,7 +290,7 @@ def test_the_logits_of_no_more_targets_than_a_chunk_exist_at_the_same_time(monke
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_the_head_with_the_loss_leaves_the_tensors_of_the_checkpoint_as_they_are(name):
     plain = make_model(name, "sdpa")
-    inner = train.PackedCausalLM(make_model(name, attention.ATTENTION)).model
+    inner = causal_lm.PackedCausalLM(make_model(name, attention.ATTENTION)).model
     assert list(inner.state_dict()) == list(plain.state_dict())
     assert [n for n, _ in inner.named_parameters()] == [n for n, _ in plain.named_parameters()]
     tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
@@ -313,10 +313,10 @@ def test_contaminated_packing_is_one_sample_to_the_model_with_the_labels_of_all(
     assert torch.equal(mixed["labels"], apart["labels"])
     plain = make_model("llama", "sdpa")
     logits = plain(input_ids=mixed["input_ids"], use_cache=False).logits[0]
-    positions, targets = packing.shifted_targets(mixed["labels"])
+    positions, targets = causal_lm.shifted_targets(mixed["labels"])
     expected = F.cross_entropy(logits[positions], targets, reduction="sum")
     expected.backward()
-    model = train.PackedCausalLM(make_model("llama", attention.ATTENTION))
+    model = causal_lm.PackedCausalLM(make_model("llama", attention.ATTENTION))
     loss = forward(model, mixed)
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
@@ -332,7 +332,7 @@ def test_unpacked_training_has_the_loss_and_gradients_of_neat_packing(tmp_path, 
     for kind in ("none", "neat"):
         facts = packing.write_layout(tmp_path / kind, rows, sum(LENGTHS), 0, kind)
         assert facts["sequences"] == (len(LENGTHS) if kind == "none" else 1)
-        model = train.PackedCausalLM(make_model(name, attention.ATTENTION))
+        model = causal_lm.PackedCausalLM(make_model(name, attention.ATTENTION))
         loss = sum(forward(model, item) for item in items(packing.PackedSequences(tmp_path / kind, rows, kind)))
         loss.backward()
         results.append((loss, gradients(model.model)))
@@ -361,7 +361,7 @@ def test_a_sample_is_blind_to_the_others_of_its_sequence(tmp_path):
     data, _ = pack(tmp_path, [stored(tmp_path / "rows")], sum(LENGTHS), seed=0)
     assert len(data) == 1
     item = data[0]
-    model = train.PackedCausalLM(make_model("llama", attention.ATTENTION))
+    model = causal_lm.PackedCausalLM(make_model("llama", attention.ATTENTION))
     tokens = item["input_ids"].shape[1]
     leaky = item | {"cu_seq_lens": torch.tensor([0, tokens], dtype=torch.int32)}
     with torch.no_grad():

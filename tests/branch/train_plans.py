@@ -23,7 +23,7 @@ os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "
 import torch
 import torch.distributed as dist
 
-from tinyr1.branch import monitor, train
+from tinyr1.branch import causal_lm, monitor, train
 from tinyr1.core import jsonl, launch
 
 
@@ -42,7 +42,7 @@ def rank(number: int, port: int, task: dict) -> None:
             return super().compute_loss(*args, **kwargs) * task["factor"]
 
     launch.die_with_parent()
-    train.LOSS_CHUNK, monitor.StepLog, train.PackedTrainer = task["chunk"], Stopping, Multiplied
+    causal_lm.LOSS_CHUNK, monitor.StepLog, train.PackedTrainer = task["chunk"], Stopping, Multiplied
     torch.set_num_threads(1)
     for plan in task["plans"]:
         train.fine_tune(plan)

@@ -37,11 +37,9 @@ def packed_attention(
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))  # (tokens, heads, head_dim)
-        groups = q.shape[1] // k.shape[1]  # varlen_attn wants a key head for each query head
-        k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
         out = varlen_attn(
             q, k, v, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
-            scale=scaling, window_size=(-1, 0),
+            scale=scaling, window_size=(-1, 0), enable_gqa=True,
         )  # fmt: skip
         assert isinstance(out, torch.Tensor)  # more than the output comes with return_aux only
         return out[None], None

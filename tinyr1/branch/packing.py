@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from tinyr1.branch.causal_lm import IGNORED
 from tinyr1.branch.sequences import layout
 from tinyr1.data.tokens import Tokens
 
-IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
 IDLE = -1  # index of the sequence of a rank that has nothing to do while others have: one token, without loss
 
 
@@ -120,11 +120,3 @@ class PackedSequences(torch.utils.data.Dataset):
         """(part, number in it) of a row."""
         at = int(np.searchsorted(self.firsts, number, side="right")) - 1  # right: an empty part holds no number
         return self.parts[at], number - int(self.firsts[at])
-
-
-def shifted_targets(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(positions whose next token carries loss, those next tokens), both int64 (targets,); labels is (1, tokens)."""
-    # A sample's first token is never a target of the sample before it: it belongs to a prompt, which is ignored.
-    following = labels[0, 1:]
-    positions = torch.nonzero(following != IGNORED).squeeze(-1)
-    return positions, following[positions]

@@ -3,7 +3,7 @@
     deepspeed --module tinyr1.branch.train plan.json
 
     plan.json (written by tinyr1.branch.stage) --> settings, start checkpoint
-    layout + tokens --PackedSequences--> one packed sequence --PackedCausalLM--> summed loss of its target tokens
+    layout + tokens --PackedSequences--> one packed sequence --causal_lm--> summed loss of its target tokens
                  --PackedTrainer--> mean over the target tokens of the step --DeepSpeed--> weights
     every optimizer step --monitor--> log.jsonl                    at the end --> checkpoint, then the file `finished`
 
@@ -25,8 +25,6 @@ from tinyr1.core import launch
 with launch.lasting_imports():
     import torch
     import torch.distributed as dist
-    import torch.nn.functional as F
-    from torch.utils.checkpoint import checkpoint
     from torch.utils.data import DataLoader
     from transformers import (
         AutoModelForCausalLM,
@@ -38,77 +36,13 @@ with launch.lasting_imports():
 
     from tinyr1.branch import monitor, ranks
     from tinyr1.branch.attention import ATTENTION
-    from tinyr1.branch.packing import PackedSequences, shifted_targets
+    from tinyr1.branch.causal_lm import PackedCausalLM
+    from tinyr1.branch.packing import PackedSequences
     from tinyr1.core.tokenizers import load_tokenizer
     from tinyr1.data.tokens import read_tokens
 
-LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
 # Parameters of the trainer block that the Trainer calls by the same name.
 SAME_NAME = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "gradient_checkpointing")
-
-
-class LossHead(torch.nn.Module):
-    """The output head of a causal LM, which returns the loss of its logits in place of the logits.
-
-    It holds the parameters of the head themselves, under the same names.
-    """
-
-    def __init__(self, head: torch.nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = head.weight, head.bias
-
-    def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy in nats, summed over `targets` (n,) int64, of the head on `hidden` (n, width); n may be 0."""
-        # Only positions with loss reach the vocabulary projection, and no more than LOSS_CHUNK of them at a time: a
-        # sequence of 16,384 tokens over 152,064 entries would need 10 GB for its fp32 logits alone. The chunks compute
-        # their logits again in the backward pass. All are inside one call of one module: ZeRO-3 gathers weights over
-        # the ranks for each call, and the ranks have different numbers of chunks.
-        if len(targets) <= LOSS_CHUNK:
-            return self._chunk_loss(hidden, targets)
-        pieces = zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True)
-        losses = (checkpoint(self._chunk_loss, h, y, use_reentrant=False) for h, y in pieces)
-        return sum(losses, torch.zeros((), device=hidden.device))
-
-    def _chunk_loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(F.linear(hidden, self.weight, self.bias).float(), targets, reduction="sum")
-
-
-class PackedCausalLM(torch.nn.Module):
-    """A causal LM whose forward pass takes one packed sequence and returns its summed target loss, in nats.
-
-    The arguments of the forward pass are those that `tinyr1.branch.packing.PackedSequences` gives.
-    """
-
-    # The Trainer then counts the target tokens of the whole step, over all ranks and accumulated sequences.
-    accepts_loss_kwargs = True
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-        self.config = model.config
-        model.set_output_embeddings(LossHead(model.get_output_embeddings()))
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        labels: torch.Tensor,
-        position_ids: torch.Tensor,
-        cu_seq_lens: torch.Tensor,
-    ) -> torch.Tensor:
-        longest = int(cu_seq_lens.diff().max())
-        # The decoder without its head, which is asked for the positions with loss only. What transformers does not know
-        # itself it hands on to the attention function.
-        hidden = self.model.get_decoder()(
-            input_ids=input_ids, position_ids=position_ids, use_cache=False,
-            cu_seq_lens_q=cu_seq_lens, cu_seq_lens_k=cu_seq_lens,
-            max_length_q=longest, max_length_k=longest,
-        ).last_hidden_state  # (1, tokens, width)  # fmt: skip
-        positions, targets = shifted_targets(labels)
-        return self.model.get_output_embeddings()(hidden[0, positions], targets)
-
-    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
-        """The Trainer calls it on the model that it was given."""
-        self.model.gradient_checkpointing_enable(**kwargs)
 
 
 class PackedTrainer(Trainer):

@@ -1,5 +1,6 @@
 """The plan of a run: each stage with its tokens, memory, disk, hours and money.
 
+    config.json of the run's model on this machine, else what its authors published --shape_of--> Shape
     Config, Machine --make_plan--> Plan: trainings, memory of a rank, what is asked, Stage by Stage, disk
 
 What is finished already is shown, and counts neither in the hours nor in the verdict. A model counts as finished where
@@ -7,18 +8,21 @@ it is there: whether it was made from the parameters of today, its stage finds o
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyr1 import disk
 from tinyr1.branch import plan as branch_plan
+from tinyr1.core import checkpoints, hub
 from tinyr1.core.config import ROOT, STAGES, Config
+from tinyr1.core.errors import UserError
 from tinyr1.core.params.evaluation import VllmEngine
 from tinyr1.core.params.training import Trainer
 from tinyr1.plan import hours, memory, work
 from tinyr1.plan.hardware import GIB, Machine
 from tinyr1.plan.memory import Memory
-from tinyr1.plan.shapes import Shape, shape_of
+from tinyr1.plan.shapes import PUBLISHED, Shape, from_config
 
 
 @dataclass(frozen=True)
@@ -192,3 +196,28 @@ def free_bytes(folder: Path) -> int:
     """Bytes that are free on the disk where a folder is, or will be."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(there).free
+
+
+def shape_of(cfg: Config) -> tuple[Shape, str]:
+    """(shape of the run's model, where it is from). UserError where nothing on this machine says it."""
+    spec = cfg.params.backbone
+    for file in _config_files(cfg):
+        content = checkpoints.read_object(file)
+        if content is not None:
+            return from_config(content, str(file)), str(file)
+    if spec.model in PUBLISHED:
+        return PUBLISHED[spec.model], "published figures, tinyr1/plan/shapes.py"
+    raise UserError(
+        f"backbone.model: {spec.model}: its config.json is not on this machine, so its size is unknown; fetch it with "
+        f"`hf download {spec.model} config.json`, or give a folder with the model"
+    )
+
+
+def _config_files(cfg: Config) -> Iterator[Path]:
+    """Where the config.json of the run's model may be, the surest place first."""
+    spec = cfg.params.backbone
+    yield from (made / "config.json" for made in (cfg.home / "base", cfg.backbone))
+    if spec.model not in PUBLISHED or "/" in spec.model:
+        yield ROOT / spec.model / "config.json"
+        if cached := hub.cached_file(spec.model, "config.json", spec.revision):
+            yield cached

@@ -22,8 +22,7 @@ tinyr1.branch.ranks: FP16_UnfusedOptimizer (stage 0), BF16_Optimizer (1), zero/s
     activations  kept from the forward pass: with checkpointing the input of each layer, 2hT; without, the whole layer:
                    T (16h + 4A + 4K + 8f)
                      16h    two RMS norms in fp32 (4h), their bf16 results before and after the gain (2h + 2h)
-                     4A+4K  queries and output, keys and values; flash attention keeps no scores. On a GPU keys and
-                            values are repeated for each query head: 8A
+                     4A+4K  queries and output, keys and values; flash attention keeps no scores
                      8f     gate, its SiLU, up, and their product
                  and one layer at work in the backward pass: 6fT of gradients, and with checkpointing its own values
                  h width, A width of all query heads, K of all key heads, f intermediate width
@@ -49,12 +48,15 @@ five, of two ranks three). The same training differs by up to a tenth between tw
 """
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from tinyr1.core.params.training import Trainer
 from tinyr1.plan.hardware import GB, GIB
 from tinyr1.plan.shapes import Shape
 
-LOSS_CHUNK = 4096  # of tinyr1.branch.train, which imports PyTorch; a test compares them
+if TYPE_CHECKING:  # a GPU is checked where pydantic may be missing (`make gpu-check`)
+    from tinyr1.core.params.training import Trainer
+
+LOSS_CHUNK = 4096  # of tinyr1.branch.causal_lm, which imports PyTorch; a test compares them
 PADDED_LIMIT = 1024  # of tinyr1.branch.attention, alike
 BUCKET = 5e8  # numbers; MEMORY_OPT_ALLREDUCE_SIZE (stage 1) and the default of reduce_bucket_size (2) in DeepSpeed
 LIVE = 1e9  # numbers; stage3_max_live_parameters and sub_group_size in tinyr1.branch.ranks
@@ -86,7 +88,7 @@ class Memory:
         return sum(self.parts.values())
 
 
-def training(shape: Shape, trainer: Trainer, ranks: int, on_gpu: bool, longest: int, target_share: float) -> Memory:
+def training(shape: Shape, trainer: "Trainer", ranks: int, on_gpu: bool, longest: int, target_share: float) -> Memory:
     """Memory of one rank of a training.
 
     longest: tokens of the longest row. target_share: share of the tokens that carry loss.
@@ -119,7 +121,7 @@ def _states(shape: Shape, stage: int, ranks: int, on_gpu: bool) -> dict[str, flo
 
 def _token_bytes(shape: Shape, checkpointing: bool, on_gpu: bool, longest: int) -> float:
     """Bytes of activations for one token of a packed sequence."""
-    attention = 8 * shape.attention_width if on_gpu else 4 * (shape.attention_width + shape.kv_width)
+    attention = 4 * (shape.attention_width + shape.kv_width)
     scores = 2 * shape.heads * longest if not on_gpu and longest <= PADDED_LIMIT else 0
     layer = 16 * shape.width + attention + scores + 8 * shape.intermediate
     kept = shape.layers * (2 * shape.width if checkpointing else layer)

@@ -1,15 +1,7 @@
-"""The shape of a run's model: from a config.json on this machine, else from what its authors published.
+"""The shape of a model: from its config.json, or from what its authors published."""
 
-    base/ or backbone/ of the run, a folder, the hub's cache --config.json--> Shape
-    nothing on this machine ------------------------------PUBLISHED-------> Shape
-"""
-
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from tinyr1.core import checkpoints, hub
-from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
 
 BYTES = 2  # of a weight in bf16
@@ -101,28 +93,3 @@ def from_config(config: dict, name: str) -> Shape:
         intermediate, vocabulary, bool(config.get("tie_word_embeddings")),
         bool(config.get("attention_bias", str(config.get("model_type")).startswith("qwen2"))),
     )  # fmt: skip
-
-
-def shape_of(cfg: Config) -> tuple[Shape, str]:
-    """(shape of the run's model, where it is from). UserError where nothing on this machine says it."""
-    spec = cfg.params.backbone
-    for file in _config_files(cfg):
-        content = checkpoints.read_object(file)
-        if content is not None:
-            return from_config(content, str(file)), str(file)
-    if spec.model in PUBLISHED:
-        return PUBLISHED[spec.model], "published figures, tinyr1/plan/shapes.py"
-    raise UserError(
-        f"backbone.model: {spec.model}: its config.json is not on this machine, so its size is unknown; fetch it with "
-        f"`hf download {spec.model} config.json`, or give a folder with the model"
-    )
-
-
-def _config_files(cfg: Config) -> Iterator[Path]:
-    """Where the config.json of the run's model may be, the surest place first."""
-    spec = cfg.params.backbone
-    yield from (made / "config.json" for made in (cfg.home / "base", cfg.backbone))
-    if spec.model not in PUBLISHED or "/" in spec.model:
-        yield ROOT / spec.model / "config.json"
-        if cached := hub.cached_file(spec.model, "config.json", spec.revision):
-            yield cached
