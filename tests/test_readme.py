@@ -31,6 +31,7 @@ NOT_DONE = {
     "make 01_data_curation RUN=yours": "test_the_domain_of_the_readme_is_curated does it",
     "make reproduce RUN=r1-1.5b": "it takes a GPU and two days",
     "make plan RUN=paper": "tests/test_plan.py does it",
+    "make gpu-check": "it needs a card; tests/gpu does it on a CPU",
     'make merge MATH=a SCIENCE=b CODE=c OUT=d ARGS="--reading released"': "tests/merge does it for every reading",
     "python -m tinyr1.merge --recipe recipe.yaml --out d": "tests/merge does it",
     "python -m tinyr1.evaluate --endpoint http://localhost:8000/v1 --model NAME --benchmarks aime24": "needs a server",
