@@ -4,6 +4,8 @@ import bisect
 from collections.abc import Sequence
 from random import Random
 
+ROUNDS = 64  # parts of the random order that are packed one after another
+
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best fit, in the order given: indices of `lengths` in groups whose sum is at most `capacity`, all in tokens.
@@ -12,7 +14,6 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
     bins([5, 3, 2, 4], 7) -> [[0, 2], [1, 3]]
     """
-    # Sorting by length first would pack tighter, but would also put the samples of one kind into one sequence.
     groups: list[list[int]] = []
     # Kept sorted, so that bisection finds the tightest group with enough room: 60,000 rows take a second or two.
     free: list[tuple[int, int]] = []  # (room left, group)
@@ -29,11 +30,20 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def layout(lengths: Sequence[int], capacity: int, seed: int, packing: str | None = None) -> list[list[int]]:
-    """Sample indices of each packed sequence; the samples are taken in a seeded random order.
+    """Sample indices of each packed sequence; the samples are taken in a seeded random order, in ROUNDS parts, each
+    from its longest to its shortest.
 
     packing: of `Sft`; with `none` each sample has a sequence of its own. ValueError for a sample that fits into none.
     """
     # The rows lie in the order of their sources. In that order a sequence, and a step, would hold one source only.
     order = Random(seed).sample(range(len(lengths)), len(lengths))
+    if packing == "none":
+        bins(lengths, capacity)  # none is too long
+        return [[i] for i in order]
+    # From the longest to the shortest packs tightest, but in one go it would put the samples of one kind into one
+    # sequence. In parts it packs as tightly: the short ones of a part fill what the long ones of earlier parts left.
+    part = -(-len(order) // ROUNDS) or 1
+    rounds = [sorted(order[i : i + part], key=lambda j: -lengths[j]) for i in range(0, len(order), part)]
+    order = [i for one in rounds for i in one]
     groups = bins([lengths[i] for i in order], capacity)
-    return [[i] for i in order] if packing == "none" else [[order[i] for i in group] for group in groups]
+    return [[order[i] for i in group] for group in groups]
