@@ -19,7 +19,7 @@ PROTOCOL ?= sound
 ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
-.PHONY: help setup reproduce plan ablations test test-full gpu-check lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
+.PHONY: help setup reproduce plan ablations test test-full test-hosts gpu-check lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
 .PHONY: check-merge check-evaluate check-compare test-runs test-rooms
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make plan [RUN=smol]        tokens, memory, disk, hours, money, and what does not fit; ARGS=\"--gpus 8 --gpu H100-80GB --price 2.5\""
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
+	@echo "make test-hosts             two hosts with ssh on this machine; as root, with ip, unshare, sshd and pdsh"
 	@echo "make gpu-check              what the kit computes on a GPU, beside a CPU; at most 12 min on one 80 GB card"
 	@echo "make lab                    JupyterLab at notebook 01; ARGS=\"--port 9000 --no-browser\", also as root and in containers"
 	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
@@ -74,10 +75,14 @@ test: lint
 # The tests that look at what programs leave on the machine run alone; then those of whole runs beside all others, which
 # wait or compute on one core for the most part. Each of the two has folders of its own.
 RUNS := tests/test_*.py
-ROOMS := tests/core tests/data tests/evaluate tests/merge tests/report tests/branch tests/sampling tests/gpu
+ROOMS := tests/core tests/data tests/evaluate tests/merge tests/report tests/branch tests/sampling tests/gpu tests/hosts
 test-full: lint
 	@$(PY) -m pytest tests/sandbox
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-runs test-rooms
+
+# Two hosts on this machine: network namespaces with an ssh server each. As root; part of test-full.
+test-hosts: setup
+	@$(PY) -m pytest tests/hosts
 
 # Not in the tests: it needs a card. In another environment: python tests/gpu/gpu_check.py.
 gpu-check:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 from pathlib import Path
 
 import nbformat
@@ -11,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tinyr1.branch import packing, plan, stage
+from tinyr1.branch import hosts, packing, plan, stage
 from tinyr1.core import artifact, config, jsonl, launch, machine, record
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
@@ -151,6 +152,46 @@ def test_the_mixture_goes_over_its_domains_by_rows_tokens_or_epochs(cfg, balance
     assert sum(map(len, job.tokens())) == sum(n * k for n, k in zip((5, 10, 20), passes, strict=True))
 
 
+def words_of_launcher(cfg, monkeypatch, visible, **trainer):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    words, environment = plan.launcher(changed(cfg, trainer=trainer), cfg.home / "work", True)
+    return words[3:], environment
+
+
+def test_the_gpus_that_a_process_may_use_are_those_of_its_trainings(cfg, monkeypatch):
+    assert words_of_launcher(cfg, monkeypatch, "")[0] == ["--num_gpus", "1"]
+    assert words_of_launcher(cfg, monkeypatch, "2,5,7", processes_per_node=2)[0] == ["--include", "localhost:2,5"]
+    assert words_of_launcher(cfg, monkeypatch, "3")[0] == ["--include", "localhost:3"]
+
+
+def test_several_hosts_are_started_with_a_log_of_each_rank_and_the_variables_of_this_one(cfg, tmp_path, monkeypatch):
+    (tmp_path / "hosts").write_text("a slots=8\nb slots=8\n")
+    trainer = {"hostfile": str(tmp_path / "hosts"), "launcher": "slurm", "processes_per_node": 8}
+    words, environment = words_of_launcher(cfg, monkeypatch, "0,1", **trainer)
+    work = cfg.home / "work"
+    assert words == [
+        "--hostfile", str(tmp_path / "hosts"), "--launcher", "slurm", "--force_multi", "--enable_each_rank_log",
+        str(work / "ranks"), "--num_gpus", "8",
+    ]  # fmt: skip
+    assert environment == {"DS_ENV_FILE": str(work / "environment")}
+    plan.prepare_hosts(changed(cfg, trainer=trainer), work, has_gpu=False)
+    assert "DS_ACCELERATOR=cpu\n" in (work / "environment").read_text()
+
+
+def test_the_rank_that_failed_first_is_shown(tmp_path):
+    (tmp_path / "ranks").mkdir()
+    assert plan.first_failure(tmp_path) is None
+    for number, (name, text) in enumerate({
+        "rank2": "all is well\n", "rank1": "Traceback (most recent call last):\n  x\nMemoryError: 7 GB\n",
+        "rank0": "Traceback (most recent call last):\n  x\nRuntimeError: the peer is gone\n",
+    }.items()):  # fmt: skip
+        file = tmp_path / "ranks" / f"{name}.log"
+        file.write_text(text)
+        os.utime(file, (1000 + number, 1000 + number))
+    assert plan.first_failure(tmp_path).startswith("The first rank that failed, rank1.log:\nTraceback")
+    assert plan.first_failure(tmp_path).endswith("MemoryError: 7 GB")
+
+
 @pytest.mark.parametrize("text", [None, "", "# node1 slots=8\n\n"])
 def test_a_hostfile_without_nodes_is_refused(cfg, tmp_path, text):
     if text is not None:
@@ -206,14 +247,14 @@ def test_the_notebook_refuses_what_cannot_be_trained_or_merged_before_it_trains(
 
 
 def test_the_notebook_trains_on_a_gpu_only_where_the_installed_torch_can_use_it(cfg, monkeypatch):
-    (cell,) = [cell for cell in cells() if "has_gpu = " in cell]
+    asks, trains = (next(cell for cell in cells() if words in cell) for words in ("has_gpu = ", "train_job("))
     seen = []
     monkeypatch.setattr(machine, "describe", lambda: {"gpus": ["NVIDIA H100"]})
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
     monkeypatch.setattr(stage, "train_job", lambda cfg, job, has_gpu: seen.append(has_gpu))
     monkeypatch.setattr(stage, "training_table", lambda trained: None)
     names = {"cfg": cfg, "plan": plan, "stage": stage, "machine": machine, "watch": record.Stopwatch()}
-    exec(cell, names | {"first": all_jobs(cfg)[0]})
+    exec(f"{asks}\n{trains}", names | {"first": all_jobs(cfg)[0], "hosts": hosts, "cfg": cfg})
     assert seen == [False]
 
 
@@ -264,7 +305,7 @@ def test_a_finished_training_leaves_its_model_and_log_and_is_not_repeated(job, m
     cfg, job = job
     seen = []
 
-    def trained(words, environment, log, title, poll, unit, first, last, stop):
+    def trained(words, environment, log, title, poll, unit, first, last, stop, failed):
         settings = json.loads(Path(words[-1]).read_text())
         seen.append((settings, load_file(settings["layout"]), poll))
         (Path(settings["out"]) / "checkpoint-1").mkdir()
@@ -342,7 +383,7 @@ def test_a_training_that_a_signal_ended_says_how_to_go_on(job, monkeypatch):
     cfg, job = job
     cfg = changed(cfg, trainer={"save_steps": 2})
 
-    def ended(words, environment, log, title, poll, unit, first, last, stop):
+    def ended(words, environment, log, title, poll, unit, first, last, stop, failed):
         log_of(cfg, steps=1)
         stop.touch()
 

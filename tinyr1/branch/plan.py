@@ -8,6 +8,8 @@ Hyper-parameters and their sources: docs/fidelity.md §2.1.
 
 import importlib.util
 import math
+import os
+import shutil
 import socket
 import sys
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyr1.branch.hosts import read_hostfile
 from tinyr1.branch.sequences import layout
-from tinyr1.core import artifact
+from tinyr1.core import artifact, launch
 from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.training import Sft
@@ -38,6 +41,8 @@ CPU_ENVIRONMENT = {
 }
 
 
+RANK_LOGS, HOST_ENVIRONMENT = "ranks", "environment"  # in the work folder of a training on several hosts
+RANK_FAILED = "exits with return code = "  # what DeepSpeed's launcher says of a rank; the other hosts would wait for it
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint of a training that was written to its end
 
 
@@ -98,16 +103,8 @@ def distill_job(cfg: Config, base: Path) -> Job | None:
 def world_size(cfg: Config) -> int:
     """Ranks of a training: processes_per_node for each host of the hostfile, or for this machine alone."""
     trainer = cfg.params.trainer
-    if trainer.hostfile is None:
-        return trainer.processes_per_node
-    path = ROOT / trainer.hostfile
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    nodes = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not nodes:
-        raise UserError(
-            f"trainer.hostfile: {path} does not exist or names no node; write one line a node: `hostname slots=8`"
-        )
-    return len(nodes) * trainer.processes_per_node
+    hosts = len(read_hostfile(ROOT / trainer.hostfile)) if trainer.hostfile else 1
+    return hosts * trainer.processes_per_node
 
 
 def check_jobs(cfg: Config, planned: list[Job]) -> None:
@@ -132,18 +129,73 @@ def check_jobs(cfg: Config, planned: list[Job]) -> None:
 
 def training_command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
     """(command, environment variables) of a training by its plan file; both can be pasted into a terminal."""
-    trainer = cfg.params.trainer
-    words = [str(Path(sys.executable).with_name("deepspeed"))]
-    if trainer.hostfile:
-        words += ["--hostfile", str(ROOT / trainer.hostfile)]
-    else:
-        words += ["--master_port", str(_free_port())]  # two trainings may share a machine
-    words += ["--num_gpus" if has_gpu else "--num_accelerators", str(trainer.processes_per_node)]
-    environment = {} if has_gpu else CPU_ENVIRONMENT
-    if "tensorboard" in (trainer.report_to or ()):  # elsewhere than in the checkpoint
+    words, environment = launcher(cfg, plan.parent, has_gpu)
+    if "tensorboard" in (cfg.params.trainer.report_to or ()):  # elsewhere than in the checkpoint
         place = cfg.home / "logs" / "tensorboard" / plan.parent.name.partition(".")[0]
         environment = environment | {"TENSORBOARD_LOGGING_DIR": str(place)}
     return [*words, "--module", "tinyr1.branch.train", str(plan)], environment
+
+
+def launcher(cfg: Config, work: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
+    """(first words of a command, environment variables) that start a module on all ranks.
+
+    work: a folder of the command, on a disk that all hosts see; with a hostfile each rank writes a log of its own into
+    `ranks` there.
+    """
+    trainer = cfg.params.trainer
+    environment = {} if has_gpu else CPU_ENVIRONMENT
+    # A free port, because two trainings may share a machine.
+    words = [str(Path(sys.executable).with_name("deepspeed")), "--master_port", str(_free_port())]
+    if trainer.hostfile:
+        words += ["--hostfile", str(ROOT / trainer.hostfile), "--launcher", trainer.launcher or "pdsh", "--force_multi"]
+        words += ["--enable_each_rank_log", str(work / RANK_LOGS)]
+        environment = environment | {"DS_ENV_FILE": str(work / HOST_ENVIRONMENT)}
+    visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    if has_gpu and visible and not trainer.hostfile:
+        # With --num_gpus the launcher forgets which GPUs this process may use.
+        words += ["--include", f"localhost:{','.join(visible[: trainer.processes_per_node])}"]
+    else:
+        words += ["--num_gpus" if has_gpu else "--num_accelerators", str(trainer.processes_per_node)]
+    return words, environment
+
+
+def prepare_hosts(cfg: Config, work: Path, has_gpu: bool) -> None:
+    """Puts into `work` what `launcher` names: the variables for the other hosts, and the folder of the logs."""
+    if cfg.params.trainer.hostfile:
+        shutil.rmtree(work / RANK_LOGS, ignore_errors=True)  # of an earlier start
+        (work / RANK_LOGS).mkdir(parents=True)
+        variables = ({} if has_gpu else CPU_ENVIRONMENT) | launch.watched()
+        (work / HOST_ENVIRONMENT).write_text("".join(f"{k}={v}\n" for k, v in variables.items()), encoding="utf-8")
+
+
+def meet(cfg: Config, has_gpu: bool) -> None:
+    """Lets all ranks of several hosts add a number up. UserError when they do not find each other in a minute."""
+    if cfg.params.trainer.hostfile is None:
+        return
+    work = cfg.home / "logs" / "meeting"
+    prepare_hosts(cfg, work, has_gpu)
+    words, environment = launcher(cfg, work, has_gpu)
+    try:
+        launch.follow(
+            [*words, "--module", "tinyr1.branch.meeting"], environment, cfg.home / "logs" / "meeting.log", "hosts",
+            lambda: None, "rank", "waiting for all ranks to meet", failed=RANK_FAILED,
+        )  # fmt: skip
+    except UserError as error:
+        raise UserError(
+            f"the ranks of {cfg.params.trainer.hostfile} do not find each other: the port {words[2]} of the first host "
+            f"may be closed to the others, or NCCL or gloo takes another network (NCCL_SOCKET_IFNAME, "
+            f"GLOO_SOCKET_IFNAME). {first_failure(work) or error}"
+        ) from error
+
+
+def first_failure(work: Path) -> str | None:
+    """The error of the rank that failed first, from the logs of the ranks; None where none tells of one."""
+    logs = sorted((work / RANK_LOGS).glob("*.log"), key=lambda file: file.stat().st_mtime_ns)
+    for file in logs:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if launch.TRACEBACK in text or "\nerror: " in text:
+            return f"The first rank that failed, {file.name}:\n{launch.error_excerpt(text)}"
+    return None
 
 
 def _free_port() -> int:

@@ -6,24 +6,49 @@
 tests/branch/test_ranks.py compares losses and weights; docs/fidelity.md §2.2 says what was measured.
 """
 
+import os
+import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
 import deepspeed.ops
+import psutil
 import torch
 from transformers import PreTrainedModel
 
 from tinyr1.branch.packing import IDLE
 
 
-def connect() -> None:
-    """Makes the ranks known to each other; before the training's arguments and its model."""
+def connect(timeout: timedelta | None = None) -> None:
+    """Makes the ranks known to each other; before the training's arguments and its model. timeout: DeepSpeed's own."""
     # DeepSpeed would compile shared-memory collectives on a CPU, which takes 40 s and a compiler; gloo does the same
     # work. A build killed half-way leaves a lock in the user's cache, on which every later training would wait forever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if interface := _interface_to(os.environ.get("MASTER_ADDR", "")):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     # On a CPU the arguments connect PyTorch alone, and ZeRO-3 would shard the model for one rank.
-    deepspeed.init_distributed()
+    deepspeed.init_distributed(**({"timeout": timeout} if timeout else {}))
+
+
+def _interface_to(address: str) -> str | None:
+    """The network interface over which this host reaches another one, or itself; None where that is this machine alone.
+
+    gloo takes the interface of the host's name otherwise, and many systems give their own name the address 127.0.1.1.
+    """
+    if not address:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))  # sends nothing
+        except OSError:  # the address is of IPv6, or cannot be reached; connecting says so in its own words
+            return None
+        own = probe.getsockname()[0]
+    if own.startswith("127."):
+        return None
+    found = psutil.net_if_addrs().items()
+    return next((name for name, addresses in found if any(one.address == own for one in addresses)), None)
 
 
 def deepspeed_config(zero_stage: int) -> dict:

@@ -45,12 +45,19 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
         settings = files | _settings(cfg, job)
         artifact.write_atomic(work / "plan.json", json.dumps(settings, indent=1))
         words, environment = plan.training_command(cfg, work / "plan.json", has_gpu)
+        plan.prepare_hosts(cfg, work, has_gpu)
         log = cfg.home / "logs" / f"train-{job.name}.log"
-        launch.follow(
-            words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step",
-            "starting DeepSpeed and loading the model", "saving the model",
-            work / launch.STOP if cfg.params.trainer.save_steps else None,
-        )  # fmt: skip
+        try:
+            launch.follow(
+                words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step",
+                "starting DeepSpeed and loading the model", "saving the model",
+                work / launch.STOP if cfg.params.trainer.save_steps else None,
+                plan.RANK_FAILED if cfg.params.trainer.hostfile else "",
+            )  # fmt: skip
+        except UserError as error:
+            if failed := plan.first_failure(work):
+                raise UserError(f"{job.name}: {failed}\nThe logs of all ranks: {work / plan.RANK_LOGS}") from error
+            raise
         if (work / launch.STOP).exists() and not finished.exists():
             step, of, _ = training_progress(folder / KEPT_FROM_TRAINING) or (0, 0, "")
             raise UserError(f"{job.name}: stopped by a signal after step {step} of {of}, with a checkpoint; {remedy}")

@@ -12,7 +12,6 @@ Hugging Face's Trainer drives DeepSpeed: bf16 weights with fp32 master copies, l
 """
 
 import argparse
-import atexit
 import json
 import os
 import sys
@@ -153,17 +152,7 @@ def main() -> None:
     except monitor.TrainingStopped as error:
         sys.exit(f"error: {error}")
     if dist.is_initialized():
-        leave()
-
-
-def leave() -> None:
-    """Ends the process at once, with status 0, after what Python has registered for the end."""
-    # Gloo's threads may still run when the interpreter ends, also after dist.destroy_process_group, and then C++ aborts
-    # a training that has done its work.
-    atexit._run_exitfuncs()  # noqa: SLF001
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+        launch.leave()
 
 
 if __name__ == "__main__":

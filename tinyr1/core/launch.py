@@ -5,12 +5,14 @@ follow --starts--> child (its output goes to a log) --writes--> progress file or
   exit status != 0 --error_excerpt(log)--> UserError
 """
 
+import atexit
 import gc
 import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,19 +75,30 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def leave() -> None:
+    """Ends the process at once, with status 0, after what Python has registered for the end."""
+    # Gloo's threads may still run when the interpreter ends, also after dist.destroy_process_group, and then C++ aborts
+    # a training that has done its work.
+    atexit._run_exitfuncs()  # noqa: SLF001
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text), or None while there is no progress to show
 
 
 def follow(
     command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str,
-    first: str = "starting", last: str = "saving", stop: Path | None = None,
+    first: str = "starting", last: str = "saving", stop: Path | None = None, failed: str = "",
 ) -> None:  # fmt: skip
     """Run a command to its end; its output goes to the file `log`, its progress to a bar with an ETA.
 
     environment: variables to set besides those of this process. title, unit: what the bar shows. poll: reads how far
     the command is; it is called twice a second. first, last: what the command does before the first unit is finished
     and after the last one. stop: a file at whose appearance the command ends by itself, with its work stored; a signal
-    of a cluster makes it then. UserError with the last error in the log when the command fails. An interrupt ends the
+    of a cluster makes it then. failed: what the command writes when a part of it has failed for which the other parts
+    would wait; it is ended then. UserError with the last error in the log when the command fails. An interrupt ends the
     child before it is raised again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +112,14 @@ def follow(
     bar = Bar(title, unit)
     try:
         with _listening(stop):
-            while process.poll() is None:
+            while process.poll() is None and not (failed and failed.encode() in log.read_bytes()[start:]):
                 _show(bar, poll(), first, last)
                 time.sleep(0.5)
         if news := poll():
             bar.update(*news)
     finally:
         bar.close()
-        _end_group(process, 60 if stop else 10)
+        _end_group(process, 60 if stop and not failed else 10)
     if process.returncode:
         written = log.read_bytes()[start:].decode(errors="replace")
         raise UserError(

@@ -89,6 +89,8 @@ class Trainer(Block):
     """DeepSpeed hostfile, relative to the repository, one line for each node: `node1 slots=8`; null: this machine
     alone.
     Paper §1: 32 GPUs (docs/fidelity.md C7)."""
+    launcher: Literal["pdsh", "openmpi", "mpich", "slurm"] | None = None
+    """How DeepSpeed starts the ranks on the hosts of the hostfile; null: pdsh, which goes over ssh. Choice."""
     processes_per_node: Count
     """Ranks on each node, one for each GPU; paper §1: 32 GPUs in all."""
     zero_stage: Annotated[int, Field(ge=0, le=3), NO_BOOL]
