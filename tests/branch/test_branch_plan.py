@@ -13,12 +13,13 @@ import yaml
 from safetensors.torch import load_file
 
 from tinyr1.branch import hosts, packing, plan, stage
-from tinyr1.core import artifact, config, jsonl, launch, machine, record
+from tinyr1.core import artifact, config, jsonl, launch, machine, record, show
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
 from tinyr1.core.prompts import Encoded
 from tinyr1.data import tokens
 from tinyr1.data.tokens import RowWriter
+from tinyr1.report import plots_branch
 
 ROW = {"domain": "math", "question": "1 + 1?", "thinking": "2", "response": "2", "n_tokens": 9}
 
@@ -251,10 +252,11 @@ def test_the_notebook_trains_on_a_gpu_only_where_the_installed_torch_can_use_it(
     seen = []
     monkeypatch.setattr(machine, "describe", lambda: {"gpus": ["NVIDIA H100"]})
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
-    monkeypatch.setattr(stage, "train_job", lambda cfg, job, has_gpu: seen.append(has_gpu))
+    monkeypatch.setattr(stage, "train_job", lambda cfg, job, has_gpu, watch: seen.append(has_gpu))
     monkeypatch.setattr(stage, "training_table", lambda trained: None)
     names = {"cfg": cfg, "plan": plan, "stage": stage, "machine": machine, "watch": record.Stopwatch()}
-    exec(f"{asks}\n{trains}", names | {"first": all_jobs(cfg)[0], "hosts": hosts, "cfg": cfg})
+    names |= {"show": show, "plots_branch": plots_branch, "first": all_jobs(cfg)[0], "hosts": hosts}
+    exec(f"{asks}\n{trains}", names)
     assert seen == [False]
 
 

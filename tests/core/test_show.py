@@ -174,3 +174,35 @@ def test_a_person_s_own_matplotlibrc_does_not_change_a_figure(tmp_path):
     environment = os.environ | {"MATPLOTLIBRC": str(tmp_path)}
     out = subprocess.run(command, env=environment, cwd=config.ROOT, capture_output=True, text=True, check=True).stdout
     assert out.split() == ["DejaVu", "Sans", "9.0", "False"]
+
+
+def test_a_figure_grows_with_its_file_in_an_open_notebook_and_not_in_a_headless_run(tmp_path, monkeypatch):
+    from tinyr1.core import progress
+    from tinyr1.report import plots_branch
+
+    file, shown = tmp_path / "math.partial" / "log.jsonl", []
+    file.parent.mkdir()
+
+    class Handle:
+        def update(self, figure):
+            shown.append(len(figure.axes[0].lines[0].get_xdata()))
+
+    def display(figure, display_id):
+        Handle().update(figure)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(show, "REDRAW", 0)
+    monkeypatch.setenv(progress.EVENTS, "x")
+    watch = show.live(plots_branch.loss_so_far)
+    watch(file)
+    file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "lo')
+    watch(file)
+    assert shown == []
+    monkeypatch.delenv(progress.EVENTS)
+    watch(file)
+    file.write_text(file.read_text() + 'ss": 1.2}\n')
+    watch(file)
+    monkeypatch.setattr(show, "REDRAW", 1000)
+    watch(file)
+    assert shown == [2, 3]

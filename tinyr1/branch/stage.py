@@ -5,6 +5,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,12 @@ KEPT_FROM_TRAINING = "log.jsonl"
 ANY_CHECKPOINT = {"model", "tokens", "trainer.save_steps", "trainer.report_to", "trainer.spike"}
 
 
-def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
+def train_job(
+    cfg: Config, job: plan.Job, has_gpu: bool, watch: Callable[[Path], None] = lambda _: None
+) -> dict:
     """Trains a job, unless its checkpoint was made from the same inputs before; returns counts, losses and speed.
+
+    watch: is given the log of the training twice a second.
 
     A training that was killed goes on from its last checkpoint, where trainer.save_steps asks for checkpoints.
     UserError when the job cannot run, or its training fails or ends early.
@@ -49,8 +54,8 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
         log = cfg.home / "logs" / f"train-{job.name}.log"
         try:
             launch.follow(
-                words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING), "step",
-                "starting DeepSpeed and loading the model", "saving the model",
+                words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING, watch),
+                "step", "starting DeepSpeed and loading the model", "saving the model",
                 work / launch.STOP if cfg.params.trainer.save_steps else None,
                 plan.RANK_FAILED if cfg.params.trainer.hostfile else "",
             )  # fmt: skip
@@ -72,6 +77,7 @@ def train_job(cfg: Config, job: plan.Job, has_gpu: bool) -> dict:
             artifact.ASIDE: [KEPT_FROM_TRAINING],
             "steps": steps[-1]["step"], "first_loss": steps[0]["loss"], "last_loss": steps[-1]["loss"],
             "tokens_per_s": round(steps[-1]["tokens"] / steps[-1]["seconds"], 1),
+            "tflops": steps[-1].get("tflops"), "memory_gb": steps[-1].get("memory_gb"),
         }  # fmt: skip
 
     manifest, built = artifact.make(out, inputs, build, remedy)
@@ -128,9 +134,12 @@ def _flat(settings: dict, above: str = "") -> dict[str, str]:
 
 
 def training_table(trained: list[dict]) -> pd.DataFrame:
-    """One line for each training: samples, tokens, fill, steps, losses (nats/token), tokens/s."""
-    columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s"]
-    return pd.DataFrame(trained)[columns].set_index("model").round(3)
+    """One line for each training: samples, tokens, fill, steps, losses (nats/token), tokens/s; 10^12 operations of the
+    model a second on one rank, which are the MFU times the peak of its device; the most memory of a rank in GB."""
+    columns = ["model", "samples", "tokens", "fill", "steps", "first_loss", "last_loss", "tokens_per_s", "tflops",
+               "memory_gb"]  # fmt: skip
+    table = pd.DataFrame(trained).reindex(columns=columns).set_index("model")
+    return table.dropna(axis="columns", how="all").round(3)  # a training of an earlier version lacks the last two
 
 
 def final_tokens(planned: list[plan.Job]) -> set[int]:
@@ -138,8 +147,9 @@ def final_tokens(planned: list[plan.Job]) -> set[int]:
     return {int(i) for job in planned for part in job.tokens() for i in np.unique(part.last_ids)}
 
 
-def training_progress(log: Path) -> tuple[int, int, str] | None:
-    """(step, all steps, text for the bar) from the log of a training; None before its first step."""
+def training_progress(log: Path, watch: Callable[[Path], None] = lambda _: None) -> tuple[int, int, str] | None:
+    """(step, all steps, text for the bar) from the log of a training, which `watch` is given; None before a step."""
+    watch(log)
     text = log.read_text(encoding="utf-8") if log.exists() else ""
     lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may not be written to its end
     if not lines:

@@ -2,12 +2,15 @@
 
 import html
 import math
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tinyr1.core import record
+from tinyr1.core import progress, record
 from tinyr1.core.config import Config
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 PIXELS = 200  # of an inch of a figure, in its PNG
+REDRAW = 10.0  # seconds between two pictures of a figure that grows
 SHOWN = 110  # pixels of a page that an inch of a figure takes where there is room; 9 points are 14 pixels then
 
 
@@ -87,6 +91,31 @@ def whole(table: "pd.DataFrame") -> "Styler":
     return texts.set_table_styles(
         [{"selector": "td", "props": [("text-align", "left"), ("white-space", "pre-wrap")]}]
     )
+
+
+def live(draw: Callable[[Path], "Figure"]) -> Callable[[Path], None]:
+    """A function that shows in an open notebook what `draw` makes of a file as the file grows, every REDRAW seconds.
+
+    It does nothing in a headless run, nor before the file has a line.
+    """
+    shown: dict[str, Any] = {"at": -math.inf, "display": None}
+
+    def show(file: Path) -> None:
+        if progress.EVENTS in os.environ or time.monotonic() - shown["at"] < REDRAW:
+            return
+        if not file.is_file() or not file.stat().st_size:
+            return
+        from IPython.display import display
+        from matplotlib import pyplot as plt
+
+        shown["at"], figure = time.monotonic(), draw(file)
+        if shown["display"] is None:
+            shown["display"] = display(figure, display_id=True)
+        else:
+            shown["display"].update(figure)
+        plt.close(figure)
+
+    return show
 
 
 def save_figure(cfg: Config, name: str, figure: "Figure") -> "Image":

@@ -1,6 +1,8 @@
 """The figures of notebook 02: packed sequences, the loss mask, the course of the loss."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -95,7 +97,14 @@ def loss_mask(tokens: pd.DataFrame, domain: str, domains: Sequence[str]) -> Figu
     return fig
 
 
-def loss_curves(log: pd.DataFrame, experts: Sequence[str]) -> Figure:
+def loss_so_far(file: Path) -> Figure:
+    """The loss of a training that goes on, from the whole lines of its log (`tinyr1.branch.monitor.StepLog`)."""
+    text = file.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return loss_curves(pd.DataFrame(lines).assign(model=file.parent.name.partition(".")[0]))
+
+
+def loss_curves(log: pd.DataFrame, experts: Sequence[str] = ()) -> Figure:
     """Training loss by optimizer step, a panel for each model with scales of its own; the mean of neighbours is dark.
 
     log: model, step, loss (nats per target token). experts: see `plots.colours`.
