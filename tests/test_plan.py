@@ -24,6 +24,7 @@ from tinyr1.plan import __main__ as command
 from tinyr1.plan import estimate, gate, hardware, hours, memory, shapes, tables, verdict, work
 from tinyr1.plan.hardware import KINDS, Machine
 from tinyr1.plan.shapes import PUBLISHED, Shape
+from tinyr1.report import states
 
 SMALL, LARGE = (PUBLISHED[f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}"] for size in ("1.5B", "32B"))
 TINY = Shape(2, 10, 2, 1, 5, 20, 100, True, False)
@@ -420,3 +421,23 @@ def test_make_reproduce_refuses_a_model_that_is_too_large_within_seconds(tmp_pat
     assert not (tmp_path / "runs").exists()
     # Seconds of the processor: those of the clock depend on who else works here.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+
+
+def test_what_was_planned_stands_beside_what_a_stage_took(monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYR1_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path / "reports"))
+    cfg = config.load("smol")
+    plan = estimate.make_plan(cfg, CPU)
+    gate.remember(cfg, plan)
+    planned = states.planned_stages(cfg)
+    assert list(planned) == [stage.name for stage in plan.stages]
+    assert planned["02_branch_sft"]["seconds"] == round(plan.stages[1].seconds)
+    assert planned["02_branch_sft"]["memory_gb"] == round(plan.stages[1].memory / 1e9, 1)
+    finished = [replace(stage, seconds=0.0, source="finished") for stage in plan.stages]
+    gate.remember(cfg, replace(plan, stages=finished))
+    assert states.planned_stages(cfg) == planned, "a plan that has nothing left says nothing new"
+    rows = states.stage_rows(cfg)
+    assert [row["planned"] for row in rows] == [*(one["seconds"] for one in planned.values()), None]
+    entry = {"facts": {"models": [{"memory_gb": 3.8}, {"memory_gb": 4.06}, {}]}}
+    assert states.memory_text({"memory_gb": 3.9}, entry) == "3.9 GB of memory planned, 4.1 GB measured"
+    assert states.memory_text({}, entry) == states.memory_text({"memory_gb": 3.9}, None) == ""

@@ -29,7 +29,7 @@ from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.launch import SIGNALS, ask_to_stop
 from tinyr1.disk import require_disk_space
-from tinyr1.plan.gate import forced, pass_gate
+from tinyr1.plan.gate import forced, pass_gate, remember
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -59,9 +59,10 @@ def end(name: str, *given: Any) -> None:
 def run(name: str, only: str | None) -> int:
     """Run those stages of a run that are not fresh, or only one stage; the exit status of the command."""
     cfg = config.load(name)
-    if only is None:
-        pass_gate(cfg)
+    plan = pass_gate(cfg) if only is None else None
     with locked(cfg):
+        if plan is not None:
+            remember(cfg, plan)
         correct_page(cfg)
         if not forced():
             require_disk_space(cfg)

@@ -1,11 +1,14 @@
 """The stages of a run as its reports show them: status, times and page of each, from their records."""
 
+import json
 from collections.abc import Callable, Mapping
 
 from tinyr1.core import record
 from tinyr1.core.config import STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.report.pages import first_line
+
+PLANNED = "plan.json"  # what `tinyr1.plan.gate.remember` stores in the report folder
 
 
 def stage_rows(
@@ -15,7 +18,7 @@ def stage_rows(
 
     given: stage -> status that counts more than the stage's record. failures: stage -> error message.
     """
-    failures = failures or {}
+    failures, planned = failures or {}, planned_stages(cfg)
     given = dict(given or {}) | dict.fromkeys(failures, "failed")
     rows: list[dict] = []
     for stage in STAGES:
@@ -29,9 +32,28 @@ def stage_rows(
             "finished": entry["finished"].replace("T", " ").removesuffix("Z") + " UTC" if entry else None,
             "seconds": sum(seconds.values()) if entry else None,
             "parts": list(seconds.items()),
+            "planned": planned.get(stage, {}).get("seconds"),
+            "memory": memory_text(planned.get(stage, {}), entry),
             "html": f"{stage}.html" if (cfg.reports / f"{stage}.html").is_file() else None,
         })  # fmt: skip
     return rows
+
+
+def planned_stages(cfg: Config) -> dict[str, dict]:
+    """What the plan of the run said of each stage before it ran: seconds, source, memory_gb; {} without a plan."""
+    try:
+        return json.loads((cfg.reports / PLANNED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def memory_text(planned: Mapping, entry: Mapping | None) -> str:
+    """The memory of a training rank, planned and measured; "" where one of them is not known."""
+    models = (entry or {}).get("facts", {}).get("models") or []
+    peaks = [model["memory_gb"] for model in models if isinstance(model, dict) and model.get("memory_gb")]
+    if not peaks or not planned.get("memory_gb"):
+        return ""
+    return f"{planned['memory_gb']:g} GB of memory planned, {max(peaks):.1f} GB measured"
 
 
 def _readable_record(cfg: Config, stage: str) -> dict | None:
