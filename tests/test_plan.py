@@ -441,3 +441,20 @@ def test_what_was_planned_stands_beside_what_a_stage_took(monkeypatch, tmp_path)
     entry = {"facts": {"models": [{"memory_gb": 3.8}, {"memory_gb": 4.06}, {}]}}
     assert states.memory_text({"memory_gb": 3.9}, entry) == "3.9 GB of memory planned, 4.1 GB measured"
     assert states.memory_text({}, entry) == states.memory_text({"memory_gb": 3.9}, None) == ""
+
+
+def test_a_probe_measures_how_fast_this_machine_trains(monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "here", lambda price=None: CPU)
+    plan = estimate.make_plan(config.load("smoke"), CPU)
+    measured = estimate.probed(plan)
+    assert measured.training_rate.source.startswith("measured by a probe, ")
+    assert 10 < measured.training_rate.value < 1e7
+    assert measured.stages[1].seconds > 0
+    assert [replace(stage, seconds=None, source="") for stage in measured.stages] == [
+        replace(stage, seconds=None, source="") for stage in plan.stages
+    ]
+    with pytest.raises(UserError, match="--probe: measures this machine; leave out --gpu and --gpus"):
+        estimate.probed(replace(plan, machine=replace(CPU, here=False)))
+    monkeypatch.setattr(estimate.sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match="the process that measures failed"):
+        estimate.probed(plan)

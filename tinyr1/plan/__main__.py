@@ -1,6 +1,7 @@
 """What a run takes, on this machine or on another: `make plan RUN=r1-1.5b`.
 
     python -m tinyr1.plan r1-1.5b                                          on this machine
+    python -m tinyr1.plan smol --probe                                     the same, its speed measured first
     python -m tinyr1.plan paper --gpus 32 --gpu H800-80GB --price 2.02     on another one
 """
 
@@ -11,7 +12,7 @@ import sys
 from tinyr1.core import config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.plan import hardware, hours, tables
-from tinyr1.plan.estimate import make_plan
+from tinyr1.plan.estimate import make_plan, probed
 from tinyr1.plan.verdict import problems
 
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--gpu", help=f"kind of GPU: {', '.join(hardware.KINDS)}; default: that of this machine")
     parser.add_argument("--price", type=float, help="dollars for one GPU hour; default: no money is worked out")
     parser.add_argument("--mfu", type=float, default=hours.MFU, help="share of a GPU's peak in training; %(default)s")
+    parser.add_argument("--probe", action="store_true", help="measure how fast this machine trains, for half a minute")
     parser.add_argument("--short", action="store_true", help="the few lines that `make reproduce` begins with")
     return guarded(lambda: show(parser.parse_args()))
 
@@ -35,6 +37,8 @@ def show(arguments: argparse.Namespace) -> int:
     else:
         machine = hardware.named(arguments.gpu, 1 if arguments.gpus is None else arguments.gpus, arguments.price)
     plan = make_plan(cfg, machine, arguments.mfu)
+    if arguments.probe:
+        plan = probed(plan)
     found = problems(plan)
     print(tables.short(plan, found) if arguments.short else tables.whole(plan, found))
     return 1 if found else 0

@@ -7,14 +7,18 @@ What is finished already is shown, and counts neither in the hours nor in the ve
 it is there: whether it was made from the parameters of today, its stage finds out.
 """
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tinyr1 import disk
 from tinyr1.branch import plan as branch_plan
-from tinyr1.core import checkpoints, hub
+from tinyr1.core import checkpoints, hub, launch
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.evaluation import VllmEngine
@@ -23,6 +27,8 @@ from tinyr1.plan import hours, memory, work
 from tinyr1.plan.hardware import GIB, Machine
 from tinyr1.plan.memory import Memory
 from tinyr1.plan.shapes import PUBLISHED, Shape, from_config
+
+CPU_PROBE = 512  # tokens of a probe's sequence on a CPU, which takes long enough for a second of work
 
 
 @dataclass(frozen=True)
@@ -141,14 +147,13 @@ def make_plan(
         machine = replace(machine, count=max(machine.count, ranks))  # the other nodes are taken to be like this one
     if trainings is None:
         trainings = work.trainings(cfg)
-    row_tokens = sum(one.tokens for one in trainings) / max(1, sum(one.rows for one in trainings))
     needed = training_memory(shape, trainer, ranks, on_gpu, [one for one in trainings if not one.done])
     loads = on_gpu and needed is not None
     plan = Plan(
         cfg=cfg, machine=machine, mfu=mfu, shape=shape, shape_source=source, ranks=ranks, trainings=trainings,
         asked=work.asking(cfg, hours.answer_lengths(cfg)),
         training=needed,
-        training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens, mfu),
+        training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens(trainings), mfu),
         sampling=0.0 if work.evaluated(cfg) else engine_memory(cfg, shape, on_gpu),
         host=memory.host(shape, trainer.zero_stage, trainer.processes_per_node) if loads else memory.MERGING,
         stages=[],
@@ -156,6 +161,30 @@ def make_plan(
         disk_free=free_bytes(cfg.home) if machine.here else None,
     )  # fmt: skip
     return replace(plan, stages=[_curating(plan), _training(plan), _merging(plan), _evaluating(plan)])
+
+
+def probed(plan: Plan) -> Plan:
+    """The plan with the training rate that a probe of half a minute measures on this machine. UserError where the probe
+    fails, or the plan is for another machine."""
+    if not plan.machine.here:
+        raise UserError("--probe: measures this machine; leave out --gpu and --gpus")
+    trainer, on_gpu = plan.cfg.params.trainer, plan.machine.gpu is not None
+    tokens = trainer.sequence_length if on_gpu else min(trainer.sequence_length, CPU_PROBE)
+    words = [sys.executable, "-m", "tinyr1.branch.probe", json.dumps(asdict(plan.shape)), str(tokens)]
+    environment = os.environ | ({} if on_gpu else branch_plan.CPU_ENVIRONMENT) | launch.watched()
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise UserError(f"--probe: the process that measures failed:\n{launch.error_excerpt(done.stderr)}")
+    flops = json.loads(done.stdout.splitlines()[-1])["flops"] * (plan.ranks if on_gpu else 1)
+    mine = hours.operations(plan.shape, trainer.gradient_checkpointing, row_tokens(plan.trainings))
+    told = f"measured by a probe, {flops / 1e12:.2g} TFLOP/s"
+    plan = replace(plan, training_rate=hours.Rate(flops / mine, told))
+    return replace(plan, stages=[_curating(plan), _training(plan), _merging(plan), _evaluating(plan)])
+
+
+def row_tokens(trainings: list[work.Training]) -> float:
+    """Tokens of a row on average."""
+    return sum(one.tokens for one in trainings) / max(1, sum(one.rows for one in trainings))
 
 
 def _curating(plan: Plan) -> Stage:
