@@ -81,9 +81,9 @@ def test_scores_cover_every_model_and_benchmark_once(smoke):
 def test_figures_stand_beside_the_pages(smoke):
     names = {p.stem for p in config.load("smoke").reports.glob("*.png")}
     assert names == {
-        "branch_merge", "curation_funnel", "row_lengths", "packing", "loss_mask", "training_loss",
-        "selected_share", "winners", "importance", "outcomes", "answer_lengths", "comparison_matrix", "figure_1",
-        "gains", "claims", "branch_distance", "fusion_by_hand", "activations",
+        "branch_merge", "curation_funnel", "row_lengths", "packing", "packing_attention", "loss_mask",
+        "training_loss", "selected_share", "winners", "importance", "outcomes", "answer_lengths", "comparison_matrix",
+        "figure_1", "gains", "claims", "branch_distance", "fusion_by_hand", "activations",
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def rows(monkeypatch, encode_words):  # noqa: F811
     made = [math_row()]
     monkeypatch.setattr(sources, "read_source", lambda *_: (Raw("f", i, row) for i, row in enumerate(made, 1)))
     monkeypatch.setattr(sources, "find", lambda *_: sources.Found([]))
-    encode = lambda t, b, row: prompts.encode_rows(t, b, [row])[0]  # noqa: E731
+    encode = lambda t, b, row, template: prompts.encode_rows(t, b, [row], template=template)[0]  # noqa: E731
     monkeypatch.setattr(prompts, "encode_row", encode)
     monkeypatch.setattr(prompts, "render_messages", lambda t, messages, open_think: messages[-1]["content"])
     return made
