@@ -123,8 +123,13 @@ def two_hosts(tmp_path):
     if os.geteuid() or MISSING or not namespaces_work():
         pytest.skip(f"needs root, network namespaces and {', '.join(MISSING) or 'their programs'}; `make test-hosts`")
     made = Hosts(tmp_path)
-    yield made
-    made.close()
+    try:
+        reached, said = ended(made.start("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", SECOND, "true"))
+        if reached:
+            pytest.skip(f"ssh does not work between the namespaces of this machine: {said}")
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
