@@ -128,6 +128,10 @@ def test_a_switch_that_is_not_used_leaves_the_checkpoints_of_earlier_versions_va
     job = plan.jobs(cfg)[0]
     known = {"epochs", "batch_size", "learning_rate", "schedule", "warmup_ratio"}
     assert set(plan.job_inputs(cfg, job)["sft"]) == known
+    assert set(plan.job_inputs(cfg, job)["trainer"]) == {
+        "hostfile", "processes_per_node", "zero_stage", "sequence_length", "gradient_checkpointing", "adam_beta1",
+        "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm",
+    }  # fmt: skip
     packed = dataclasses.replace(job, sft=job.sft.model_copy(update={"packing": "contaminated"}))
     assert plan.job_inputs(cfg, packed)["sft"]["packing"] == "contaminated"
 

@@ -4,6 +4,7 @@ Needs root, and the programs ip, unshare, sshd and pdsh; `make test-hosts` runs 
 """
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -89,8 +90,9 @@ class Hosts:
 
     def start(self, *words):
         """A command on the first host, with the keys of the test in place of root's own."""
-        mount = 'mkdir -p /root/.ssh && mount --bind "$0" /root/.ssh && exec "$@"'
-        inside = ["unshare", "--mount", "sh", "-c", mount, self.ssh, *words]
+        mount = 'mkdir -p "$1" && mount --bind "$0" "$1" && shift && exec "$@"'
+        own = Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".ssh"
+        inside = ["unshare", "--mount", "sh", "-c", mount, self.ssh, own, *words]
         return subprocess.Popen(
             list(map(str, ["ip", "netns", "exec", self.names[FIRST], *inside])), cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -41,6 +41,8 @@ CPU_ENVIRONMENT = {
 }
 
 
+# Parameters of the trainer block that change how a training is started and watched, and not the model.
+WITHOUT_EFFECT = {"save_steps", "report_to", "spike", "launcher"}
 RANK_LOGS, HOST_ENVIRONMENT = "ranks", "environment"  # in the work folder of a training on several hosts
 RANK_FAILED = "exits with return code = "  # what DeepSpeed's launcher says of a rank; the other hosts would wait for it
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint of a training that was written to its end
@@ -212,7 +214,7 @@ def job_inputs(cfg: Config, job: Job) -> dict:
         "rows": [[artifact.check(folder, remedy)["content"], rows.start, rows.stop] for folder, rows in job.rows],
         # What is null was no parameter once, and changes nothing.
         "sft": job.sft.model_dump(exclude_none=True, exclude={"balance"}),
-        "trainer": cfg.params.trainer.model_dump(exclude={"save_steps", "report_to", "spike"}),
+        "trainer": cfg.params.trainer.model_dump(exclude=WITHOUT_EFFECT),
         "seed": cfg.params.seed,
     }
 

@@ -19,7 +19,7 @@ from tinyr1.core.progress import say
 
 KEPT_FROM_TRAINING = "log.jsonl"
 # A training goes on from its checkpoint whatever these are; other rows or weights have another key (`plan.job_inputs`).
-ANY_CHECKPOINT = {"model", "tokens", "trainer.save_steps", "trainer.report_to", "trainer.spike"}
+ANY_CHECKPOINT = {"model", "tokens", *(f"trainer.{name}" for name in plan.WITHOUT_EFFECT)}
 
 
 def train_job(
