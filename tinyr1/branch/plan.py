@@ -89,7 +89,7 @@ def _passes(cfg: Config, rows: dict[str, tuple[Path, slice]]) -> dict[str, int]:
         return {name: domain.sft.epochs for name, domain in cfg.params.domains.items()}
     if balance == "tokens" and all(folder.is_dir() for folder, _ in rows.values()):  # before stage 01 none is known
         tokens = {name: read_tokens(folder).part(part).count for name, (folder, part) in rows.items()}
-        return {name: round(max(tokens.values()) / max(1, count)) for name, count in tokens.items()}
+        return {name: round(max(tokens.values()) / count) if count else 1 for name, count in tokens.items()}
     return dict.fromkeys(rows, 1)
 
 
