@@ -117,7 +117,9 @@ def test_a_row_that_is_too_long_is_cut_where_the_params_say_so(run):
     long_answer = math_row(problem="What is it?", generations=(f"<think>a</think>{'b ' * 60}",))
     long_reasoning = math_row(problem="Who is it?", generations=(f"<think>{'a ' * 60}</think>b",))
     fitting, too_long = math_row(problem="Where is it?"), math_row(problem="word " * 60)
-    kept, ledger = run([long_answer, long_reasoning, fitting], max_tokens=50, rules={"overlong": "truncate"})
+    again = [long_answer, long_reasoning, fitting, long_answer]  # what is dropped for another reason is not cut
+    kept, ledger = run(again, max_tokens=50, rules={"overlong": "truncate"})
+    assert ledger.dropped == {("olympiads", "duplicate"): 1}
     assert [row["n_tokens"] for row in kept] == [50, 50, 5]
     # One token of the prompt, 61 of the answer: a part of it is left. The answer of the other stands at its end.
     sentence = "2 rows are cut at 50 tokens and have lost their end token, 1 of them their whole answer"

@@ -85,21 +85,20 @@ class Selection:
             return Drop("duplicate")
         if encoded is None:
             return Drop("over_limit", f"limit: {self.limit}")
-        if len(encoded.ids) > self.curate.max_tokens:
+        cuts = self.curate.overlong not in (None, "drop") and encoded.n_prompt < self.curate.max_tokens
+        if len(encoded.ids) > self.curate.max_tokens and not cuts:
             return Drop("too_long", f"{len(encoded.ids)} tokens, curate.max_tokens: {self.curate.max_tokens}")
         if self.full:
             return Drop("over_limit", f"limit: {self.limit}")
         return Drop("near_duplicate") if self.is_near_duplicate(row, key) else None
 
     def fitted(self, row: Row, encoded: Encoded, encode: "Encode") -> Encoded:
-        """The tokens of a row that is taken, cut where it is too long and `curate.overlong` says so.
-
-        UserError for such a row where it says `refuse`.
-        """
-        most, rule = self.curate.max_tokens, self.curate.overlong
-        if len(encoded.ids) <= most or rule in (None, "drop") or encoded.n_prompt >= most:
+        """The tokens of a row that `verdict` lets pass, cut where it is too long. UserError where `curate.overlong`
+        refuses such rows."""
+        most = self.curate.max_tokens
+        if len(encoded.ids) <= most:
             return encoded
-        if rule == "refuse":
+        if self.curate.overlong == "refuse":
             raise UserError(
                 f"domains.{self.domain}: {row['question'][:80]!r} has {len(encoded.ids)} tokens, curate.max_tokens is "
                 f"{most}, and curate.overlong refuses such rows; raise the one, or set the other to drop or truncate"
@@ -162,11 +161,9 @@ def select(
                 why: Drop | None = None
                 for j, row in enumerate(rows):
                     tokens = encoded.get((i, j))
-                    if tokens is not None:
-                        tokens = selection.fitted(row, tokens, encode)
                     refused = selection.verdict(row, keys[i][j], tokens)
                     if refused is None and tokens is not None:
-                        good.append((row, tokens))
+                        good.append((row, selection.fitted(row, tokens, encode)))
                     why = why or refused
                 yield one, rows, selection.take(keys[i], good, names[one.source]) if good else [], why
             bar.update(start + len(batch), len(order))
