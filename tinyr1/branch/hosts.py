@@ -9,7 +9,6 @@ DeepSpeed says of a host that it cannot use only that a command failed, after th
 
 import argparse
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -127,7 +126,7 @@ def check(cfg: Config, has_gpu: bool) -> "pd.DataFrame":
         mine: dict[str, Any] = {
             "packages": {"torch": metadata.version("torch")}, "gpus": len(machine.describe()["gpus"])
         }  # fmt: skip
-        rows = [(os.uname().nodename, trainer.processes_per_node, mine)]
+        rows = [("this machine", trainer.processes_per_node, mine)]
     else:
         hosts = read_hostfile(ROOT / trainer.hostfile)
         rows = [
