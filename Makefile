@@ -39,7 +39,7 @@ help:
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make publish [RUN=smol]     copy the report of a finished run to reports/RUN, and its scores into README.md"
 	@echo "make compare A=run B=run    parameters, machines, scores and durations of two runs side by side"
-	@echo "make readme [RUN=smol]      the results of reports/RUN into README.md"
+	@echo "make readme [RUN=smol]      the results of reports/RUN and the plans of params/ into README.md"
 	@echo "make clean [RUN=smol]       remove a run's artifacts and unpublished report (runs/RUN, or TINYR1_HOME/RUN)"
 	@echo "make setup [PYTHON=python3] the environment alone; about 1 min, once"
 
@@ -138,6 +138,7 @@ bench: setup
 
 publish: setup
 	@$(PY) -m tinyr1.report.publish "$(RUN)"
+	@$(PY) -m tinyr1.plan.readme_table
 
 check-compare:
 	@test -n "$(A)" -a -n "$(B)" || { echo "name two runs, or folders of reports, as in: make compare A=smol B=reports/smol" >&2; exit 1; }
@@ -147,6 +148,7 @@ compare: setup
 
 readme: setup
 	@$(PY) -m tinyr1.report.readme "$(RUN)"
+	@$(PY) -m tinyr1.plan.readme_table
 
 clean:
 	@test -n "$(RUN)" || { echo "RUN is empty; name the run, as in: make clean RUN=smol" >&2; exit 1; }

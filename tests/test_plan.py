@@ -21,7 +21,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.prompts import Encoded
 from tinyr1.data.tokens import RowWriter
 from tinyr1.plan import __main__ as command
-from tinyr1.plan import estimate, gate, hardware, hours, memory, shapes, tables, verdict, work
+from tinyr1.plan import estimate, gate, hardware, hours, memory, readme_table, shapes, tables, verdict, work
 from tinyr1.plan.hardware import KINDS, Machine
 from tinyr1.plan.shapes import PUBLISHED, Shape
 from tinyr1.report import states
@@ -182,16 +182,22 @@ def test_rows_are_estimated_from_limits_and_published_sizes():
     assert not mixture.counted
 
 
+def make_rows(cfg, name, count):
+    """Finished rows of a domain, of 100 and 101 tokens in turn."""
+
+    def build(folder):
+        with RowWriter(folder) as writer:
+            for i in range(count):
+                writer.write({"n": i}, Encoded(list(range(100 + i % 2)), 40))
+        return {}
+
+    artifact.make(cfg.rows(name), {}, build, "")
+
+
 def test_rows_of_finished_stage_01_are_counted():
     cfg = config.load("smol")
     for name, rows in (("math", 110), ("science", 104), ("code", 102)):
-        def build(folder, rows=rows):
-            with RowWriter(folder) as writer:
-                for i in range(rows):
-                    writer.write({"n": i}, Encoded(list(range(100 + i % 2)), 40))
-            return {}
-
-        artifact.make(cfg.rows(name), {}, build, "")
+        make_rows(cfg, name, rows)
     trained = {one.name: one for one in work.trainings(cfg)}
     assert [trained[name].rows for name in ("backbone", "math", "science", "code", "mixture")] == [300, 10, 4, 2, 16]
     assert trained["math"].tokens == 10 * 100.5
@@ -458,3 +464,31 @@ def test_a_probe_measures_how_fast_this_machine_trains(monkeypatch, capsys):
     monkeypatch.setattr(estimate.sys, "executable", "/bin/false")
     with pytest.raises(UserError, match="the process that measures failed"):
         estimate.probed(plan)
+
+
+# --- README ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_runs_in_the_readme_follows_from_params_and_reports():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_table.with_table(text) == text, "run `make readme`"
+
+
+def test_what_this_machine_has_made_of_a_run_does_not_change_the_table():
+    before = readme_table.table()
+    cfg = config.load("smol")
+    for name in cfg.domains:
+        make_rows(cfg, name, 110)
+    assert "finished" in tables.short(estimate.make_plan(cfg, CPU), [])
+    assert readme_table.table() == before
+
+
+def test_a_run_without_a_machine_of_its_own_is_named(monkeypatch):
+    monkeypatch.delitem(readme_table.MACHINES, "paper")
+    with pytest.raises(UserError, match=r"params/paper.yaml: the table of runs has no machine for it"):
+        readme_table.table()
+
+
+def test_a_readme_without_the_markers_says_where_the_table_belongs():
+    with pytest.raises(UserError, match="has no line `<!-- hardware"):
+        readme_table.with_table("# title\n")

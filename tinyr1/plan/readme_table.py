@@ -65,12 +65,12 @@ def _row(name: str, machine: Machine) -> list[str]:
     cfg = config.load(name)
     plan = make_plan(Unstarted(run=cfg.run, params=cfg.params), machine)
     if unfit := problems(plan):
-        raise UserError(f"{name}: does not fit {machine}: {unfit[0].why}; name another machine in {__name__}")
+        raise UserError(f"{name}: the run does not fit {machine}: {unfit[0].why}; name another machine in {__name__}")
     return [
         f"`{name}`", cfg.params.description.rstrip("."), str(machine),
         tokens(sum(one.trained_tokens for one in plan.trainings)),
         ("" if plan.complete else "at least ") + duration(plan.seconds),
-        f"{plan.gpu_hours:,.{0 if plan.gpu_hours >= 10 else 1}f}" if machine.gpu else "",
+        f"{plan.gpu_hours:,.{0 if plan.gpu_hours >= 10 else 1}f}" if machine.gpu else "none",
         " and ".join(_memory(plan)), f"{plan.disk_need / GB:,.0f} GB", _measured(name),
     ]  # fmt: skip
 
@@ -87,7 +87,7 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 def _measured(name: str) -> str:
     """Minutes of the published report of a run, on its machine."""
-    folder = config.ROOT / "reports" / name
+    folder = config.reports_folder() / name
     if not all((folder / f"{stage}.json").is_file() for stage in STAGES):
         return "no report yet"
     records = [json.loads((folder / f"{stage}.json").read_text(encoding="utf-8")) for stage in STAGES]
