@@ -42,7 +42,7 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     assert shown.index("template_hash") < shown.index("pass@1"), "the protocol comes before any number"
     facts = json.loads((home / "out" / "evaluation.json").read_text())
     outcomes = {o["outcome"]: o["samples"] for o in facts["outcomes"]}
-    assert outcomes == {"correct": 6, "wrong": 1, "no_answer": 1}
+    assert outcomes == {"correct": 6, "wrong": 1, "truncated": 1}
     results = json.loads((home / "out" / "tool" / "results.json").read_text())
     assert results["results"]["aime24"]["exact_match,none"] == 0.75
     assert len((home / "out" / "tool" / "samples_aime24.jsonl").read_text().splitlines()) == 8

@@ -50,7 +50,7 @@ def response(text, finish="stop", sample=0):
         ("why</think>\\boxed{25}", "stop", INTEGER, ("correct", "25")),
         ("why</think>\\boxed{025}", "stop", INTEGER, ("correct", "25")),
         ("why</think>\\boxed{26}", "stop", INTEGER, ("wrong", "26")),
-        ("why</think>\\boxed{25.01}", "stop", INTEGER, ("no_answer", None)),
+        ("why</think>\\boxed{25.01}", "stop", INTEGER, ("wrong", None)),
         ("why</think>It is 25.", "stop", INTEGER, ("no_answer", None)),
         ("why</think>", "stop", INTEGER, ("no_answer", None)),
         ("so \\boxed{25}", "stop", INTEGER, ("no_answer", None)),

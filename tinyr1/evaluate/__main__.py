@@ -21,7 +21,7 @@ from tinyr1.core import artifact, config, machine, record
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
-from tinyr1.evaluate import adopt, against, examples, lm_eval, scores, stage
+from tinyr1.evaluate import adopt, against, examples, lm_eval, notices, scores, stage
 from tinyr1.evaluate.single import SingleModel, checkpoint_folder, content_key, fitted_to_context
 
 # Benchmarks that a params file need not have: the one whose settings they take, and their own questions. The paper has
@@ -180,8 +180,12 @@ def evaluate_model(options: argparse.Namespace) -> None:
         "sources": [one.record() for one in loaded.values()], "isolation": stage.describe_isolation(cfg),
         "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
     }  # fmt: skip
+    opinions = stage.second_opinions(graded, asked)
+    facts |= {"second_opinion": opinions.to_dict("records"), "notices": notices.one_sided(graded)}
     store_results(cfg, facts, graded, asked)
     print_results(cfg, options.model, graded, asked)
+    for sentence in [*notices.disagreement(graded, asked, opinions), *facts["notices"]]:
+        print(f"\n{sentence}")
     if earlier is not None:
         print(f"\n{against.question_by_question(graded, earlier, cfg.params.analysis.margin)}")
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
@@ -195,7 +199,6 @@ def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: di
     lm_eval.export(cfg, cfg.out, graded, asked, facts["protocols"])
     facts |= {
         "outcomes": scores.outcome_counts(graded), "machine": machine.describe(), "code": record.code_version(),
-        "second_opinion": stage.second_opinions(graded, asked).to_dict("records"),
     }  # fmt: skip
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
     artifact.write_atomic(cfg.out / "evaluation.json", text)

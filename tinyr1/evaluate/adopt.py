@@ -13,6 +13,7 @@ from pathlib import Path
 from tinyr1.core import artifact, jsonl
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate import stage
 from tinyr1.sampling import responses
@@ -39,13 +40,20 @@ def adopt_answers(cfg: Config, path: Path, asked: dict[str, list[dict]]) -> None
     lines = [line | keys for line in answers.lines]
     if answers.form != "tinyr1":  # another tool's prompt showed the order of sample 0, whatever the sample
         order = {q["id"]: protocols.order(rules, q, 0) for q in questions}
-        lines = [line | {"order": order[line["question"]]} for line in lines]
+        opened = _prompts_opened([line["text"] for line in lines])
+        lines = [line | {"order": order[line["question"]], "opened": opened} for line in lines]
     jsonl.write(cfg.responses(model, name), lines)
     print(f"{path}: {len(lines)} answers ({answers.form})")
     if beyond := sum(line["sample"] >= rules.samples for line in lines):
         print(f"  {beyond} are samples beyond the {rules.samples} of each question that are graded; raise --samples")
     for note in answers.notes:
         print(f"  {note}")
+
+
+def _prompts_opened(texts: list[str]) -> bool:
+    """Whether the prompts behind texts of another tool ended in an open think tag: some text closes reasoning that it
+    did not open. A text of the same file without any tag was then cut off inside its reasoning."""
+    return any(THINK_CLOSE in text and THINK_OPEN not in text.partition(THINK_CLOSE)[0] for text in texts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     outcome(response, question, protocol, runner, verifier) -> ("correct", "204")
 
-    text ─ cut off at the limit? ─▶ truncated
+    text ─ cut off at the limit, or inside its reasoning? ─▶ truncated
       └─ protocol.reads ─▶ protocol.extraction ─ nothing there? ─▶ no_answer
                                  └─▶ protocol.grader ─▶ correct, wrong, timeout, grader_error
 
@@ -24,8 +24,8 @@ from typing import Any
 from tinyr1.core import artifact, record
 from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.core.progress import Bar, say
-from tinyr1.core.prompts import split_reasoning
-from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option
+from tinyr1.core.prompts import THINK_OPEN, final_answer
+from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option, tries_to_answer
 from tinyr1.evaluate.grading.programs import fenced_code, judge_program
 from tinyr1.evaluate.grading.released_math import quick_equal, released_answer
 from tinyr1.evaluate.grading.symbolic import Verifier
@@ -39,6 +39,7 @@ EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
     "boxed_integer": boxed_integer, "released_math": released_answer, "anchored_option": option,
     "last_letter": last_letter, "last_fence": fenced_code,
 }  # fmt: skip
+BOXED = ("boxed_integer", "anchored_option")  # rules to which a box that they cannot read is an answer: a wrong one
 SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
 
 FORM = store.Form("grade", {
@@ -49,9 +50,10 @@ FORM = store.Form("grade", {
 JUDGING = (
     *(f"evaluate/grading/{name}.py" for name in ("grade", "extract", "programs", "released_math", "symbolic")),
     "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
+    "data/arithmetic.py",
 )  # fmt: skip
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "numpy")  # Math-Verify's, and numpy for the programs
-RESPONSE_FIELDS = ("text", "finish", "sample", "order")
+RESPONSE_FIELDS = ("text", "finish", "sample", "order", "opened")
 
 
 def outcome(
@@ -60,17 +62,26 @@ def outcome(
 ) -> tuple[str, str | None]:  # fmt: skip
     """(one of OUTCOMES, the extracted answer) of one response, by the rules of its protocol (docs/evaluation.md §0.3).
 
-    response: text, finish ("stop" or "length"), sample, and the order of the options where one is stored. question: as
-    `tinyr1.data.benchmarks` makes it. runner, verifier: programs and the released math rule need them; ValueError where
-    one is missing. An option is returned as its id where the protocol orders the options, else as its letter.
+    response: text, finish ("stop" or "length"), sample, the order of the options where one is stored, and opened:
+    whether the prompt opened the think tag (without this field: it did). question: as `tinyr1.data.benchmarks` makes
+    it. runner, verifier: programs and the released math rule need them; ValueError where one is missing. An option is
+    returned as its id where the protocol orders the options, else as its letter. An answer that is boxed and that
+    cannot be read is wrong, and nothing is extracted.
     """
     cut = response["finish"] == "length"
     if cut and not protocol.truncated_counts:
         return "truncated", None
-    text = response["text"] if protocol.reads == "whole" else split_reasoning(response["text"])[1]
+    text = response["text"]
+    if protocol.reads == "final":
+        text, unclosed = final_answer(response["text"], response.get("opened", True))
+        # An answer to a prompt that opened the tag may end by itself without closing it: nothing was cut off.
+        if unclosed and (response["finish"] != "stop" or THINK_OPEN in response["text"]):
+            return "truncated", None
     answer = None if text is None else EXTRACTION[protocol.extraction](text)
     if answer is None:
-        return ("truncated" if cut else "no_answer"), None
+        if cut:
+            return "truncated", None
+        return ("wrong" if text and protocol.extraction in BOXED and tries_to_answer(text) else "no_answer"), None
     if protocol.grader == "option":
         shown = response.get("order") or order(protocol, question, response["sample"])
         answer = shown[LETTERS.index(str(answer))] if shown else answer
