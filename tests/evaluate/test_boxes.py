@@ -44,6 +44,9 @@ def test_two_dresses_on_each_other_change_nothing(first, second):
         ("\\angle ABC = 73^\\circ", 73), ("[ABC] = 73", 73), ("\\text{area of the triangle} = 73", 73),
         ("73 = p+q", 73),
         ("k\\,=\\,73", 73), ("\\#S = 73", None), ("N_{\\text{max}} = 73", 73), ("\\overline{AB} = 73", 73),
+        ("\\max = 73", 73), ("\\gcd(a,b)=73", 73), ("\\lfloor 100r \\rfloor = 73", 73), ("S_{\\max}=73", 73),
+        ("\\text{Answer: not }73", None), ("\\text{at least } 73", None), ("\\pi = 73", None), ("k\\%=73", None),
+        ("\\underline{73}", 73), ("\\textcolor{red}{73}", 73), ("\\overline{abc} = 73", 73), ("P(1)+P(2)=73", 73),
         # worked out
         ("p + q = 30 + 43 = 73", 73), ("30+43 = 73", 73), ("p+q = 2\\cdot 36 + 1 = 73", 73), ("3^2 + 8^2 = 73", 73),
         ("\\frac{146}{2} = 73", 73), ("\\frac{146}{2}", 73), ("\\dfrac{146}{2}", 73), ("146/2", 73),
@@ -126,10 +129,11 @@ def test_a_hostile_box_costs_linear_time(text):
         ("\\boxed{D - heat}", "D"),
         ("\\boxed{Option B}", "B"), ("\\boxed{\\text{Choice (B)}}", "B"), ("\\boxed{C) vitamin D}", "C"),
         ("\\boxed{[B]}", "B"), ("\\boxed{A: \\{1, 2\\}}", "A"),
+        ("\\boxed{B\\ (12\\text{ J})}", "B"), ("\\boxed{B (or C)}", None), ("\\boxed{B(12)}", None),
         # more than one letter, or none
         ("\\boxed{A, B}", None), ("\\boxed{(A) or (B)}", None), ("\\boxed{A) x, B) y}", None),
         ("\\boxed{A: x; C: y}", None),
-        ("\\boxed{A and C}", None), ("\\boxed{A/B}", None), ("\\boxed{D-glucose}", None),
+        ("\\boxed{A. B. C.}", None), ("\\boxed{A and C}", None), ("\\boxed{A/B}", None), ("\\boxed{D-glucose}", None),
         ("\\boxed{A good guess}", None),
         ("\\boxed{option c}", None), ("\\boxed{E}", None), ("\\boxed{\\text{None}}", None), ("\\boxed{B 12}", None),
         ("\\boxed{not B}", None), ("\\boxed{B?}", None), ("\\boxed{B'}", None),
@@ -159,6 +163,8 @@ def test_the_letter_of_a_box(text, expected):
         ("So B is correct.", "B"), ("Thus option B is the right choice, as x > 0.", "B"), ("(B) is correct", "B"),
         ("Since A is not possible, the answer is B.", "B"), ("I think the answer is B.", "B"),
         ("Answer: B. No other option fits.", "B"), ("Answer: B. However, A would need heat.", "B"),
+        ("B is the answer.", "B"), ("Correct option: B", "B"), ("The answer should be B.", "B"), ("Answer = B", "B"),
+        ("Answer: A – B", None), ("Answer: A then B", None), ("The answer is A as well as B", None),
         # no statement
         ("The answer is B if x is zero", None), ("The answer is B cells", None), ("Answer: B?", None),
         ("B is right there", None),
@@ -170,6 +176,11 @@ def test_the_letter_of_a_box(text, expected):
         ("Initially, the answer is A. Then D is right.", "D"), ("Naively the answer is B.", None),
         ("Suppose the answer is B.", None), ("If so, the answer is B.", None), ("Answer: A. Wait, the sign!", None),
         ("Answer: A. Actually, no. Answer: C", "C"), ("The answer is A, but A breaks the rule.", None),
+        ("The answer is A, or is it?", None), ("A common mistake is to say the answer is A.", None),
+        ("Some say that the answer is B, which is false.", None), ("The answer is A. That is wrong.", None),
+        ("Answer: A. I made an error above.", None), ("It seems the answer is A; the correct one is D.", "D"),
+        ("The answer is C rather than B.", "C"), ("The answer is C and not B.", "C"),
+        ("Since A is wrong, the answer is C.", "C"),
         ("The answer is C. One could say the answer is A, of course.", "C"), ("I am not sure the answer is A.", None),
     ],
 )  # fmt: skip

@@ -11,12 +11,13 @@ from tinyr1.data import arithmetic
 
 # A comma or thin space between groups of three digits. "0,204" is a decimal comma, and "20,4" is no number.
 _GROUPED = re.compile(r"(?<![0-9.,}])[1-9][0-9]{0,2}(?:(?:,|\{,\}|\\,|,\\!)[0-9]{3})+(?![0-9,]|\{,|\\,\s*[0-9])")
-_FONT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:bf|it|rm|sf|tt|normal)|boldsymbol|bm|emph|[mh]box)"
+_FONT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:bf|it|rm|sf|tt|normal)|boldsymbol|bm|emph|underline|[mh]box)"
 _WRAPPED = re.compile(_FONT + r"\s*\{([^{}]*)\}|\{\s*\\(?:bf|rm|it|sf|tt)(?![A-Za-z])([^{}]*)\}")
 _DOUBLE_BRACES = re.compile(r"\{\s*(\{[^{}]*\})\s*\}")
 _SPACES = re.compile(
     r"\\(?:displaystyle|textstyle|bfseries|bf|rm|it|sf|tt|left|right|[bB]igg?[lr]?|q?quad|thinspace|large|Large|LARGE)"
-    r"(?![A-Za-z])|" + _FONT + r"(?![A-Za-z]|\s*\{)|\\[,;:! ()\[\]]|\\?\$|~|\{\}|\u200b"
+    r"(?![A-Za-z])|\\(?:text)?color\s*\{[A-Za-z]+\}|" + _FONT + r"(?![A-Za-z]|\s*\{)"
+    r"|\\[,;:! ()\[\]]|\\{2}(?![A-Za-z])|\\?\$|~|\{\}"
 )
 _QUOTES = (('"', '"'), ("``", "''"), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"), ("**", "**"), ("__", "__"),
            ("*", "*"), ("{", "}"))  # fmt: skip

@@ -95,11 +95,11 @@ class _Parser:
 
 _GREEK = (
     "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|vartheta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|"
-    "upsilon|phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|ell"
+    "upsilon|phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|ell|max|min|gcd|lcm|det|dim|deg"
 )
 _PART = re.compile(
-    # a variable or word with its subscript, primes and argument: x, a_1, S_{100}, f'(5)
-    rf"(?P<name>[A-Za-z]+|\\(?:{_GREEK})(?![A-Za-z]))(?P<own>(?:\s*_\s*(?:\{{[^{{}}]*\}}|[A-Za-z0-9]+))?'*)"
+    # a variable, word or rounded value with its subscript, primes and argument: x, a_1, S_{100}, f'(5)
+    rf"(?P<name>[A-Za-z]+|\\(?:{_GREEK})(?![A-Za-z])|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil)(?P<own>(?:\s*_\s*(?:\{{[^{{}}]*\}}|[A-Za-z0-9]+))?'*)"
     r"(?P<argument>\s*\([^()=]*\))?"
     r"|(?P<calculated>[-+*/^]|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|[0-9]+)"
     r"|(?P<mark>[#|()\[\]{}\s]|\\(?:angle|triangle|overline|widehat|hat|vec|bar|lvert|rvert|vert|cap|cup)(?![A-Za-z]))"

@@ -67,11 +67,11 @@ def tries_to_answer(text: str) -> bool:
 # A letter alone, or with brackets or a mark before the option's own text: "C", "(C)", "C) heat", "C: heat".
 _OPTION = re.compile(
     r"(?:(?:option|choice|letter)\s+)?(?:(?P<bare>[A-D])|[(\[]\s*(?P<bracketed>[A-D])\s*[)\]])\s*"
-    r"(?:$|(?(bare)(?:[).:]|[-–—](?=\s))|[.:]?)(?P<text>.*))", re.DOTALL | re.IGNORECASE,
+    r"(?:$|(?(bare)(?:[).:]|[-–—](?=\s)|(?<=\s)(?=\())|[.:]?)(?P<text>.*))", re.DOTALL | re.IGNORECASE,
 )  # fmt: skip
 # Another letter beside the first one, and another lettered option in the text of the first.
 _BESIDE = re.compile(r"\W{0,4}(?:(?:or|and|nor|to)\b)?\W{0,4}[A-D]\W{0,3}")
-_ANOTHER = re.compile(r"(?:\b(?:or|and)\b|[,;/&])\s*\(?[A-D][).:]\s")
+_ANOTHER = re.compile(r"(?:^|\b(?:or|and)\b|[,;/&])\s*\(?[A-D][).:]\s")
 # What a box may hold beside the answer line: a quantity, told by a digit, a command or a relation.
 _QUANTITY = re.compile(r"[0-9=<>^_]|\\[A-Za-z]")
 
@@ -85,38 +85,44 @@ def _letter(name: str) -> str:
 # give a reason or say where: "the answer is A good guess" is no answer, and "C if …" is none for certain.
 _END = (
     r"(?![\w'’-])(?!\W{0,4}(?:or|and|nor|/|,)\W{0,4}[A-D]\b)(?! ?[/&?])"
-    r"(?!\s(?!(?:because|since|as|for|which|where|with|when|whose|while|by|due|so|then|given|in|from|at|on|based|"
-    r"according)\b)[a-z])"
+    r"(?![ –—~]{1,3}[A-D]\b)(?!\s(?!(?:because|since|as(?! well)|for|which|where|with|when|whose|while|by|due|so|given|"
+    r"in|from|at|on|based|according|not|and not|but not|rather than|instead of)\b)[a-z])"
 )
 _ADVERB = r"(?:(?:therefore|thus|hence|clearly|indeed|definitely|certainly|then|again) )?"
 _STATEMENT = re.compile(
     # "Answer: C"; what follows on the next line belongs to it no more
-    rf"(?i:\banswer) ?:\s?{_letter('line')}(?:[)\].]* ?(?=\n(?!or\b|and\b))|{_END})"
+    rf"(?i:\b(?:answer|(?:correct|right) (?:option|choice))) ?[:=]\s?{_letter('line')}"
+    rf"(?:[)\].]* ?(?=\n(?!or\b|and\b))|{_END})"
     # "Answer" as a heading
     rf"|^(?:#+ )?(?i:(?:final )?answer)\n{_letter('alone')}[)\].]*$"
     # "the answer is C", "the correct option is C"
-    rf"|(?i:\b(?:answer|(?:correct|right) (?:option|choice|letter|one))) (?i:is|must be|has to be)\b ?:?\s?"
+    rf"|(?i:\b(?:answer|(?:correct|right) (?:option|choice|letter|one))) (?i:is|must be|should be|has to be)\b ?:?\s?"
     rf"{_ADVERB}{_letter('told')}{_END}"
     # "C is right"
-    rf"|{_letter('right')}[)\]]? is {_ADVERB}(?:the )?(?:right|correct)\b(?: (?:one|answer|option|choice|letter))?"
+    rf"|{_letter('right')}[)\]]? is {_ADVERB}(?:the (?:final )?answer|"
+    r"(?:the )?(?:right|correct)\b(?: (?:one|answer|option|choice|letter))?)"
     r"(?=\s?(?:[.!;,\n]|$|because\b|since\b|as\b))",
     re.MULTILINE,
 )
-# Words before a statement, in its sentence, with which it is none.
+# Words before a statement, in its sentence, with which it is none; and a question mark behind it.
 _DOUBT = re.compile(
     r"\bat first\b|\bfirst (?:sight|glance|thought)\b|\b(?:initially|naively|tempting|suppose|assume|imagine)\b"
     r"(?:\W{1,3}\w+){0,4}\W*$|\b(?:might|may|could|would) (?:\w+ )?(?:think|say|guess|expect|assume|believe|conclude|"
     r"suspect|seem|appear|suggest)|\b(?:it|this) (?:seems|appears|looks)\b|\b(?:if|whether|unless|doubt)\b|"
-    r"\b(?:not|n't) (?:sure|clear|certain|true|think|the case)\b",
+    r"\b(?:not|n't) (?:sure|clear|certain|true|think|the case)\b|\bmistake\b|\b(?:wrong|false|incorrect) that\b|"
+    r"\b(?:some|many|others|people|students|one|you) (?:\w+ )?(?:say|claim|think|argue|believe|answer)",
     re.IGNORECASE,
 )
+_QUESTION = re.compile(r"[^.!?\n]*\?")
 # A sentence behind it that takes it back, and one that says something against a letter.
 _TAKEN_BACK = re.compile(
-    r"(?:^|[.!?\n])\W{0,5}(?:wait\b|no\s?[,.!—-]|hmm|actually\b|on second thought|correction\b|scratch that|let me re)",
+    r"(?:^|[.!?\n])\W{0,5}(?:wait\b|no\s?[,.!—-]|hmm|actually\b|on second thought|correction\b|scratch that|let me re|"
+    r"sorry\b)|\b(?:that|this|which) (?:is|was) (?:wrong|false|incorrect|not)\b|"
+    r"\bi (?:was wrong|made (?:an?|the) (?:error|mistake))\b",
     re.IGNORECASE,
 )
 _BUT = re.compile(r"(?:^|[.!?\n,;])\W{0,5}(?:but|however|yet|though|although|nevertheless)\b([^.!?\n]*)", re.IGNORECASE)
-DOUBTED = 200  # characters before a statement in which its sentence is sought
+DOUBTED = 200  # characters before and behind a statement in which its sentence is sought
 
 
 def option(text: str) -> str | None:
@@ -150,8 +156,8 @@ def stated_option(text: str) -> str | None:
     text = plain_prose(text)
     letter, end = None, 0
     for match in _STATEMENT.finditer(text):
-        sentence = re.split(r"[.!?\n]", text[max(end, match.start() - DOUBTED) : match.start()])[-1]
-        if not _DOUBT.search(sentence):
+        sentence = re.split(r"[.!?;\n]", text[max(end, match.start() - DOUBTED) : match.start()])[-1]
+        if not _DOUBT.search(sentence) and not _QUESTION.match(text, match.end(), match.end() + DOUBTED):
             letter, end = match["line"] or match["alone"] or match["told"] or match["right"], match.end()
     rest = text[end:]
     if letter is None or _TAKEN_BACK.search(rest):
