@@ -10,6 +10,7 @@ and grades only those that are missing or changed. `tinyr1.evaluate.scores` make
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,11 @@ def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
 def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
     """The graders on reference answers and constants, before anything is scored (docs/evaluation.md §0.4).
 
-    UserError names the answers that were graded wrongly.
+    UserError names the answers that were graded wrongly. Refused where there are programs to run and no isolation.
     """
-    with Runner(cfg.params.evaluate.sandbox) as runner, Verifier() as verifier:
+    has_programs = any(q["kind"] == "program" for questions in asked.values() for q in questions)
+    sandbox = Runner(cfg.params.evaluate.sandbox) if has_programs else nullcontext()
+    with sandbox as runner, Verifier() as verifier:
         rows = [
             row
             for name, questions in asked.items()
@@ -125,7 +128,12 @@ def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
 
 
 def describe_isolation(cfg: Config) -> dict:
-    """How programs run on this machine: layers, private user, result of the escape probes, semantics, comparator."""
+    """How programs run on this machine: layers, private user, result of the escape probes, semantics, comparator.
+
+    Without a benchmark whose answers are programs nothing has to run here, and nothing is tried.
+    """
+    if not any(benchmark.answers == "program" for benchmark in cfg.params.benchmarks.values()):
+        return {"isolation": "not used: no benchmark asks for programs"}
     with Runner(cfg.params.evaluate.sandbox) as runner:
         return runner.description() | {"comparator": programs.COMPARATOR}
 

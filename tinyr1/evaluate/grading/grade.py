@@ -16,6 +16,7 @@ import platform
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -194,9 +195,10 @@ def _stored(path: Path, keys: dict[Name, str]) -> dict[Name, dict[str, Any]]:
 def _grade_in_threads(
     samples: list[Sample], sandbox: Sandbox, add: Callable[[Sample, str, str | None], None]
 ) -> None:
-    """Grade on all cores, one sandbox for each, and call add(sample, outcome, extracted) for each grade.
+    """Grade on all cores, and call add(sample, outcome, extracted) for each grade.
 
-    An error or interrupt in one thread ends the others after the sample they are at.
+    A core gets its sandbox when its first program is to be judged: numbers and letters need none. An error or interrupt
+    in one thread ends the others after the sample they are at.
     """
     workers = min(len(samples), max(1, len(os.sched_getaffinity(0))))
     if not workers:
@@ -205,12 +207,15 @@ def _grade_in_threads(
 
     def grade_share(start: int) -> None:
         try:
-            with Runner(sandbox) as runner:
+            with ExitStack() as opened:
+                runner: Runner | None = None
                 for sample in samples[start::workers]:
                     if ended.is_set():
                         return
                     add(sample, *outcome(sample.response, sample.question, sample.rules, runner, verifier))
         except BaseException:  # an interrupt, too: the other threads must stop before it goes on
+                    if runner is None and sample.rules.grader == "program":
+                        runner = opened.enter_context(Runner(sandbox))
             ended.set()
             raise
 
