@@ -27,7 +27,8 @@ from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.core.progress import Bar, say
 from tinyr1.core.prompts import THINK_OPEN, final_answer
 from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option, tries_to_answer
-from tinyr1.evaluate.grading.programs import fenced_code, judge_program
+from tinyr1.evaluate.grading.fences import fenced_code, program
+from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.evaluate.grading.released_math import quick_equal, released_answer
 from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.evaluate.protocol import LETTERS, Protocol, order
@@ -38,7 +39,7 @@ OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_err
 UNDECIDED = ("timeout", "grader_error")  # neither right nor shown to be wrong; scores.csv has a column for each
 EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
     "boxed_integer": boxed_integer, "released_math": released_answer, "anchored_option": option,
-    "last_letter": last_letter, "last_fence": fenced_code,
+    "last_letter": last_letter, "last_fence": fenced_code, "last_fence_or_program": program,
 }  # fmt: skip
 BOXED = ("boxed_integer", "anchored_option")  # rules to which a box that they cannot read is an answer: a wrong one
 SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
@@ -49,7 +50,8 @@ FORM = store.Form("grade", {
 })  # fmt: skip
 # What a grade depends on. Code: the modules of this package that can change one; a test walks their imports.
 JUDGING = (
-    *(f"evaluate/grading/{name}.py" for name in ("grade", "extract", "programs", "released_math", "symbolic")),
+    *(f"evaluate/grading/{name}.py"
+      for name in ("grade", "extract", "fences", "programs", "released_math", "symbolic")),
     "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
     "data/arithmetic.py",
 )  # fmt: skip
@@ -212,10 +214,10 @@ def _grade_in_threads(
                 for sample in samples[start::workers]:
                     if ended.is_set():
                         return
-                    add(sample, *outcome(sample.response, sample.question, sample.rules, runner, verifier))
-        except BaseException:  # an interrupt, too: the other threads must stop before it goes on
                     if runner is None and sample.rules.grader == "program":
                         runner = opened.enter_context(Runner(sandbox))
+                    add(sample, *outcome(sample.response, sample.question, sample.rules, runner, verifier))
+        except BaseException:  # an interrupt, too: the other threads must stop before it goes on
             ended.set()
             raise
 
