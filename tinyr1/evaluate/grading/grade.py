@@ -51,7 +51,7 @@ FORM = store.Form("grade", {
 # What a grade depends on. Code: the modules of this package that can change one; a test walks their imports.
 JUDGING = (
     *(f"evaluate/grading/{name}.py"
-      for name in ("grade", "extract", "fences", "programs", "released_math", "symbolic")),
+      for name in ("grade", "extract", "fences", "programs", "released_math", "released_text", "symbolic")),
     "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
     "data/arithmetic.py",
 )  # fmt: skip
