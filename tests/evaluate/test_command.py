@@ -344,6 +344,24 @@ def test_options_override_the_params_file(home):
     assert params.benchmarks["livecodebench"].revision == block["revision"]
 
 
+def test_livecodebench_is_asked_in_any_release_and_any_part_of_it(home):
+    def block(*words):
+        params = command.overridden(config.load("r1-1.5b").params, options("--model", "a/b", *words))
+        return params.benchmarks["livecodebench"]
+
+    pinned = block("--benchmarks", "lcb")
+    other = block("--benchmarks", "lcb", "--release", "release_v6")
+    assert (other.release, other.sha256, other.revision) == ("release_v6", None, pinned.revision)
+    assert block("--benchmarks", "lcb", "--release", pinned.release) == pinned
+    part = block("--benchmarks", "lcb", "--path", "lcb=some.jsonl")
+    assert (part.release, part.sha256) == (None, None), "the number of its problems is not that of a release"
+    whole = block("--benchmarks", "lcb", "--path", "lcb=folder", "--release", "release_v2")
+    assert whole.release == "release_v2"
+    assert whole.path.endswith("/folder")
+    with pytest.raises(UserError, match="--release: release_v2 is LiveCodeBench's"):
+        block("--benchmarks", "aime24", "--release", "release_v2")
+
+
 @pytest.mark.parametrize(("limit", "length"), [(8192, 8192), (100, 36864), (131072, 36864), (None, 36864)])
 def test_the_engine_asks_for_no_more_context_than_a_small_model_has(home, limit, length):
     """But for a max_tokens of 200, which a context of 100 cannot hold: that is refused when it comes to sampling."""

@@ -5,6 +5,7 @@
 Nothing is guessed: a response that cannot be tied to exactly one question, by its id or its whole text, is refused.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class _Refused(ValueError):
 
 
 def read_answers(path: Path, asked: list[dict], protocol_key: str | None = None) -> Answers:
-    """Responses of a JSONL file for the questions `asked` of one benchmark. UserError lists every problem.
+    """Responses of a JSONL file or JSON list for the questions `asked` of one benchmark. UserError lists every problem.
 
     Three forms are read: our own store; `samples_*.jsonl` of lm-evaluation-harness; rows with an id (or the whole
     question) and a text or a list of texts. Lines that are not our own get the file's hash as their model key.
@@ -100,9 +101,13 @@ def read_answers(path: Path, asked: list[dict], protocol_key: str | None = None)
 
 
 def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
-    """(line number, row) of the file's lines."""
+    """(number of the line or of the entry, row) of a JSONL file, or of a JSON list such as LiveCodeBench writes."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a JSONL file of responses")
+    with path.open("rb") as file:
+        is_list = file.read(4096).lstrip().startswith(b"[")
+    if is_list and (entries := _entries(path)) is not None:
+        return entries
     rows, problems = [], []
     for line in jsonl.scan(path):
         if isinstance(line.value, dict):
@@ -115,6 +120,16 @@ def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
     if not rows:
         raise UserError(f"{path}: holds no line")
     return rows
+
+
+def _entries(path: Path) -> list[tuple[int, dict]] | None:
+    """(number, row) of a file that is one JSON list of objects; None where it is something else."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    whole = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+    return list(enumerate(rows, 1)) if whole else None
 
 
 def _form(row: dict) -> str:
