@@ -179,6 +179,7 @@ def test_the_letter_of_a_box(text, expected):
         ("The answer is A, or is it?", None), ("A common mistake is to say the answer is A.", None),
         ("Some say that the answer is B, which is false.", None), ("The answer is A. That is wrong.", None),
         ("Answer: A. I made an error above.", None), ("It seems the answer is A; the correct one is D.", "D"),
+        ("Answer: A. It has heat that is not lost.", "A"), ("Answer: A. B fails, but A does not.", "A"),
         ("The answer is C rather than B.", "C"), ("The answer is C and not B.", "C"),
         ("Since A is wrong, the answer is C.", "C"),
         ("The answer is C. One could say the answer is A, of course.", "C"), ("I am not sure the answer is A.", None),

@@ -117,11 +117,17 @@ _QUESTION = re.compile(r"[^.!?\n]*\?")
 # A sentence behind it that takes it back, and one that says something against a letter.
 _TAKEN_BACK = re.compile(
     r"(?:^|[.!?\n])\W{0,5}(?:wait\b|no\s?[,.!—-]|hmm|actually\b|on second thought|correction\b|scratch that|let me re|"
-    r"sorry\b)|\b(?:that|this|which) (?:is|was) (?:wrong|false|incorrect|not)\b|"
+    r"sorry\b|(?:that|this) (?:is|was) (?:wrong|false|incorrect|not (?:right|correct|true)))|"
+    r",\s?which (?:is|was) (?:wrong|false|incorrect|not (?:right|correct|true))\b|"
     r"\bi (?:was wrong|made (?:an?|the) (?:error|mistake))\b",
     re.IGNORECASE,
 )
-_BUT = re.compile(r"(?:^|[.!?\n,;])\W{0,5}(?:but|however|yet|though|although|nevertheless)\b([^.!?\n]*)", re.IGNORECASE)
+# What follows "but" in the statement's own sentence or at the beginning of a later one. "B fails, but C does not" in a
+# later sentence says nothing against C.
+_BUT = re.compile(
+    r"(?:^(?:[^.!?\n]*[,;])?|[.!?\n])\W{0,5}(?:but|however|yet|though|although|nevertheless)\b([^.!?\n]*)",
+    re.IGNORECASE,
+)
 DOUBTED = 200  # characters before and behind a statement in which its sentence is sought
 
 
