@@ -45,7 +45,7 @@ def test_a_backbone_that_the_run_distils_is_another_model():
     ("changes", "asked", "lost"),
     [
         ({}, {"aime24": 29}, "aime24"),
-        ({"domains__math__benchmarks__aime24__path": "data/aime25.jsonl"}, {}, None),  # its name still says 2024
+        ({"domains__math__benchmarks__aime24__path": "data/aime24.jsonl"}, {}, "aime24"),  # a file of whatever contents
         ({}, {"gpqa": 448}, "gpqa"),
         ({LCB + "window": ["2024-08-01", "2025-04-30"]}, {}, "livecodebench"),
         ({LCB + "window": ["2024-05-01", "2025-02-01"]}, {}, "livecodebench"),
@@ -64,16 +64,22 @@ def test_another_benchmark_or_a_part_of_one_has_no_number(changes, asked, lost):
 def test_a_miniature_has_no_published_number_whatever_its_name_is():
     smol = config.load("smol").params
     block = next(iter(smol.benchmarks.values()))
-    assert paper.benchmark_of("aime24", block, 30) is None
+    assert paper.benchmark_of(block, 30) is None
 
 
 def test_aime_of_another_year_is_another_benchmark():
     block = config.load("paper").params.benchmarks["aime24"]
     other = block.model_copy(update={"path": "hf://math-ai/aime25/test.jsonl"})
-    assert paper.benchmark_of("aime24", block, 30) == "aime24"
-    assert paper.benchmark_of("exam", block, 30) == "aime24", "its path says the year"
-    assert paper.benchmark_of("aime25", other, 30) is None
-    assert paper.benchmark_of("aime240", other, 30) is None
+    assert paper.benchmark_of(block, 30) == "aime24"
+    assert paper.benchmark_of(other, 30) is None
+    assert paper.benchmark_of(block.model_copy(update={"path": "hf://owner/aime240/test.jsonl"}), 30) is None
+
+
+@pytest.mark.parametrize("path", ["aime24.jsonl", "/data/HuggingFaceH4/aime_2024/x.parquet", "hf:aime24", "./aime24/"])
+def test_a_file_of_ones_own_is_not_the_published_exam_whatever_it_is_called(path):
+    block = config.load("paper").params.benchmarks["aime24"]
+    own = block.model_copy(update={"path": path, "revision": None, "sha256": None})
+    assert paper.benchmark_of(own, 30) is None
 
 
 def test_tables_show_every_number_with_the_papers_own_names():

@@ -276,8 +276,10 @@ def test_published_sets_of_aime_name_their_columns_differently(tmp_path):
     rows = [{"ID": "2024-I-1", "Problem": "p", "Solution": "s", "Answer": 204}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     write(tmp_path / "b.jsonl", [{"question": "q", "answer": "336^\\circ"}, {"question": "r", "answer": "007"}])
+    write(tmp_path / "c.jsonl", [{"id": 60, "problem": "s", "expected_answer": "025"}, {"prompt": "t", "answer": "9"}])
     found = [(q["id"], q["question"], q["answer"]) for q in load("aime", tmp_path)]
-    assert found == [("2024-I-1", "p", "204"), ("b-1", "q", "336"), ("b-2", "r", "7")]
+    assert found == [("2024-I-1", "p", "204"), ("b-1", "q", "336"), ("b-2", "r", "7"), ("60", "s", "25"),
+                     ("c-2", "t", "9")]  # fmt: skip
 
 
 def as_parquet(path, rows):

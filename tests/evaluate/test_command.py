@@ -2,15 +2,16 @@
 
 import json
 
+import pandas as pd
 import pytest
 import yaml
-from served import MODEL, Served
+from served import MODEL, Served, completion
 
 from tinyr1.core import config, prompts
 from tinyr1.core.errors import UserError
 from tinyr1.data import benchmarks
 from tinyr1.evaluate import __main__ as command
-from tinyr1.evaluate import examples, single
+from tinyr1.evaluate import against, examples, single
 
 AIME = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 9)]
 
@@ -42,12 +43,11 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
     assert shown.index("template_hash") < shown.index("pass@1"), "the protocol comes before any number"
     facts = json.loads((home / "out" / "evaluation.json").read_text())
     outcomes = {o["outcome"]: o["samples"] for o in facts["outcomes"]}
-    assert outcomes == {"correct": 6, "wrong": 1, "no_answer": 1}
+    assert outcomes == {"correct": 6, "wrong": 1, "truncated": 1}
     results = json.loads((home / "out" / "tool" / "results.json").read_text())
     assert results["results"]["aime24"]["exact_match,none"] == 0.75
     assert len((home / "out" / "tool" / "samples_aime24.jsonl").read_text().splitlines()) == 8
-    assert facts["isolation"]["layers"]
-    assert facts["isolation"]["comparator"] == "lcb-official"
+    assert facts["isolation"] == {"isolation": "not used: no benchmark asks for programs"}
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,29 @@ def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsy
         ("the/tool", []),
     ],
 )  # fmt: skip
-def test_published_numbers_stand_beside_the_published_models_only(home, capsys, model, shown_rows):
+def test_published_numbers_stand_beside_the_published_models_only(home, model, shown_rows):
+    outcomes = ["correct"] * 22 + ["wrong"] * 8
+    graded = pd.DataFrame({"model": "m", "benchmark": "aime24", "question": range(30), "outcome": outcomes})
+    table = against.beside_published(model, config.load("r1-1.5b").params, graded)
+    assert (table["aime24"].to_list() if shown_rows else list(table)) == shown_rows
+
+
+@pytest.mark.parametrize("way", ["file", "endpoint"])
+def test_no_published_number_stands_beside_questions_of_ones_own(home, capsys, way):
     exam = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 31)]
     (home / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exam))
-    evaluate(home, *answers(home, "answers", 22, rows=exam), "--model", model)
+    model = "qihoo360/TinyR1-32B-Preview"
+    if way == "file":
+        evaluate(home, *answers(home, "out", 22, rows=exam), "--model", model)
+    else:
+        says = lambda prompt, times: completion(f"\\boxed{{{2 * int(prompt.split()[2])}}}")  # noqa: E731
+        with Served(models=(model,), says=says) as server:
+            evaluate(home, "--model", model, "--endpoint", server.url, "--samples", "1", "--max-tokens", "64")
     shown = capsys.readouterr().out
-    assert "73.3" in shown
-    assert [line.partition("  ")[2].strip() for line in shown.splitlines() if "ours less it" in line] == shown_rows
-    assert "paper" not in (home / "answers" / "scores.csv").read_text().partition("\n")[2]
+    assert ("73.3" if way == "file" else "100.0") in shown
+    assert "published numbers" not in shown
+    assert "ours less it" not in shown
+    assert "paper" not in (home / "out" / "scores.csv").read_text().partition("\n")[2]
 
 
 def test_a_part_of_a_benchmark_has_no_published_number(home, capsys):
@@ -327,6 +342,24 @@ def test_options_override_the_params_file(home):
     whole = yaml.safe_load((config.ROOT / "params" / "r1-1.5b.yaml").read_text())
     block = whole["domains"]["code"]["benchmarks"]["livecodebench"]
     assert params.benchmarks["livecodebench"].revision == block["revision"]
+
+
+def test_livecodebench_is_asked_in_any_release_and_any_part_of_it(home):
+    def block(*words):
+        params = command.overridden(config.load("r1-1.5b").params, options("--model", "a/b", *words))
+        return params.benchmarks["livecodebench"]
+
+    pinned = block("--benchmarks", "lcb")
+    other = block("--benchmarks", "lcb", "--release", "release_v6")
+    assert (other.release, other.sha256, other.revision) == ("release_v6", None, pinned.revision)
+    assert block("--benchmarks", "lcb", "--release", pinned.release) == pinned
+    part = block("--benchmarks", "lcb", "--path", "lcb=some.jsonl")
+    assert (part.release, part.sha256) == (None, None), "the number of its problems is not that of a release"
+    whole = block("--benchmarks", "lcb", "--path", "lcb=folder", "--release", "release_v2")
+    assert whole.release == "release_v2"
+    assert whole.path.endswith("/folder")
+    with pytest.raises(UserError, match="--release: release_v2 is LiveCodeBench's"):
+        block("--benchmarks", "aime24", "--release", "release_v2")
 
 
 @pytest.mark.parametrize(("limit", "length"), [(8192, 8192), (100, 36864), (131072, 36864), (None, 36864)])

@@ -116,6 +116,22 @@ def test_rows_of_other_tools_are_read(tmp_path, rows):
     assert found.notes == ["2 of 3 questions have no response: m1, m2"]
 
 
+def test_a_json_list_is_read_as_livecodebench_writes_it(tmp_path):
+    rows = [{"question_id": "c0", "question_title": "Add", "question_content": "Add.", "output_list": ["x", "y"],
+             "code_list": ["", ""], "graded_list": [True, False], "pass@1": 0.5}]  # fmt: skip
+    path = tmp_path / "Scenario.codegeneration_2_0.6_eval_all.json"
+    path.write_text(json.dumps(rows, indent=4))
+    found = adopt.read_answers(path, CODE, "p")
+    assert [(x["question"], x["sample"], x["text"]) for x in found.lines] == [("c0", 0, "x"), ("c0", 1, "y")]
+    path.write_text(json.dumps([*rows, {"question_id": "c9", "output_list": ["x"]}], indent=4))
+    with pytest.raises(UserError, match="line 2: unknown question 'c9'"):
+        adopt.read_answers(path, CODE, "p")
+    for broken in (json.dumps(rows)[:-1], "[]", "[1, 2]"):
+        path.write_text(broken)
+        with pytest.raises(UserError, match="malformed"):
+            adopt.read_answers(path, CODE, "p")
+
+
 def test_what_a_row_tells_of_the_end_is_kept(tmp_path):
     rows = [{"id": "m0", "text": "a", "finish_reason": "length", "n_tokens": 7}, {"id": "m1", "text": "a"}]
     found = adopt.read_answers(file_of(tmp_path, *rows), MATH, "p").lines

@@ -12,22 +12,6 @@ LIMITS = Sandbox(cpu_seconds=1, memory_mb=512, semantics="real", isolation="land
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("```python\nx = 1\n```", "x = 1"),
-        ("So:\n```\na\n```\nbetter:\n```python\nb\nc\n```\nDone.", "b\nc"),
-        ("text ```py\nx\n  ``` text", "x"),
-        ("```python\n```", ""),
-        ("```python\nx = 1", None),
-        ("x = 1", None),
-        ("", None),
-    ],
-)
-def test_a_program_is_what_stands_between_the_last_two_fences(text, expected):
-    assert programs.fenced_code(text) == expected
-
-
-@pytest.mark.parametrize(
     ("got", "expected", "same"),
     [
         ("5", "5", True), (" 5 \n6\n\n", "5\n6", True), ("", "", True), ("", "5", False),

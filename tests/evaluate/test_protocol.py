@@ -120,7 +120,7 @@ def test_the_kind_of_a_benchmark_decides_how_it_is_answered_whatever_its_domain_
     found = {name: protocols.of(params, name) for name in params.benchmarks}
     assert {name: (p.extraction, p.grader) for name, p in found.items()} == {
         "law-math": ("boxed_integer", "integer"), "law-science": ("anchored_option", "option"),
-        "law-code": ("last_fence", "program"),
+        "law-code": ("last_fence_or_program", "program"),
     }  # fmt: skip
     texts = {name: protocols.shown_text(p, CALL) for name, p in found.items()}
     assert texts["law-math"] == "Add $x$.\nCite $5."

@@ -103,7 +103,7 @@ def last_word(text):
     ("broken", "said"),
     [
         (lambda text: 42, "expected no_answer"),
-        (lambda text: None, "boxed: no_answer, expected correct"),
+        (lambda text: None, "boxed: wrong, expected correct"),
         (last_word, "bare: correct, expected no_answer"),
     ],
     ids=["constant", "blind", "last word"],

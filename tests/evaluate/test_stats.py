@@ -364,3 +364,33 @@ def test_a_score_without_spread_is_no_certainty_beside_a_published_one(ours, pub
     # Wilson, n = 5: 0 of 5 [0, 0.434], 4 of 5 [0.376, 0.964], 5 of 5 [0.566, 1], 2 of 5 [0.118, 0.769]
     expected = {0.0: (-0.8 - 0.164, -0.8 + 0.606), 1.0: (0.5 - 0.510, 0.5 + 0.382)}[ours]
     assert (found.low, found.high) == pytest.approx(expected, abs=0.002)
+
+
+@pytest.mark.parametrize(("value", "n", "k"), [(0.0, 3, 4), (1.0, 3, 4), (1.0, 30, 16), (0.0, 2, 2)])
+def test_samples_that_happen_to_agree_are_no_proof_that_others_would(value, n, k):
+    found = stats.resampled(np.full(n, value), k)
+    # 1.959964 times the error 1.959964 / (n k + 3.841459): Wilson's interval of none in n k is twice as wide
+    half = 3.841459 / (n * k + 3.841459)
+    assert found.high - found.low == pytest.approx(half, abs=1e-6), "cut at 0 or 1"
+    mixed, half = stats.resampled(np.array([0.0, 1.0, 1.0]), 4), 3.841459 / 15.841459
+    assert (mixed.low, mixed.high) == pytest.approx((2 / 3 - half, 2 / 3 + half), abs=1e-6)
+
+
+def test_scores_without_any_spread_have_an_interval():
+    # 3 questions: t(0.975, 2) = 4.302653 times 1.959964 / 6.841459
+    found = stats.averaged([np.zeros(3)])
+    assert (found.low, found.high) == pytest.approx((-1.232638, 1.232638), abs=1e-5)
+    trained = stats.over_seeds(np.ones((3, 40)))
+    assert trained.low < 1 < trained.high
+    wide, narrow = stats.mean_over([np.full((1, 9), 5.0)], span=100), stats.mean_over([np.full((1, 9), 5.0)], span=10)
+    assert wide.error == 10 * narrow.error > 0
+    assert narrow.detectable() > 0
+    assert 0 < narrow.p() < 1
+
+
+def test_pass_at_k_of_thousands_of_samples_is_a_number():
+    found = stats.pass_at_k([0, 1, 3, 1000, 1001, 2000], 2000, 1000)
+    # 1 - (1/2) for one right sample; for three: 1 - (1000 · 999 · 998) / (2000 · 1999 · 1998)
+    assert found[:3] == pytest.approx([0, 0.5, 1 - 997002000 / 7988004000], abs=1e-12)
+    assert found[3:] == pytest.approx([1, 1, 1])
+    assert (stats.pass_at_k(np.arange(5), 4, 4) == [0, 1, 1, 1, 1]).all()

@@ -141,7 +141,7 @@ QUESTION = Request(0, "q", 0, None, SAMPLING | {"seed": 7}, messages=[{"role": "
         ({"content": "so 4"}, "so 4"),
         ({"content": "4", "reasoning_content": "2 + 2"}, "2 + 2\n</think>\n\n4"),
         ({"content": "4", "reasoning": "2 + 2"}, "2 + 2\n</think>\n\n4"),
-        ({"content": None, "reasoning": "2 + …"}, "2 + …"),
+        ({"content": None, "reasoning": "2 + …"}, "<think>\n2 + …"),
         ({"content": [{"type": "text", "text": "so "}, {"type": "text", "text": "4"}]}, "so 4"),
         ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]},
                       {"type": "text", "text": "4"}]}, "2 + 2\n</think>\n\n4"),

@@ -38,6 +38,12 @@ BENCHMARKS = {
     "gpqa": Asked("GPQA-Diamond", "science", 198, 4, "the 198 questions of Diamond"),
 }
 
+# Datasets of the hub that hold the published questions, as patterns of a benchmark's path.
+SOURCES = {
+    "aime24": r"hf://[^/]+/aime[-_]?(?:20)?24/", "livecodebench": r"hf://livecodebench/code_generation_lite(?:/|$)",
+    "gpqa": r"hf://Idavidrein/gpqa/gpqa_diamond\.csv$",
+}  # fmt: skip
+
 BACKBONE, TINYR1 = "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "qihoo360/TinyR1-32B-Preview"
 LLAMA_70B, R1 = "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "deepseek-ai/DeepSeek-R1"
 
@@ -99,21 +105,20 @@ def published(model: str, benchmark: str) -> Published | None:
     return None
 
 
-def benchmark_of(name: str, block: Benchmark, asked: int) -> str | None:
+def benchmark_of(block: Benchmark, asked: int) -> str | None:
     """Which of BENCHMARKS a benchmark of a run is; None for every other one, and for a part of one.
 
-    name, block: the benchmark in a params file. asked: number of its questions. AIME is told by the year in its name or
-    path, LiveCodeBench by release and window.
+    block: the benchmark in a params file. asked: number of its questions. Only the pinned datasets of SOURCES are known
+    to hold the published questions: what a run calls a benchmark, or a file of its own, says nothing of its contents.
+    LiveCodeBench is told by release and window, too.
     """
-    if block.kind == "aime":
-        of_2024 = re.search(r"aime[-_ ]?(20)?24(?!\d)", f"{name} {block.path}", re.IGNORECASE)
-        return "aime24" if of_2024 and asked == BENCHMARKS["aime24"].questions else None
-    if block.kind == "gpqa":
-        return "gpqa" if asked == BENCHMARKS["gpqa"].questions else None
+    key = {"aime": "aime24"}.get(block.kind, block.kind)
+    if key not in BENCHMARKS or not re.match(SOURCES[key], getattr(block, "path", ""), re.IGNORECASE):
+        return None
     if block.kind == "livecodebench":
         same = block.window[0] == WINDOW_OPENS and block.window[1] in WINDOW_CLOSES and block.release == "release_v5"
-        return "livecodebench" if same and block.questions is None else None
-    return None
+        return key if same and block.questions is None else None
+    return key if asked == BENCHMARKS[key].questions else None
 
 
 def of_model(model: str, params: Params, asked: Mapping[str, int]) -> dict[str, Published]:
@@ -121,7 +126,7 @@ def of_model(model: str, params: Params, asked: Mapping[str, int]) -> dict[str, 
 
     asked: benchmark name -> number of questions; only these benchmarks are looked at.
     """
-    keys = {name: benchmark_of(name, params.benchmarks[name], n) for name, n in asked.items()}
+    keys = {name: benchmark_of(params.benchmarks[name], n) for name, n in asked.items()}
     scores = {name: published(model, key) for name, key in keys.items() if key}
     return {name: score for name, score in scores.items() if score}
 

@@ -127,6 +127,19 @@ def split_reasoning(text: str, open_tag: str = THINK_OPEN, close_tag: str = THIN
     return _without(reasoning, open_tag, close_tag), _without(answer, open_tag, close_tag) or None
 
 
+def final_answer(text: str, opened: bool) -> tuple[str | None, bool]:
+    """(the answer in a model's text, whether the text ends inside its reasoning); None where there is no answer.
+
+    opened: whether the prompt ended in an open think tag. Where neither the prompt nor the text opens reasoning and
+    nothing closes any, the whole text is the answer: the model does not reason, or its reasoning was left out.
+    """
+    if THINK_CLOSE in text:
+        return split_reasoning(text)[1], False
+    if opened or THINK_OPEN in text:
+        return None, True
+    return text.strip() or None, False
+
+
 def _without(text: str, *tags: str) -> str:
     while any(tag in text for tag in tags):  # again, as a removal may join the halves of another tag
         for tag in tags:

@@ -167,11 +167,12 @@ def _competition(row: dict, path: Path, i: int) -> Question:
     """A row of AIME; published sets name their columns differently, and some have no id."""
     named = set(AIME_IDS) & {key.lower() for key in row}
     name = str(column(row, path, *AIME_IDS)) if named else f"{path.stem}-{i + 1}"
-    answer = column(row, path, "answer")
+    answer = column(row, path, "answer", "expected_answer")  # the second is evalchemy's
     value = integer(str(answer))
     if value is None or not 0 <= value <= 999:
         raise UserError(f"{path}: question {name}: {answer!r} is no AIME answer, an integer from 0 to 999")
-    return {"id": name, "question": column(row, path, "question", "problem"), "answer": str(value), "family": ""}
+    question = column(row, path, "question", "problem", "prompt")  # the third is QwQ's
+    return {"id": name, "question": question, "answer": str(value), "family": ""}
 
 
 def _options(row: dict, path: Path, _: int) -> Question:

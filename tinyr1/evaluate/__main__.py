@@ -19,9 +19,10 @@ import pandas as pd
 
 from tinyr1.core import artifact, config, machine, record
 from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.params.domains import RELEASES
 from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
-from tinyr1.evaluate import adopt, against, examples, lm_eval, scores, stage
+from tinyr1.evaluate import adopt, against, examples, lm_eval, notices, scores, stage
 from tinyr1.evaluate.single import SingleModel, checkpoint_folder, content_key, fitted_to_context
 
 # Benchmarks that a params file need not have: the one whose settings they take, and their own questions. The paper has
@@ -55,9 +56,10 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, help="of sampling; the paper has 0.6")
     parser.add_argument("--top-p", type=float, help="of sampling; the paper has 0.95")
     parser.add_argument("--path", action="append", default=[], metavar="BENCHMARK=FILE", help="a local file or folder")
+    parser.add_argument("--release", choices=tuple(RELEASES), help="LiveCodeBench's; sets which of its files are read")
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
     parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the server's key")
-    parser.add_argument("--responses", type=Path, help="JSONL of answers of one benchmark; nothing is sampled")
+    parser.add_argument("--responses", type=Path, help="JSONL or JSON of answers of one benchmark; nothing is sampled")
     parser.add_argument("--against", type=Path, metavar="OUT_FOLDER", help="another finished evaluation, to compare")
     return parser
 
@@ -74,6 +76,10 @@ def overridden(params: Params, options: argparse.Namespace) -> Params:
         if name not in wanted or not path:
             raise UserError(f"--path: {pair!r}: must be one of the benchmarks, =, and a file or folder")
         wanted[name] |= {"path": str(Path(path).resolve()), "revision": None, "sha256": None}
+        if "release" in wanted[name]:  # whatever the file holds; the record has the number of its problems
+            wanted[name]["release"] = None
+    if options.release:
+        _set_release(wanted, options.release)
     for block in wanted.values():
         block |= _given(options, "samples", "max_tokens", "questions")
     data["evaluate"] |= _given(options, "protocol", "temperature", "top_p")
@@ -89,6 +95,16 @@ def overridden(params: Params, options: argparse.Namespace) -> Params:
 def _given(options: argparse.Namespace, *names: str) -> dict:
     """The options among `names` that the command line sets."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _set_release(wanted: dict[str, dict], release: str) -> None:
+    """Give LiveCodeBench another release; its pinned checksum is that of the files of the params file's release."""
+    blocks = [block for block in wanted.values() if block["kind"] == "livecodebench"]
+    if not blocks:
+        raise UserError(f"--release: {release} is LiveCodeBench's; name livecodebench in --benchmarks, too")
+    for block in blocks:
+        if block["release"] != release:
+            block |= {"release": release, "sha256": None}
 
 
 def _benchmark_blocks(data: dict, options: argparse.Namespace) -> dict[str, dict]:
@@ -180,8 +196,12 @@ def evaluate_model(options: argparse.Namespace) -> None:
         "sources": [one.record() for one in loaded.values()], "isolation": stage.describe_isolation(cfg),
         "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
     }  # fmt: skip
+    opinions = stage.second_opinions(graded, asked)
+    facts |= {"second_opinion": opinions.to_dict("records"), "notices": notices.one_sided(graded)}
     store_results(cfg, facts, graded, asked)
     print_results(cfg, options.model, graded, asked)
+    for sentence in [*notices.disagreement(graded, asked, opinions), *facts["notices"]]:
+        print(f"\n{sentence}")
     if earlier is not None:
         print(f"\n{against.question_by_question(graded, earlier, cfg.params.analysis.margin)}")
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
@@ -195,7 +215,6 @@ def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: di
     lm_eval.export(cfg, cfg.out, graded, asked, facts["protocols"])
     facts |= {
         "outcomes": scores.outcome_counts(graded), "machine": machine.describe(), "code": record.code_version(),
-        "second_opinion": stage.second_opinions(graded, asked).to_dict("records"),
     }  # fmt: skip
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
     artifact.write_atomic(cfg.out / "evaluation.json", text)

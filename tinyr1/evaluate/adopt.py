@@ -5,6 +5,7 @@
 Nothing is guessed: a response that cannot be tied to exactly one question, by its id or its whole text, is refused.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from tinyr1.core import artifact, jsonl
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate import stage
 from tinyr1.sampling import responses
@@ -39,13 +41,20 @@ def adopt_answers(cfg: Config, path: Path, asked: dict[str, list[dict]]) -> None
     lines = [line | keys for line in answers.lines]
     if answers.form != "tinyr1":  # another tool's prompt showed the order of sample 0, whatever the sample
         order = {q["id"]: protocols.order(rules, q, 0) for q in questions}
-        lines = [line | {"order": order[line["question"]]} for line in lines]
+        opened = _prompts_opened([line["text"] for line in lines])
+        lines = [line | {"order": order[line["question"]], "opened": opened} for line in lines]
     jsonl.write(cfg.responses(model, name), lines)
     print(f"{path}: {len(lines)} answers ({answers.form})")
     if beyond := sum(line["sample"] >= rules.samples for line in lines):
         print(f"  {beyond} are samples beyond the {rules.samples} of each question that are graded; raise --samples")
     for note in answers.notes:
         print(f"  {note}")
+
+
+def _prompts_opened(texts: list[str]) -> bool:
+    """Whether the prompts behind texts of another tool ended in an open think tag: some text closes reasoning that it
+    did not open. A text of the same file without any tag was then cut off inside its reasoning."""
+    return any(THINK_CLOSE in text and THINK_OPEN not in text.partition(THINK_CLOSE)[0] for text in texts)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class _Refused(ValueError):
 
 
 def read_answers(path: Path, asked: list[dict], protocol_key: str | None = None) -> Answers:
-    """Responses of a JSONL file for the questions `asked` of one benchmark. UserError lists every problem.
+    """Responses of a JSONL file or JSON list for the questions `asked` of one benchmark. UserError lists every problem.
 
     Three forms are read: our own store; `samples_*.jsonl` of lm-evaluation-harness; rows with an id (or the whole
     question) and a text or a list of texts. Lines that are not our own get the file's hash as their model key.
@@ -92,9 +101,13 @@ def read_answers(path: Path, asked: list[dict], protocol_key: str | None = None)
 
 
 def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
-    """(line number, row) of the file's lines."""
+    """(number of the line or of the entry, row) of a JSONL file, or of a JSON list such as LiveCodeBench writes."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a JSONL file of responses")
+    with path.open("rb") as file:
+        is_list = file.read(4096).lstrip().startswith(b"[")
+    if is_list and (entries := _entries(path)) is not None:
+        return entries
     rows, problems = [], []
     for line in jsonl.scan(path):
         if isinstance(line.value, dict):
@@ -107,6 +120,16 @@ def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
     if not rows:
         raise UserError(f"{path}: holds no line")
     return rows
+
+
+def _entries(path: Path) -> list[tuple[int, dict]] | None:
+    """(number, row) of a file that is one JSON list of objects; None where it is something else."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    whole = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+    return list(enumerate(rows, 1)) if whole else None
 
 
 def _form(row: dict) -> str:

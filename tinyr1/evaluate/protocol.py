@@ -102,7 +102,7 @@ def of(params: Params, name: str) -> Protocol:
     )  # fmt: skip
 
 
-_STRICT = {"integer": "boxed_integer", "option": "anchored_option", "program": "last_fence"}
+_STRICT = {"integer": "boxed_integer", "option": "anchored_option", "program": "last_fence_or_program"}
 
 
 def _sound(domain: Domain, benchmark: Benchmark) -> dict:

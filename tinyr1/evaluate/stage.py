@@ -10,14 +10,16 @@ and grades only those that are missing or changed. `tinyr1.evaluate.scores` make
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tinyr1.core import artifact, jsonl, machine
 from tinyr1.core.config import Config
 from tinyr1.core.params.evaluation import EndpointEngine, Engine, VllmEngine
-from tinyr1.core.prompts import split_reasoning
+from tinyr1.core.prompts import final_answer
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade, programs, selftest
 from tinyr1.evaluate.grading.symbolic import Verifier
@@ -112,9 +114,11 @@ def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
 def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
     """The graders on reference answers and constants, before anything is scored (docs/evaluation.md §0.4).
 
-    UserError names the answers that were graded wrongly.
+    UserError names the answers that were graded wrongly. Refused where there are programs to run and no isolation.
     """
-    with Runner(cfg.params.evaluate.sandbox) as runner, Verifier() as verifier:
+    has_programs = any(q["kind"] == "program" for questions in asked.values() for q in questions)
+    sandbox = Runner(cfg.params.evaluate.sandbox) if has_programs else nullcontext()
+    with sandbox as runner, Verifier() as verifier:
         rows = [
             row
             for name, questions in asked.items()
@@ -124,47 +128,64 @@ def self_test(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
 
 
 def describe_isolation(cfg: Config) -> dict:
-    """How programs run on this machine: layers, private user, result of the escape probes, semantics, comparator."""
+    """How programs run on this machine: layers, private user, result of the escape probes, semantics, comparator.
+
+    Without a benchmark whose answers are programs nothing has to run here, and nothing is tried.
+    """
+    if not any(benchmark.answers == "program" for benchmark in cfg.params.benchmarks.values()):
+        return {"isolation": "not used: no benchmark asks for programs"}
     with Runner(cfg.params.evaluate.sandbox) as runner:
         return runner.description() | {"comparator": programs.COMPARATOR}
 
 
 def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
-    """One row for each stored sample: STORED_COLUMNS and `looping`, whether its text loops (`tinyr1.evaluate.loops`).
+    """One row for each stored sample: STORED_COLUMNS, and three that are seen from the others each time.
 
-    Grades of an earlier call that still hold are used again. Whether a text loops is seen from the text each time.
+    looping: whether its text loops (`tinyr1.evaluate.loops`). final: the part of its text that is the answer, "" where
+    there is none. reason: "unreadable" where an answer is wrong because its box cannot be read, else None.
+    Grades of an earlier call that still hold are used again.
     """
     plan = generation_plan(cfg, list(cfg.models), asked)
+    rendered = isinstance(cfg.params.evaluate.engine, VllmEngine)  # by us, and so with the tag that we open
     by_id = {name: {q["id"]: q for q in questions} for name, questions in asked.items()}
     rules = {name: protocols.of(cfg.params, name) for name in asked}
     samples = [
-        grade.Sample(model["name"], name, response, by_id[name][response["question"]], rules[name])
+        grade.Sample(model["name"], name, {"opened": rendered and rules[name].open_think} | response,
+                     by_id[name][response["question"]], rules[name])
         for model in plan["models"]
         for name, job in zip(asked, model["jobs"], strict=True)
         for response in responses.of_job(job, model["key"]).lines
-    ]
+    ]  # fmt: skip
     grades = grade.grade_samples(cfg.home / "grades.jsonl", samples, cfg.params.evaluate.sandbox)
     rows = [
         (*sample.name[:3], sample.question["family"], sample.response["sample"], graded["outcome"], graded["extracted"],
-         sample.response["n_tokens"], sample.response["text"])
+         sample.response["n_tokens"], sample.response["text"],
+         final_answer(sample.response["text"], sample.response["opened"])[0] or "")
         for sample, graded in zip(samples, grades, strict=True)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(STORED_COLUMNS))
-    return _with_looping(table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True))
+    table = pd.DataFrame(rows, columns=[*STORED_COLUMNS, "final"])
+    table = table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
+    return _with_reason(_with_looping(table))
 
 
 def _with_looping(graded: pd.DataFrame) -> pd.DataFrame:
     return graded.assign(looping=graded["text"].map(loops).astype(bool))
 
 
+def _with_reason(graded: pd.DataFrame) -> pd.DataFrame:
+    """With the column `reason`: "unreadable" where an answer is wrong because its box cannot be read, else None."""
+    unreadable = graded["outcome"].eq("wrong") & graded["extracted"].isna()
+    return graded.assign(reason=np.where(unreadable, "unreadable", None))
+
+
 def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:
     """Integer answers on which Math-Verify and the grader disagree; empty when they agree on all
-    (docs/evaluation.md §4.2)."""
+    (docs/evaluation.md §4.2). graded: as `grade_all` returns it."""
     truth = {(name, q["id"]): q["answer"] for name, qs in asked.items() for q in qs if q["kind"] == "integer"}
     rows = [r for r in graded.to_dict("records") if (r["benchmark"], r["question"]) in truth]
     items = [
         {key: r[key] for key in ("question", "sample", "outcome", "extracted")}
-        | {"answer": truth[r["benchmark"], r["question"]], "text": split_reasoning(r["text"])[1] or ""}
+        | {"answer": truth[r["benchmark"], r["question"]], "text": r["final"]}
         for r in rows
     ]
     with Verifier(len(os.sched_getaffinity(0))) as verifier:
@@ -177,8 +198,8 @@ def graded_path(cfg: Config) -> Path:
 
 
 def save_graded(cfg: Config, graded: pd.DataFrame) -> None:
-    """Store STORED_COLUMNS of the graded samples as an artifact."""
-    rows = json.loads(graded[list(STORED_COLUMNS)].to_json(orient="records"))
+    """Store STORED_COLUMNS of the graded samples, and the reason of each outcome, as an artifact."""
+    rows = json.loads(_with_reason(graded[list(STORED_COLUMNS)]).to_json(orient="records"))
 
     def build(path: Path) -> dict:
         jsonl.write(path, rows)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 LEVEL = 0.05  # of every test
 ENUMERATED = 14  # questions that differ, of which all sign flips are enumerated
@@ -76,13 +76,16 @@ class Mean:
         return float(stats.t.ppf(1 - level / 2, self.freedom) + stats.norm.ppf(0.8)) * self.error
 
 
-def mean_over(groups: Sequence[np.ndarray]) -> Mean:
+def mean_over(groups: Sequence[np.ndarray], span: float = 1.0) -> Mean:
     """Mean over groups (benchmarks), each counting the same, of the mean of its values (seeds, questions).
 
     The seeds are the trainings, the same in each group. The variance is that of the seeds' means, divided by the seeds,
     and that of each group's question means, divided by its questions; several groups share the weight. With one seed
     only the questions have a variance. The degrees of freedom are those of Welch and Satterthwaite. The noise of a
     single answer is in both parts, so the interval is a little wide (docs/evaluation.md §6.2).
+
+    span: the largest difference that two values can have. Where no two differ, which is no proof that none ever would,
+    the standard error is the one behind Wilson's interval of none in n (all questions), times the span.
     """
     groups = [_by_seed(values) for values in groups]
     by_seed = np.mean([values.mean(axis=1) for values in groups], axis=0)
@@ -93,7 +96,8 @@ def mean_over(groups: Sequence[np.ndarray]) -> Mean:
         parts.append((by_seed.var(ddof=1) / len(by_seed), len(by_seed) - 1))
     variance = float(sum(part for part, _ in parts))
     if variance == 0:
-        return Mean(float(by_seed.mean()), 0.0, sum(freedom for _, freedom in parts))
+        least = span * _least_error(sum(values.shape[1] for values in groups))
+        return Mean(float(by_seed.mean()), least, sum(freedom for _, freedom in parts))
     freedom = variance**2 / sum(part**2 / freedom for part, freedom in parts)
     return Mean(float(by_seed.mean()), math.sqrt(variance), float(freedom))
 
@@ -105,9 +109,18 @@ def difference_over(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Mean:
     Wilson's interval of none in n, where n is the number of all questions: 1.96 / (n + 1.96²).
     """
     differences = [_by_seed(x) - _by_seed(y) for x, y in zip(a, b, strict=True)]
-    found, z = mean_over(differences), float(stats.norm.ppf(1 - LEVEL / 2))
-    least = z / (sum(values.shape[1] for values in differences) + z**2)
+    found = mean_over(differences)
+    least = _least_error(sum(values.shape[1] for values in differences))
     return Mean(found.mean, max(found.error, least), found.freedom)
+
+
+def _least_error(n: int) -> float:
+    """The standard error behind Wilson's interval of none in n: 1.96 / (n + 1.96²).
+
+    It stands in where values in [0, 1] happen not to differ, which is no proof that they never do.
+    """
+    z = float(stats.norm.ppf(1 - LEVEL / 2))
+    return z / (n + z**2)
 
 
 def over_seeds(values: np.ndarray) -> Estimate:
@@ -159,13 +172,15 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
 def resampled(values: np.ndarray, k: int) -> Estimate:
     """Mean of per-question shares (n,), each of k samples, with the interval for sampling the same questions again.
 
-    The standard error is sqrt(sum of x (1 - x) / (k - 1)) / n, unbiased for the variance of each share of k samples
-    (docs/evaluation.md §6.1). ValueError for k below 2.
+    The standard error is sqrt(sum of x (1 - x) / (k - 1)) / n, unbiased for the variance of each share of k samples,
+    and at least the one behind Wilson's interval of none in n k: samples that happen to agree are no proof that others
+    would (docs/evaluation.md §6.1). ValueError for k below 2.
     """
     values = _questions(values)
     if k < 2:
         raise ValueError(f"sampling noise needs at least 2 samples of a question, found {k}")
-    half = float(stats.norm.ppf(0.975) * math.sqrt((values * (1 - values)).sum() / (k - 1)) / len(values))
+    error = math.sqrt((values * (1 - values)).sum() / (k - 1)) / len(values)
+    half = float(stats.norm.ppf(0.975)) * max(error, _least_error(len(values) * k))
     mean = float(values.mean())
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
@@ -247,7 +262,10 @@ def pass_at_k(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
         raise ValueError(f"pass@{k} needs k of at least 1, and k samples of each question; found {samples}")
     if ((correct < 0) | (correct > samples)).any():
         raise ValueError(f"right samples must be 0 to {samples}, found {correct.min()} to {correct.max()}")
-    return 1 - special.comb(samples - correct, k) / special.comb(samples, k)
+    # Binomial coefficients of thousands overflow; the product of the factors of their quotient does not. It is 0 where
+    # fewer than k samples are wrong, from the factor of k on.
+    first = np.maximum(samples - correct + 1, k)
+    return np.array([1 - np.prod(1 - k / np.arange(start, samples + 1)) for start in first])
 
 
 def cons_at_k(answers: Sequence[Sequence[str | None]], truth: Sequence[str], k: int, seed: int = 0) -> np.ndarray:

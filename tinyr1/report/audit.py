@@ -250,7 +250,8 @@ def _lengths(statements: Sequence[Statement], run: Run) -> dict[str, dict]:
             rows = run.lengths.loc[list(run.asked_in(s.domain)), [run.models[s.model], run.models[s.against]]]
             if rows.notna().all(axis=None):
                 ours, theirs = rows.to_numpy().T
-                found[s.id] = stats.mean_over([(ours - theirs)[None]]), float(theirs.mean()), s
+                apart = stats.mean_over([(ours - theirs)[None]], span=rows.to_numpy().max())
+                found[s.id] = apart, float(theirs.mean()), s
     adjusted = stats.holm({name: mean.p() for name, (mean, _, _) in found.items()})
     uncounted = {"verdict": NOT_RUN, "said": "the tokens of the answers were not counted", "measured": EMPTY}
     items = {s.id: uncounted for s in statements if s.says == "longer"}

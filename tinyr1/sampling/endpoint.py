@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.prompts import THINK_CLOSE
+from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
 from tinyr1.sampling.limits import Pace, Purse, prompt_bytes, tokens_of
 from tinyr1.sampling.requests import BUDGET, GIVEN_UP, Answer, Failure, Request, Result
 
@@ -269,13 +269,13 @@ def _count(reply: Any, name: str) -> int | None:
 
 def whole_text(message: Any) -> str | None:
     """All that a model wrote; None where that is nothing. Where the server cut the reasoning out, it is put back before
-    its closing tag. AttributeError where it is no message."""
+    its closing tag, or behind the opening one where no answer follows it. AttributeError where it is no message."""
     thoughts, content = _parts(message.content)
     apart = [getattr(message, name, None) for name in ("reasoning", "reasoning_content")]
     (reasoning, *_) = [text for text in apart if text and isinstance(text, str)] or [thoughts]
-    if reasoning and content:
-        return f"{reasoning}\n{THINK_CLOSE}\n\n{content}"
-    return reasoning or content
+    if not reasoning:
+        return content
+    return f"{reasoning}\n{THINK_CLOSE}\n\n{content}" if content else f"{THINK_OPEN}\n{reasoning}"
 
 
 def _parts(content: Any) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
     outcome(response, question, protocol, runner, verifier) -> ("correct", "204")
 
-    text ─ cut off at the limit? ─▶ truncated
+    text ─ cut off at the limit, or inside its reasoning? ─▶ truncated
       └─ protocol.reads ─▶ protocol.extraction ─ nothing there? ─▶ no_answer
                                  └─▶ protocol.grader ─▶ correct, wrong, timeout, grader_error
 
@@ -16,6 +16,7 @@ import platform
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +25,10 @@ from typing import Any
 from tinyr1.core import artifact, record
 from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.core.progress import Bar, say
-from tinyr1.core.prompts import split_reasoning
-from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option
-from tinyr1.evaluate.grading.programs import fenced_code, judge_program
+from tinyr1.core.prompts import THINK_OPEN, final_answer
+from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option, tries_to_answer
+from tinyr1.evaluate.grading.fences import fenced_code, program
+from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.evaluate.grading.released_math import quick_equal, released_answer
 from tinyr1.evaluate.grading.symbolic import Verifier
 from tinyr1.evaluate.protocol import LETTERS, Protocol, order
@@ -37,8 +39,9 @@ OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_err
 UNDECIDED = ("timeout", "grader_error")  # neither right nor shown to be wrong; scores.csv has a column for each
 EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
     "boxed_integer": boxed_integer, "released_math": released_answer, "anchored_option": option,
-    "last_letter": last_letter, "last_fence": fenced_code,
+    "last_letter": last_letter, "last_fence": fenced_code, "last_fence_or_program": program,
 }  # fmt: skip
+BOXED = ("boxed_integer", "anchored_option")  # rules to which a box that they cannot read is an answer: a wrong one
 SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
 
 FORM = store.Form("grade", {
@@ -47,11 +50,13 @@ FORM = store.Form("grade", {
 })  # fmt: skip
 # What a grade depends on. Code: the modules of this package that can change one; a test walks their imports.
 JUDGING = (
-    *(f"evaluate/grading/{name}.py" for name in ("grade", "extract", "programs", "released_math", "symbolic")),
+    *(f"evaluate/grading/{name}.py"
+      for name in ("grade", "extract", "fences", "programs", "released_math", "released_text", "symbolic")),
     "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
+    "data/arithmetic.py",
 )  # fmt: skip
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "numpy")  # Math-Verify's, and numpy for the programs
-RESPONSE_FIELDS = ("text", "finish", "sample", "order")
+RESPONSE_FIELDS = ("text", "finish", "sample", "order", "opened")
 
 
 def outcome(
@@ -60,17 +65,26 @@ def outcome(
 ) -> tuple[str, str | None]:  # fmt: skip
     """(one of OUTCOMES, the extracted answer) of one response, by the rules of its protocol (docs/evaluation.md §0.3).
 
-    response: text, finish ("stop" or "length"), sample, and the order of the options where one is stored. question: as
-    `tinyr1.data.benchmarks` makes it. runner, verifier: programs and the released math rule need them; ValueError where
-    one is missing. An option is returned as its id where the protocol orders the options, else as its letter.
+    response: text, finish ("stop" or "length"), sample, the order of the options where one is stored, and opened:
+    whether the prompt opened the think tag (without this field: it did). question: as `tinyr1.data.benchmarks` makes
+    it. runner, verifier: programs and the released math rule need them; ValueError where one is missing. An option is
+    returned as its id where the protocol orders the options, else as its letter. An answer that is boxed and that
+    cannot be read is wrong, and nothing is extracted.
     """
     cut = response["finish"] == "length"
     if cut and not protocol.truncated_counts:
         return "truncated", None
-    text = response["text"] if protocol.reads == "whole" else split_reasoning(response["text"])[1]
+    text = response["text"]
+    if protocol.reads == "final":
+        text, unclosed = final_answer(response["text"], response.get("opened", True))
+        # An answer to a prompt that opened the tag may end by itself without closing it: nothing was cut off.
+        if unclosed and (response["finish"] != "stop" or THINK_OPEN in response["text"]):
+            return "truncated", None
     answer = None if text is None else EXTRACTION[protocol.extraction](text)
     if answer is None:
-        return ("truncated" if cut else "no_answer"), None
+        if cut:
+            return "truncated", None
+        return ("wrong" if text and protocol.extraction in BOXED and tries_to_answer(text) else "no_answer"), None
     if protocol.grader == "option":
         shown = response.get("order") or order(protocol, question, response["sample"])
         answer = shown[LETTERS.index(str(answer))] if shown else answer
@@ -183,9 +197,10 @@ def _stored(path: Path, keys: dict[Name, str]) -> dict[Name, dict[str, Any]]:
 def _grade_in_threads(
     samples: list[Sample], sandbox: Sandbox, add: Callable[[Sample, str, str | None], None]
 ) -> None:
-    """Grade on all cores, one sandbox for each, and call add(sample, outcome, extracted) for each grade.
+    """Grade on all cores, and call add(sample, outcome, extracted) for each grade.
 
-    An error or interrupt in one thread ends the others after the sample they are at.
+    A core gets its sandbox when its first program is to be judged: numbers and letters need none. An error or interrupt
+    in one thread ends the others after the sample they are at.
     """
     workers = min(len(samples), max(1, len(os.sched_getaffinity(0))))
     if not workers:
@@ -194,10 +209,13 @@ def _grade_in_threads(
 
     def grade_share(start: int) -> None:
         try:
-            with Runner(sandbox) as runner:
+            with ExitStack() as opened:
+                runner: Runner | None = None
                 for sample in samples[start::workers]:
                     if ended.is_set():
                         return
+                    if runner is None and sample.rules.grader == "program":
+                        runner = opened.enter_context(Runner(sandbox))
                     add(sample, *outcome(sample.response, sample.question, sample.rules, runner, verifier))
         except BaseException:  # an interrupt, too: the other threads must stop before it goes on
             ended.set()

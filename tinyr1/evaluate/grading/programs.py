@@ -1,4 +1,4 @@
-"""Reads the program out of an answer, runs it on its tests, and compares its outputs with the expected ones.
+"""Runs the program of an answer on its tests, and compares its outputs with the expected ones.
 
 The comparison is LiveCodeBench's own (`lcb-official`, docs/evaluation.md §1.2) under both semantics of the sandbox. It
 happens here, in the process that holds the expected outputs, on plain values, so nothing that a program defines can
@@ -36,13 +36,6 @@ class Verdict:
     test: int | None = None
     status: str = "ok"
     detail: str = ""
-
-
-def fenced_code(text: str) -> str | None:
-    """The code between the last two lines with a fence, which is LiveCodeBench's rule (docs/evaluation.md §1.1)."""
-    lines = text.split("\n")
-    fences = [i for i, line in enumerate(lines) if "```" in line]
-    return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) >= 2 else None
 
 
 def same_output(got: str, expected: str) -> bool:

@@ -2,7 +2,7 @@
 
 Every question of a run is answered with its own reference, in each form that the protocol must accept, with constants
 and with no answer (docs/evaluation.md §0.4). LiveCodeBench has no reference solutions, so a program that looks the
-expected output up takes their place.
+expected output up takes their place. Think tags are missing, repeated or never closed in some of the answers.
 """
 
 import json
@@ -24,12 +24,17 @@ CONSTANTS = {"": "pass", "0": "print(0)", "YES": "print('YES')"}
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a question. text: None if it is too large to run. expected: the outcomes that are right for it."""
+    """One answer to a question. text: None if it is too large to run. expected: the outcomes that are right for it.
+
+    reasoning: what stands before the text. opened: whether the prompt opened the think tag.
+    """
 
     form: str
     text: str | None
     expected: set[str]
     sample: int = 0
+    reasoning: str = "x</think>"
+    opened: bool = True
 
 
 def run_self_test(
@@ -49,7 +54,8 @@ def run_self_test(
             if answer.text is None or (question["kind"] == "program" and runner is None):
                 count["not_run"] += 1
                 continue
-            response = {"text": f"x</think>{answer.text}", "finish": "stop", "sample": answer.sample}
+            response = {"text": answer.reasoning + answer.text, "finish": "stop", "sample": answer.sample,
+                        "opened": answer.opened}  # fmt: skip
             outcome, _ = grade.outcome(response, question, protocol, runner, verifier)
             count["samples"] += 1
             count["as_expected"] += outcome in answer.expected
@@ -72,12 +78,22 @@ def _answers(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
     yield from {"integer": _integers, "option": _letters, "program": _programs}[question["kind"]](protocol, question)
 
 
+def _tags(protocol: Protocol, text: str, sample: int = 0) -> Iterator[Answer]:
+    """A right answer in a text without think tags, with one too many, and in a reasoning that never ends."""
+    whole = protocol.reads == "whole"
+    yield Answer("without reasoning", text, {"correct"}, sample, reasoning="", opened=False)
+    yield Answer("with a closing tag behind it", f"{text}\n</think>", {"correct"}, sample)
+    yield Answer("inside a reasoning without an end", text, {"correct" if whole else "truncated"}, sample,
+                 reasoning="<think>", opened=False)  # fmt: skip
+
+
 def _integers(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
     """Boxed forms are right in every protocol; a bare number is an answer for the released rule only."""
     truth, lenient = question["answer"], protocol.grader == "math_equal"
     padded = truth.zfill(3) if not truth.startswith("-") else truth
     again = f"\\boxed{{8}} was wrong, so $\\boxed{{{padded}}}$."
     yield Answer("boxed", f"\\boxed{{{truth}}}", {"correct"})
+    yield from _tags(protocol, f"\\boxed{{{truth}}}")
     yield Answer("boxed, three digits, after another box", again, {"correct"})
     yield Answer("bare", f"It is {truth}", {"correct" if lenient else "no_answer"})
     for constant in INTEGERS:
@@ -99,6 +115,7 @@ def _letters(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
         shown = order(protocol, question, sample)
         right = LETTERS[shown.index(int(question["answer"]))] if shown else question["answer"]
         yield Answer("boxed", f"\\boxed{{{right}}}", {"correct"}, sample)
+        yield from _tags(protocol, f"\\boxed{{{right}}}", sample)
         yield Answer("anchored", f"**Answer: {right}**", {"correct"}, sample)
         for letter in LETTERS:
             expected = "correct" if letter == right else "wrong"
