@@ -27,7 +27,8 @@ def words(path):
 
 
 def test_only_config_knows_where_params_files_are():
-    assert [p.stem for p in FILES if words(p) & {"params_folder", "TINYR1_PARAMS"}] == ["config"]
+    assert [p.stem for p in FILES if words(p) & {"params_folder"}] == ["config"]
+    assert [p.stem for p in FILES if words(p) & {"TINYR1_PARAMS"}] == ["config", "surroundings"]
 
 
 def test_yaml_is_read_by_config_and_for_merge_recipes_only():

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tinyr1.core import config, progress, record
+from tinyr1.core import config, progress, record, surroundings
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.launch import SIGNALS, ask_to_stop
@@ -58,6 +58,7 @@ def end(name: str, *given: Any) -> None:
 
 def run(name: str, only: str | None) -> int:
     """Run those stages of a run that are not fresh, or only one stage; the exit status of the command."""
+    surroundings.check()
     cfg = config.load(name)
     plan = pass_gate(cfg) if only is None else None
     with locked(cfg):
@@ -110,6 +111,7 @@ def execute(cfg: Config, stage: str) -> str | None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    from tinyr1.core import kernel
     from tinyr1.report import pages
 
     executed = cfg.home / "executed" / f"{stage}.ipynb"
@@ -121,6 +123,7 @@ def execute(cfg: Config, stage: str) -> str | None:
             papermill.execute_notebook(
                 NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
                 cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
+                kernel_manager_class=kernel.manager(cfg.key_variables),
                 # Hides what ipykernel says about its own transport, tracebacks of its end after Ctrl-C included.
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip

@@ -100,6 +100,13 @@ class Config(Block):
         return (*self.domains, "mixture") if self.params.mixture else self.domains
 
     @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Names of the environment variables that hold keys of the run's servers."""
+        teacher = self.params.teacher.engine if self.params.teacher else None
+        named = (getattr(engine, "api_key_variable", None) for engine in (self.params.evaluate.engine, teacher))
+        return tuple(filter(None, named))
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Every model that is evaluated, in the order of the tables."""
         return ("backbone", *self.branches, *self.merges)
