@@ -1,5 +1,9 @@
 # tinyr1: make targets. Every target that needs the environment makes it first (.venv, pinned, once).
 RUN ?= smol
+# RUN=params/x.yaml and RUN=x.yaml are the run x.
+ifneq ($(filter params/% %.yaml,$(RUN)),)
+override RUN := $(patsubst params/%,%,$(patsubst %.yaml,%,$(RUN)))
+endif
 PYTHON ?= python3
 PY := .venv/bin/python
 EXACT := $(if $(filter command line environment,$(origin PYTHON)),--exact-python)

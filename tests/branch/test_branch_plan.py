@@ -209,7 +209,7 @@ def test_a_hostfile_without_nodes_is_refused(cfg, tmp_path, text):
 
 
 def test_a_relative_hostfile_is_in_the_repository(cfg, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(config, "ROOT", tmp_path / "repository")
     (tmp_path / "repository").mkdir()
     (tmp_path / "repository" / "hosts").write_text("node1 slots=2\nnode2 slots=2\n")
     cfg = changed(cfg, trainer={"hostfile": "hosts", "processes_per_node": 2})

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyr1.core import machine, record, surroundings
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core.config import ROOT, Config, located
 from tinyr1.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def check(cfg: Config, has_gpu: bool) -> "pd.DataFrame":
         }  # fmt: skip
         rows = [("this machine", trainer.processes_per_node, mine)]
     else:
-        hosts = read_hostfile(ROOT / trainer.hostfile)
+        hosts = read_hostfile(located(trainer.hostfile))
         rows = [
             (host.name, host.slots, found)
             for host, found in _reports(cfg, hosts, trainer.processes_per_node, has_gpu).items()

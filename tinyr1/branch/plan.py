@@ -21,7 +21,7 @@ import numpy as np
 from tinyr1.branch.hosts import read_hostfile
 from tinyr1.branch.sequences import layout
 from tinyr1.core import artifact, launch
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.training import Sft
 from tinyr1.data.tokens import Tokens, read_tokens
@@ -105,7 +105,7 @@ def distill_job(cfg: Config, base: Path) -> Job | None:
 def world_size(cfg: Config) -> int:
     """Ranks of a training: processes_per_node for each host of the hostfile, or for this machine alone."""
     trainer = cfg.params.trainer
-    hosts = len(read_hostfile(ROOT / trainer.hostfile)) if trainer.hostfile else 1
+    hosts = len(read_hostfile(located(trainer.hostfile))) if trainer.hostfile else 1
     return hosts * trainer.processes_per_node
 
 
@@ -149,7 +149,7 @@ def launcher(cfg: Config, work: Path, has_gpu: bool) -> tuple[list[str], dict[st
     # A free port, because two trainings may share a machine.
     words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(_free_port())]
     if trainer.hostfile:
-        words += ["--hostfile", str(ROOT / trainer.hostfile), "--launcher", trainer.launcher or "pdsh"]
+        words += ["--hostfile", str(located(trainer.hostfile)), "--launcher", trainer.launcher or "pdsh"]
         words += ["--force_multi", "--enable_each_rank_log", str(work / RANK_LOGS)]
         environment = environment | {"DS_ENV_FILE": str(work / HOST_ENVIRONMENT)}
     visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]

@@ -18,7 +18,7 @@ from pathlib import Path
 from tinyr1 import disk
 from tinyr1.branch import plan as branch_plan
 from tinyr1.core import checkpoints, hub, launch, surroundings
-from tinyr1.core.config import ROOT, STAGES, Config
+from tinyr1.core.config import ROOT, STAGES, Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.evaluation import VllmEngine
 from tinyr1.core.params.training import Trainer
@@ -100,7 +100,7 @@ def ranks_of(cfg: Config, machine: Machine) -> int:
     trainer = cfg.params.trainer
     if trainer.hostfile is None:
         return trainer.processes_per_node
-    if (ROOT / trainer.hostfile).is_file():
+    if located(trainer.hostfile).is_file():
         return branch_plan.world_size(cfg)
     return trainer.processes_per_node * max(1, machine.count // trainer.processes_per_node)
 
@@ -246,6 +246,6 @@ def _config_files(cfg: Config) -> Iterator[Path]:
     spec = cfg.params.backbone
     yield from (made / "config.json" for made in (cfg.home / "base", cfg.backbone))
     if spec.model not in PUBLISHED or "/" in spec.model:
-        yield ROOT / spec.model / "config.json"
+        yield located(spec.model) / "config.json"
         if cached := hub.cached_file(spec.model, "config.json", spec.revision):
             yield cached
