@@ -712,3 +712,11 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_with_all_others(params_t
     rule = "1 packed sequences cannot be shared by the 2 ranks of trainer.processes_per_node; use a multiple of 2"
     blocks = ("backbone.distill.sft", "domains.code.sft", "domains.science.sft", "mixture")
     assert str(refused.value).splitlines() == [f"{FILE}: {block}.batch_size: {rule}" for block in blocks]
+
+
+def test_the_variables_that_hold_keys_are_those_of_its_servers(home, params_text):
+    data = yaml.safe_load(params_text)
+    assert config.load("smol").key_variables == ()
+    data["evaluate"]["engine"] = ENDPOINT | {"api_key_variable": "QUIZ_KEY"}
+    served = config.Config(run="x", params=config.validate(data, FILE))
+    assert served.key_variables == ("QUIZ_KEY",)

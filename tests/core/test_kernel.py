@@ -22,7 +22,7 @@ def test_another_kernel_of_the_same_name_is_not_started(tmp_path, monkeypatch):
     write(v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}}), tmp_path / "ask.ipynb")
     done = papermill.execute_notebook(
         tmp_path / "ask.ipynb", tmp_path / "done.ipynb", kernel_name="python3", progress_bar=False,
-        kernel_manager_class=kernel.manager(("MY_KEY",)), cwd=tmp_path,
+        kernel_manager_class=kernel.Kernel(("MY_KEY",)).manager, cwd=tmp_path,
     )  # fmt: skip
     assert done.cells[0].outputs[0].text.split() == [sys.executable, "False", "False"]
     assert done.cells[1].outputs[0].data["text/plain"] == "'k'"

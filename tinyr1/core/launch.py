@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tinyr1.core import surroundings
+from tinyr1.core import endings, surroundings
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 
@@ -29,7 +29,7 @@ PARENT = "TINYR1_PARENT"  # environment variable: process id and host of the pro
 CONTEXT_LINES = 25  # of a log, up to the end of its last error
 AFTER_LINES = 8  # lines that are shown after it
 
-TRACEBACK = "Traceback (most recent call last):"
+TRACEBACK = endings.TRACEBACK
 # What nanobind prints at the end of a process whose objects are still referenced, as after every exception.
 LEAKS = re.compile(r"nanobind: (leaked|this is likely)|\s*- (leaked|\.\.\. skipped) ")
 
@@ -111,10 +111,11 @@ def follow(
         start = file.tell()  # the log keeps what earlier commands wrote
         variables = surroundings.for_child(environment | watched(), passing)
         process = subprocess.Popen(command, env=variables, stdout=file, stderr=file, start_new_session=True)
-    bar = Bar(title, unit)
+    bar, memory = Bar(title, unit), endings.Memory()
     try:
         with _listening(stop):
             while process.poll() is None and not (failed and failed.encode() in log.read_bytes()[start:]):
+                memory.look(process.pid)
                 _show(bar, poll(), first, last)
                 time.sleep(0.5)
         if news := poll():
@@ -124,9 +125,10 @@ def follow(
         _end_group(process, 60 if stop and not failed else 10)
     if process.returncode:
         written = log.read_bytes()[start:].decode(errors="replace")
+        why = f"{title}: {found}\n" if (found := endings.cause(written)) else ""
         raise UserError(
-            f"{title}: the command ended with exit status {process.returncode}. From {log}:\n{error_excerpt(written)}\n"
-            f"To run it alone: {shell(command, environment)}"
+            f"{why}{title}: the command {endings.told(process.returncode, memory)}. From {log}:\n"
+            f"{error_excerpt(written)}\nTo run it alone: {shell(command, environment)}"
         )
 
 
