@@ -1,11 +1,19 @@
 # tinyr1: make targets. Every target that needs the environment makes it first (.venv, pinned, once).
 RUN ?= smol
+# RUN=params/x.yaml and RUN=x.yaml are the run x.
+ifneq ($(filter params/% %.yaml,$(RUN)),)
+override RUN := $(patsubst params/%,%,$(patsubst %.yaml,%,$(RUN)))
+endif
 PYTHON ?= python3
 PY := .venv/bin/python
 EXACT := $(if $(filter command line environment,$(origin PYTHON)),--exact-python)
 STAGES := 01_data_curation 02_branch_sft 03_fusion_merge 04_evaluation 05_ablations
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# The Python of the kit sees the packages of .venv and UTF-8, whatever the shell around it is set up for.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONINSPECT PYTHONPLATLIBDIR PYTHONIOENCODING
+export PYTHONUTF8 := 1
+export LC_ALL := C.UTF-8
 export PYTHONNOUSERSITE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
@@ -64,10 +72,13 @@ $(STAGES): setup
 # $(call if_installed,package,command): the command, or a message where the package is not installed
 if_installed = if $(PY) -c "import $1" 2>/dev/null; then $2; else echo "lint: $1 is not installed, its check is left out"; fi
 
+# It has no module to start, and the first line of its script could not hold a path with a blank.
+CONTRACTS := from importlinter.cli import lint_imports_command as check; check()
+
 lint: setup
 	@$(PY) -m ruff check tinyr1 tests notebooks
-	@$(call if_installed,importlinter,lint-imports --no-logo)
-	@$(call if_installed,mypy,mypy)
+	@$(call if_installed,importlinter,$(PY) -c "$(CONTRACTS)" --no-logo)
+	@$(call if_installed,mypy,$(PY) -m mypy)
 
 test: lint
 	@$(PY) -m pytest -m "not slow"
@@ -97,7 +108,7 @@ lab: setup
 	@flags=; test "$$(id -u)" != 0 || flags=--allow-root; \
 	test ! -e /.dockerenv -a ! -e /run/.containerenv -a -z "$$container$$KUBERNETES_SERVICE_HOST" || \
 	flags="$$flags --no-browser --ip=0.0.0.0"; \
-	$(PY) -m jupyter lab --ServerApp.root_dir="$(CURDIR)" \
+	env -u JUPYTER_PATH $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
 	--LabApp.default_url=/lab/tree/notebooks/01_data_curation.ipynb $$flags $(ARGS)
 
 chat: setup

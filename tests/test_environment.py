@@ -269,6 +269,57 @@ def test_an_environment_made_by_someone_else_is_left_alone(repository):
     assert (repository / ".venv" / "theirs").read_text() == "kept"
 
 
+# --- .venv as a link ---------------------------------------------------------------------------------------
+
+
+def test_a_link_to_an_empty_folder_on_another_disk_becomes_the_environment(made, repository, tmp_path_factory):
+    disk = tmp_path_factory.mktemp("another disk ü")
+    (repository / ".venv").symlink_to(disk)
+    (repository / "links").symlink_to(made[0] / "links")
+    done = set_up(repository)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (repository / ".venv").is_symlink()
+    assert installed(repository)["small"] == "1.0"
+    assert (disk / "tinyr1-stamp.json").is_file()
+    assert set_up(repository).stdout == "", "it is finished"
+
+
+@pytest.mark.parametrize("left", ["finished", "unfinished", "older"])
+def test_a_link_to_the_environment_of_another_clone_is_refused_and_that_one_kept(outdated, tmp_path_factory, left):
+    disk = tmp_path_factory.mktemp("disk") / "shared"
+    if left == "finished":  # the other clone has a link as well
+        (outdated / ".venv").rename(disk)
+        (outdated / ".venv").symlink_to(disk)
+    else:
+        (outdated / STAMP).unlink()
+        (outdated / MARK).write_text(str(outdated) if left == "unfinished" else "")
+    mine = write_repository(tmp_path_factory.mktemp("mine"))
+    (mine / ".venv").symlink_to(outdated / ".venv")
+    before = {path: path.lstat().st_mtime_ns for path in (outdated / ".venv").resolve().rglob("*")}
+    done = set_up(mine)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert is_one_sentence(done.stderr)
+    assert f"is a link to the environment of {outdated}, which would be lost" in done.stderr
+    assert {path: path.lstat().st_mtime_ns for path in (outdated / ".venv").resolve().rglob("*")} == before
+
+
+def test_the_environment_of_a_clone_that_was_moved_stays_its_own(outdated, tmp_path_factory):
+    disk = tmp_path_factory.mktemp("disk") / "venv"
+    (outdated / ".venv").rename(disk)
+    (outdated / ".venv").symlink_to(disk)
+    moved = outdated.rename(outdated.with_name("moved kit"))
+    assert "link" not in set_up(moved, patch=NO_VENV).stderr
+    assert (disk / MARK.partition("/")[2]).read_text() == str(moved), "it was begun afresh"
+
+
+def test_a_link_to_nowhere_ends_in_one_sentence(repository):
+    (repository / ".venv").symlink_to(repository / "nowhere")
+    done = set_up(repository)
+    assert done.returncode == 1
+    assert is_one_sentence(done.stderr)
+    assert "nowhere, which does not exist: make that folder, or remove the link" in done.stderr
+
+
 # --- Python ------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from tinyr1.core.config import ROOT
 
 pytestmark = pytest.mark.slow
 PROCESSES = (
-    "tinyr1.run", "ipykernel_launcher", "bin/deepspeed", "deepspeed.launcher", "tinyr1.branch.train", "tinyr1.merge",
+    "tinyr1.run", "ipykernel_launcher", "deepspeed.launcher", "tinyr1.branch.train", "tinyr1.merge",
     "tinyr1.sampling.process",
 )  # fmt: skip
 

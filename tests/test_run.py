@@ -295,6 +295,20 @@ def test_ctrl_c_in_the_middle_of_a_cell_ends_with_one_sentence_and_no_traceback(
     assert status_of(cfg, STAGES[0]) == "interrupted"
 
 
+def test_a_kernel_that_is_killed_is_a_sentence_and_leaves_a_page(cfg, tmp_path, monkeypatch, capsys):
+    killed = "import os, signal\nprint('begun', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    cells = [v4.new_code_cell("run = ''", metadata={"tags": ["parameters"]}), v4.new_code_cell(killed)]
+    python = {"language_info": {"name": "python"}}
+    nbformat.write(v4.new_notebook(cells=cells, metadata=python), tmp_path / f"{STAGES[0]}.ipynb")
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    assert not run.run_stage(cfg, STAGES[0])
+    said = capsys.readouterr().err
+    assert "the process of the notebook was killed by signal 9 (SIGKILL)" in said.splitlines()[2]
+    assert "Traceback" not in said
+    assert status_of(cfg, STAGES[0]) == "failed"
+    assert (cfg.reports / f"{STAGES[0]}.html").is_file()
+
+
 def test_the_next_command_corrects_the_page_of_a_killed_run(cfg, monkeypatch):
     assert left_by("SIGKILL") == -signal.SIGKILL
     assert status_of(cfg, STAGES[0]) == "running"
@@ -307,6 +321,14 @@ def test_a_run_killed_when_all_was_done_is_finished(finished, monkeypatch):
     monkeypatch.setattr(run, "closing_table", lambda cfg: "scores")
     assert run_main(monkeypatch) == 0
     assert [status_of(finished, stage) for stage in STAGES] == ["finished"] * 5
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/sys/nowhere"])
+def test_a_folder_that_cannot_be_written_ends_the_run_with_what_to_do(loaded, monkeypatch, place):
+    monkeypatch.setenv("TINYR1_HOME", place)
+    wanted = rf"^{place}/smol cannot be written \(.*\); .*: set TINYR1_HOME to a folder"
+    with pytest.raises(UserError, match=wanted), run.locked(loaded):
+        pytest.fail("it was locked")
 
 
 # --- what the terminal shows --------------------------------------------------------------------------------

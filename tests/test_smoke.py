@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ def run_kit(*words, env, timeout=900):
 
 def git_status():
     """What git says about the checkout; "" where there is no git."""
+    if shutil.which("git") is None:
+        return ""
     command = ["git", "status", "--porcelain"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 

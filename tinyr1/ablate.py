@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tinyr1.branch import backbone, plan
 from tinyr1.branch import stage as training_stage
-from tinyr1.core import artifact, config, machine
+from tinyr1.core import artifact, config, machine, surroundings
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params import ablations as block
@@ -224,6 +224,7 @@ def save(cfg: Config, ablations: block.Ablations, done: Sequence[Item], question
 
 def ablate(name: str, file: Path | None) -> int:
     """Make the ablations of a run; the exit status. file: YAML with an `ablations` block in place of the run's."""
+    surroundings.check()
     cfg = config.load(name)
     ablations = config.ablations_from(cfg, file) if file else cfg.params.ablations
     if ablations is None:

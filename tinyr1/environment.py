@@ -51,15 +51,29 @@ def run(*command, may_fail=False, **variables):
     return output if child.returncode == 0 else "" if may_fail else end(output=output)
 
 
+def leave_others(stamp):
+    """End where .venv is a link to an environment that is another clone's, which nothing here may change."""
+    if not VENV.is_symlink():
+        return
+    place = VENV.resolve()
+    if not place.exists():
+        end(f"{VENV} is a link to {place}, which does not exist: make that folder, or remove the link")
+    owners = [stamp.get("root"), MARK.read_text("utf-8") if MARK.exists() else None, str(place.parent)]
+    for owner in filter(None, owners):  # a clone that was moved away has no .venv there any more
+        if Path(owner) != ROOT and (Path(owner) / ".venv").resolve() == place:
+            end(f"{VENV} is a link to the environment of {owner}, which would be lost: link it to another folder")
+
+
 def make_venv():  # in place of what an earlier set-up left there
     VENV.mkdir(exist_ok=True)
     entries = set(VENV.iterdir())
     if entries and MARK not in entries:
         end(f"{VENV} was not made by this set-up, which clears only what it made: move it away or delete it")
-    MARK.touch()
+    MARK.write_text(str(ROOT), "utf-8")
     for entry in entries - {MARK}:
         (shutil.rmtree if entry.is_dir() and not entry.is_symlink() else os.remove)(entry)
-    run(BASE, "-m", "venv", VENV)  # sys.executable may have been a link in there
+    # sys.executable may have been a link in there; the module refuses a folder that is a link.
+    run(BASE, "-m", "venv", VENV.resolve())
 
 
 def install(gpu, new):
@@ -96,6 +110,7 @@ def main(exact):
               "requirements": [(ROOT / name).read_text("utf-8") for name in FILES]}  # fmt: skip
     if stamp == wanted:
         return
+    leave_others(stamp)
     if THIS not in PYTHONS:
         for other in filter(None, map(shutil.which, [] if exact else [f"python{version}" for version in PYTHONS])):
             if subprocess.call([other, "-I", "-c", "import ensurepip"], stderr=subprocess.DEVNULL) == 0:

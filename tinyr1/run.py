@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tinyr1.core import config, progress, record
+from tinyr1.core import config, progress, record, surroundings
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.launch import SIGNALS, ask_to_stop
@@ -41,6 +41,8 @@ def main() -> int:
     arguments = parser.parse_args()
     for number in SIGNALS:
         signal.signal(number, lambda *given: end(arguments.run, *given))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed; under nohup the run goes on
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
     return guarded(
         lambda: run(arguments.run, arguments.stage), f"interrupted; the same command goes on from here: {again}"
@@ -58,6 +60,7 @@ def end(name: str, *given: Any) -> None:
 
 def run(name: str, only: str | None) -> int:
     """Run those stages of a run that are not fresh, or only one stage; the exit status of the command."""
+    surroundings.check()
     cfg = config.load(name)
     plan = pass_gate(cfg) if only is None else None
     with locked(cfg):
@@ -110,22 +113,28 @@ def execute(cfg: Config, stage: str) -> str | None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    from tinyr1.core.kernel import Kernel
     from tinyr1.report import pages
 
     executed = cfg.home / "executed" / f"{stage}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    failure = None
+    failure, kernel = None, Kernel(cfg.key_variables)
     with Terminal(cfg.home / "logs" / "events.txt"):
         progress.note("starting the notebook")
         try:
             papermill.execute_notebook(
                 NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
                 cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
+                kernel_manager_class=kernel.manager,
                 # Hides what ipykernel says about its own transport, tracebacks of its end after Ctrl-C included.
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
         except PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}"
+        except RuntimeError:  # nbclient's word for a kernel that is no more, whether it had begun or not
+            if kernel.status is None:
+                raise
+            failure = kernel.told
     failure = failure or pages.failing_cell(executed)
     if failure is None and not record.record_path(cfg, stage).is_file():
         failure = f"the notebook ran to its end without writing {stage}.json"
@@ -151,9 +160,17 @@ def require_before(cfg: Config, stage: str) -> None:
 
 @contextmanager
 def locked(cfg: Config) -> Iterator[None]:
-    """Hold the lock of a run; UserError where another process holds it. It ends with the process, even by kill -9."""
-    cfg.home.mkdir(parents=True, exist_ok=True)
-    with (cfg.home / ".lock").open("w") as handle:
+    """Hold the lock of a run; it ends with the process, even by kill -9. UserError where another process holds it, or
+    where the folder of the run cannot be written: nothing else of a checkout has to be."""
+    try:
+        cfg.reports.mkdir(parents=True, exist_ok=True)
+        handle = (cfg.home / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"{cfg.home} cannot be written ({error.strerror}); all of a run is stored there: set TINYR1_HOME to a "
+            "folder that you may write to"
+        ) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

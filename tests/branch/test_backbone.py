@@ -70,7 +70,7 @@ def test_a_hub_out_of_reach_is_named(cfg, tmp_path, monkeypatch):
 
 
 def test_a_relative_folder_is_in_the_repository(cfg, tmp_path, monkeypatch):
-    monkeypatch.setattr(backbone, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
     monkeypatch.chdir(experts(tmp_path / "models", Shape(), names=("own",))["own"])
     cfg = with_backbone(cfg, model="models/own", chat_template="r1")
     weights = (tmp_path / "models" / "own" / "model.safetensors").stat().st_size

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import sys
 from pathlib import Path
 
 import nbformat
@@ -160,7 +161,8 @@ def test_the_mixture_goes_over_its_domains_by_rows_tokens_or_epochs(cfg, balance
 def words_of_launcher(cfg, monkeypatch, visible, **trainer):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     words, environment = plan.launcher(changed(cfg, trainer=trainer), cfg.home / "work", True)
-    return words[3:], environment
+    assert words[:4] == [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port"]
+    return words[5:], environment
 
 
 def test_the_gpus_that_a_process_may_use_are_those_of_its_trainings(cfg, monkeypatch):
@@ -207,7 +209,7 @@ def test_a_hostfile_without_nodes_is_refused(cfg, tmp_path, text):
 
 
 def test_a_relative_hostfile_is_in_the_repository(cfg, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(config, "ROOT", tmp_path / "repository")
     (tmp_path / "repository").mkdir()
     (tmp_path / "repository" / "hosts").write_text("node1 slots=2\nnode2 slots=2\n")
     cfg = changed(cfg, trainer={"hostfile": "hosts", "processes_per_node": 2})

@@ -624,3 +624,99 @@ class TestDomains:
         assert problems(data) == [
             "domains: none of them has a benchmark; give at least one, or nothing can be evaluated"
         ]
+
+
+# --- the text of a file ---------------------------------------------------------------------------------------------
+
+
+def with_seed(params_text, text):
+    """The default run's params file with another text in the place of its seed."""
+    return re.sub(r"^seed: .*$", f"seed: {text}", params_text, count=1, flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("text", "seed"),
+    [("010", 10), ("0o10", 8), ("0x1F", 31), ("1.0e1", 10), ("7.0", 7), ("+5", 5), ("4294967295", 2**32 - 1)],
+)
+def test_numbers_are_those_of_yaml_1_2(params_text, text, seed):
+    assert config.parse(with_seed(params_text, text), FILE).seed == seed
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("1:30", 'seed: "1:30" is not a whole number'),
+        ("0b11", 'seed: "0b11" is not a whole number'),
+        ("4294967296", "seed: 4294967296 should be less than or equal to 4294967295"),
+        ("9223372036854775808", "seed: 9223372036854775808 should be less than or equal to 4294967295"),
+        ("9" * 5000, "a value cannot be read: Exceeds the limit"),
+        ("2025-02-30", "a value cannot be read: day is out of range for month"),
+        ("{<<: 1}", "`<<` does not copy parameters into a params file; write them out"),
+        ("!!python/name:os.system ''", "is not read; write the plain value"),
+        ("[" * 400, "it is nested deeper than 60 levels"),
+        ("[" * 400 + "]" * 400, "it is nested deeper than 60 levels"),
+        ("{a: " * 200 + "1" + "}" * 200, "it is nested deeper than 60 levels"),
+        ("- " * 300 + "1", "not valid YAML"),
+    ],
+)
+def test_a_text_that_is_no_parameter_is_refused_in_plain_words(params_text, text, rule):
+    with pytest.raises(UserError) as refused:
+        config.parse(with_seed(params_text, text), FILE)
+    assert str(refused.value).startswith(f"{FILE}: ")
+    assert rule in str(refused.value)
+
+
+def test_bytes_that_are_not_utf_8_are_refused_with_their_line(home, params_text):
+    file = home / "params" / "odd.yaml"
+    file.write_bytes("# one\n# f\u00fcr two\n".encode("latin-1") + params_text.encode())
+    with pytest.raises(UserError, match=r"^params/odd\.yaml: line 2: a byte is not UTF-8; save the file in that"):
+        config.load("odd")
+    file.write_bytes(b"\xef\xbb\xbf" + params_text.encode())  # a byte order mark
+    assert config.load("odd").params == config.load("smol").params
+    file.write_text(params_text, encoding="utf-16")
+    with pytest.raises(UserError, match=r"^params/odd\.yaml: line 1: a byte is not UTF-8"):
+        config.load("odd")
+
+
+def test_an_ablation_file_that_is_not_utf_8_is_refused_too(home, tmp_path):
+    (tmp_path / "odd.yaml").write_bytes(b"ablations: \xfc")
+    with pytest.raises(UserError, match=r"odd\.yaml: line 1: a byte is not UTF-8"):
+        config.ablations_from(config.load("smol"), tmp_path / "odd.yaml")
+
+
+@pytest.mark.parametrize("name", ["smol", "smol.yaml", "params/smol.yaml", "params/smol"])
+def test_a_run_may_be_named_by_its_file(home, name):
+    assert config.load(name).run == "smol"
+
+
+@pytest.mark.parametrize("name", ["params/params/smol", "../params/smol.yaml", "smol.yaml.yaml", "", "none.yaml"])
+def test_another_name_is_refused(home, name):
+    with pytest.raises(UserError, match=r"there is no params/.*; runs are smol"):
+        config.load(name)
+
+
+def test_paths_are_read_as_in_a_shell(monkeypatch):
+    monkeypatch.setenv("HOME", "/homes/me")
+    monkeypatch.setenv("DISK", "/disk")
+    assert [str(config.located(path)) for path in ("~/hosts", "$HOME/hosts", "${DISK}/a", "/a", "a/b", "$NONE/a")] == [
+        "/homes/me/hosts", "/homes/me/hosts", "/disk/a", "/a", str(ROOT / "a/b"), str(ROOT / "$NONE/a"),
+    ]  # fmt: skip
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused_with_all_others(params_text):
+    data = yaml.safe_load(params_text)
+    data["trainer"]["processes_per_node"] = 2
+    data["domains"]["math"]["sft"]["batch_size"] = 4
+    with pytest.raises(UserError) as refused:
+        config.validate(data, FILE)
+    rule = "1 packed sequences cannot be shared by the 2 ranks of trainer.processes_per_node; use a multiple of 2"
+    blocks = ("backbone.distill.sft", "domains.code.sft", "domains.science.sft", "mixture")
+    assert str(refused.value).splitlines() == [f"{FILE}: {block}.batch_size: {rule}" for block in blocks]
+
+
+def test_the_variables_that_hold_keys_are_those_of_its_servers(home, params_text):
+    data = yaml.safe_load(params_text)
+    assert config.load("smol").key_variables == ()
+    data["evaluate"]["engine"] = ENDPOINT | {"api_key_variable": "QUIZ_KEY"}
+    served = config.Config(run="x", params=config.validate(data, FILE))
+    assert served.key_variables == ("QUIZ_KEY",)

@@ -109,11 +109,14 @@ def test_a_command_that_fails_is_reported_with_its_own_error_and_not_with_that_o
     with pytest.raises(UserError, match="ZeroDivisionError") as error:
         follow("1 / 0")
     assert f"From {log}:\nstarts\nTraceback" in str(error.value)
+    assert str(error.value).startswith("work: ZeroDivisionError: division by zero\nwork: the command ended with exit")
     assert "To run it alone: MARK='a b' " in str(error.value)
     with pytest.raises(UserError, match=r"exit status 3\. From .*\nstarts\nTo run it alone") as error:
         follow("sys.exit(3)")
+    with pytest.raises(UserError, match=r"^work: the command was killed by signal 9 \(SIGKILL\)"):
+        follow("import os; os.kill(os.getpid(), 9)")
     follow("pass")
-    assert log.read_text().count("\nstarts\n") == 3
+    assert log.read_text().count("\nstarts\n") == 4
 
 
 STOPPABLE = "import sys, time, pathlib\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.05)\nprint('stored')"

@@ -1,13 +1,15 @@
 import functools
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
 
-from tinyr1.core import artifact, config, jsonl, machine, record
+from tinyr1.core import artifact, config, jsonl, machine, record, surroundings
 from tinyr1.core.errors import UserError
+from tinyr1.report import states
 
 REMEDY = "run `make something`"
 STAGE = "01_data_curation"
@@ -214,6 +216,46 @@ def test_every_parameter_but_the_description_decides_a_stage():
         assert named | {"description": params["description"]} == params
 
 
+# --- commit and sources -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked_anew():
+    record.code_version.cache_clear()
+    yield
+    record.code_version.cache_clear()
+
+
+def test_without_the_program_git_a_record_says_so_and_keeps_the_sources(asked_anew, tmp_path, monkeypatch):
+    source = record.code_version()["source"]
+    record.code_version.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert record.code_version() == {"commit": "no commit", "modified": False, "source": source}
+
+
+def test_an_archive_inside_another_repository_does_not_take_its_commit(asked_anew, tmp_path, monkeypatch):
+    if shutil.which("git") is None:
+        pytest.skip("there is no git")
+    kit = tmp_path / "kit"
+    (kit / "tinyr1").mkdir(parents=True)
+    (kit / "tinyr1" / "a.py").write_text("x = 1\n")
+    own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+
+    def commit(folder):
+        for words in (["init", "-q"], ["add", "."], [*own, "commit", "-qm", "one"]):
+            subprocess.run(["git", *words], cwd=folder, check=True)
+
+    commit(tmp_path)
+    monkeypatch.setattr(record, "ROOT", kit)
+    archive = record.code_version()
+    assert archive["commit"] == "no commit"
+    record.code_version.cache_clear()
+    commit(kit)
+    assert record.code_version() == archive | {"commit": record._git("rev-parse", "HEAD")}
+    assert len(record.code_version()["commit"]) == 40
+    assert states.commit_text({"code": archive}) == f"no commit, sources {archive['source'][:10]}"
+
+
 @pytest.fixture
 def torch_says(tmp_path, monkeypatch):
     """Sets what nvidia-smi lists and what a child process finds as PyTorch; each question is noted in a file."""
@@ -221,7 +263,7 @@ def torch_says(tmp_path, monkeypatch):
     def set_up(gpus, torch):
         asked = tmp_path / "asked"
         (tmp_path / "torch.py").write_text(f"open({str(asked)!r}, 'a').write('x')\n{torch}\n")
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setitem(surroundings.SET, "PYTHONPATH", str(tmp_path))
         monkeypatch.setattr(machine, "describe", lambda: {"gpus": gpus})
         machine.has_gpu.cache_clear()
         return asked
@@ -251,8 +293,9 @@ def test_without_a_gpu_torch_is_not_even_asked(torch_says):
 
 
 def test_asking_for_a_gpu_does_not_import_torch_here(torch_says):
-    torch_says(["NVIDIA H100, 81559 MiB"], "class cuda: is_available = lambda: True")
-    code = "import sys; from tinyr1.core import machine; machine.describe = lambda: {'gpus': ['one']}; "
+    folder = torch_says(["NVIDIA H100, 81559 MiB"], "class cuda: is_available = lambda: True").parent
+    code = f"import sys; from tinyr1.core import machine, surroundings as s; s.SET['PYTHONPATH'] = {str(folder)!r}; "
+    code += "machine.describe = lambda: {'gpus': ['one']}; "
     code += "print(machine.has_gpu(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]

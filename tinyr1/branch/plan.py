@@ -21,7 +21,7 @@ import numpy as np
 from tinyr1.branch.hosts import read_hostfile
 from tinyr1.branch.sequences import layout
 from tinyr1.core import artifact, launch
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.training import Sft
 from tinyr1.data.tokens import Tokens, read_tokens
@@ -105,7 +105,7 @@ def distill_job(cfg: Config, base: Path) -> Job | None:
 def world_size(cfg: Config) -> int:
     """Ranks of a training: processes_per_node for each host of the hostfile, or for this machine alone."""
     trainer = cfg.params.trainer
-    hosts = len(read_hostfile(ROOT / trainer.hostfile)) if trainer.hostfile else 1
+    hosts = len(read_hostfile(located(trainer.hostfile))) if trainer.hostfile else 1
     return hosts * trainer.processes_per_node
 
 
@@ -147,10 +147,10 @@ def launcher(cfg: Config, work: Path, has_gpu: bool) -> tuple[list[str], dict[st
     trainer = cfg.params.trainer
     environment = {} if has_gpu else CPU_ENVIRONMENT
     # A free port, because two trainings may share a machine.
-    words = [str(Path(sys.executable).with_name("deepspeed")), "--master_port", str(_free_port())]
+    words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(_free_port())]
     if trainer.hostfile:
-        words += ["--hostfile", str(ROOT / trainer.hostfile), "--launcher", trainer.launcher or "pdsh", "--force_multi"]
-        words += ["--enable_each_rank_log", str(work / RANK_LOGS)]
+        words += ["--hostfile", str(located(trainer.hostfile)), "--launcher", trainer.launcher or "pdsh"]
+        words += ["--force_multi", "--enable_each_rank_log", str(work / RANK_LOGS)]
         environment = environment | {"DS_ENV_FILE": str(work / HOST_ENVIRONMENT)}
     visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
     if has_gpu and visible and not trainer.hostfile:
@@ -184,7 +184,7 @@ def meet(cfg: Config, has_gpu: bool) -> None:
         )  # fmt: skip
     except UserError as error:
         raise UserError(
-            f"the ranks of {cfg.params.trainer.hostfile} do not find each other: the port {words[2]} of the first host "
+            f"the ranks of {cfg.params.trainer.hostfile} do not find each other: the port {words[4]} of the first host "
             f"may be closed to the others, or NCCL or gloo takes another network (NCCL_SOCKET_IFNAME, "
             f"GLOO_SOCKET_IFNAME). {first_failure(work) or error}"
         ) from error

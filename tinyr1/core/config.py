@@ -13,10 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
-from yaml.constructor import ConstructorError
 
+from tinyr1.core import params_text
 from tinyr1.core.errors import UserError
 from tinyr1.core.params import reference
 from tinyr1.core.params.ablations import Ablations
@@ -100,6 +99,13 @@ class Config(Block):
         return (*self.domains, "mixture") if self.params.mixture else self.domains
 
     @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Names of the environment variables that hold keys of the run's servers."""
+        teacher = self.params.teacher.engine if self.params.teacher else None
+        named = (getattr(engine, "api_key_variable", None) for engine in (self.params.evaluate.engine, teacher))
+        return tuple(filter(None, named))
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Every model that is evaluated, in the order of the tables."""
         return ("backbone", *self.branches, *self.merges)
@@ -126,35 +132,35 @@ def runs() -> list[str]:
 
 
 def load(run: str) -> Config:
-    """Parameters of `run`, validated. UserError names every problem."""
+    """Parameters of `run`, validated. UserError names every problem.
+
+    run: the name of a file in the folder of params files; `smol.yaml` and `params/smol.yaml` are understood as well.
+    """
+    run = str(run).removeprefix("params/").removesuffix(".yaml")
     path = params_folder() / f"{run}.yaml"
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", str(run)) or not path.is_file():
-        close = difflib.get_close_matches(str(run), runs(), n=1)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", run) or not path.is_file():
+        close = difflib.get_close_matches(run, runs(), n=1)
         hint = f" Did you mean RUN={close[0]}?" if close else ""
         raise UserError(f"run {run!r}: there is no params/{run}.yaml; runs are {', '.join(runs())}.{hint}")
-    return Config(run=run, params=parse(path.read_text(encoding="utf-8"), f"params/{run}.yaml"))
+    name = f"params/{run}.yaml"
+    return Config(run=run, params=parse(params_text.text_of(path, name), name))
+
+
+def located(path: str) -> Path:
+    """A path as a params file names it: relative to the repository, with `~` and `$NAME` as in a shell."""
+    return ROOT / os.path.expandvars(os.path.expanduser(path))
 
 
 def parse(text: str, name: str) -> Params:
     """Params from YAML text; `name` is how messages call the file."""
-    return validate(_read_mapping(text, name), name)
-
-
-def _read_mapping(text: str, name: str) -> dict:
-    try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
-    return data
+    return validate(params_text.mapping(text, name), name)
 
 
 def ablations_from(cfg: Config, file: Path) -> Ablations:
     """The `ablations` block of a file that holds only that, for the models of a run. UserError names every problem."""
     if not file.is_file():
         raise UserError(f"{file}: does not exist; give a YAML file that holds an `ablations` block")
-    data = _read_mapping(file.read_text(encoding="utf-8"), str(file))
+    data = params_text.mapping(params_text.text_of(file, str(file)), str(file))
     if extra := sorted(data.keys() - {"ablations"}):
         raise UserError(f"{file}: {', '.join(extra)}: such a file holds the block `ablations` and nothing else")
     own = cfg.params.model_dump(mode="json", by_alias=True)
@@ -172,21 +178,6 @@ def validate(data: dict, name: str) -> Params:
         lines = [line for item in error.errors() for line in _explain(dict(item), data)]
         lines += contradictions(_valid_part(Params, data))  # pydantic looks for these where nothing else is wrong
         raise UserError("\n".join(f"{name}: {line}" for line in sorted(set(lines)))) from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that refuses keys that are no text, and a key given twice, where PyYAML silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):  # YAML reads 3, yes, null and 2024-08-01 as something else
-                raise ConstructorError(None, None, f"key {key!r} is not a text; put it in quotes", key_node.start_mark)
-            if key in seen:
-                raise ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def _valid_part(block: type[Block], data: dict) -> Any:

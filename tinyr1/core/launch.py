@@ -15,10 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tinyr1.core import endings, surroundings
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 
@@ -28,7 +29,7 @@ PARENT = "TINYR1_PARENT"  # environment variable: process id and host of the pro
 CONTEXT_LINES = 25  # of a log, up to the end of its last error
 AFTER_LINES = 8  # lines that are shown after it
 
-TRACEBACK = "Traceback (most recent call last):"
+TRACEBACK = endings.TRACEBACK
 # What nanobind prints at the end of a process whose objects are still referenced, as after every exception.
 LEAKS = re.compile(r"nanobind: (leaked|this is likely)|\s*- (leaked|\.\.\. skipped) ")
 
@@ -91,28 +92,30 @@ Poll = Callable[[], tuple[int, int, str] | None]  # (done, of, text), or None wh
 def follow(
     command: list[str], environment: dict[str, str], log: Path, title: str, poll: Poll, unit: str,
     first: str = "starting", last: str = "saving", stop: Path | None = None, failed: str = "",
+    passing: Iterable[str] = (),
 ) -> None:  # fmt: skip
     """Run a command to its end; its output goes to the file `log`, its progress to a bar with an ETA.
 
-    environment: variables to set besides those of this process. title, unit: what the bar shows. poll: reads how far
-    the command is; it is called twice a second. first, last: what the command does before the first unit is finished
-    and after the last one. stop: a file at whose appearance the command ends by itself, with its work stored; a signal
-    of a cluster makes it then. failed: what the command writes when a part of it has failed for which the other parts
-    would wait; it is ended then. UserError with the last error in the log when the command fails. An interrupt ends the
-    child before it is raised again.
+    environment: variables to set besides those that every child has (`surroundings.for_child`). passing: names of
+    further variables of this process that it gets, such as that of a key; they are not in the log. title, unit: what
+    the bar shows. poll: reads how far the command is; it is called twice a second. first, last: what the command does
+    before the first unit is finished and after the last one. stop: a file at whose appearance the command ends by
+    itself, with its work stored; a signal of a cluster makes it then. failed: what the command writes when a part of it
+    has failed for which the other parts would wait; it is ended then. UserError with the last error in the log
+    when the command fails. An interrupt ends the child before it is raised again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"\n$ {shell(command, environment)}\n")
         file.flush()
         start = file.tell()  # the log keeps what earlier commands wrote
-        process = subprocess.Popen(
-            command, env=os.environ | environment | watched(), stdout=file, stderr=file, start_new_session=True
-        )
-    bar = Bar(title, unit)
+        variables = surroundings.for_child(environment | watched(), passing)
+        process = subprocess.Popen(command, env=variables, stdout=file, stderr=file, start_new_session=True)
+    bar, memory = Bar(title, unit), endings.Memory()
     try:
         with _listening(stop):
             while process.poll() is None and not (failed and failed.encode() in log.read_bytes()[start:]):
+                memory.look(process.pid)
                 _show(bar, poll(), first, last)
                 time.sleep(0.5)
         if news := poll():
@@ -122,9 +125,10 @@ def follow(
         _end_group(process, 60 if stop and not failed else 10)
     if process.returncode:
         written = log.read_bytes()[start:].decode(errors="replace")
+        why = f"{title}: {found}\n" if (found := endings.cause(written)) else ""
         raise UserError(
-            f"{title}: the command ended with exit status {process.returncode}. From {log}:\n{error_excerpt(written)}\n"
-            f"To run it alone: {shell(command, environment)}"
+            f"{why}{title}: the command {endings.told(process.returncode, memory)}. From {log}:\n"
+            f"{error_excerpt(written)}\nTo run it alone: {shell(command, environment)}"
         )
 
 

@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from importlib import metadata
 
+from tinyr1.core import surroundings
+
 
 @cache
 def describe() -> dict:
@@ -42,12 +44,13 @@ def has_gpu() -> bool:
     if not describe()["gpus"]:
         return False
     question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", question], capture_output=True, check=False).returncode == 0
+    command = [sys.executable, "-c", question]
+    return subprocess.run(command, env=surroundings.for_child(), capture_output=True, check=False).returncode == 0
 
 
 def _gpus() -> list[str]:
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    result = subprocess.run(query, capture_output=True, text=True, check=False)
+    result = subprocess.run(query, env=surroundings.for_child(), capture_output=True, text=True, check=False)
     return result.stdout.strip().splitlines() if result.returncode == 0 else []

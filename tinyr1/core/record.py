@@ -7,6 +7,7 @@ and in how many seconds; a later stage starts only from a record that still hold
 
 import ast
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +16,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tinyr1.core import machine
+from tinyr1.core import machine, surroundings
 from tinyr1.core.artifact import check, digest, file_hash, read_intact, write_atomic
 from tinyr1.core.config import ROOT, STAGES, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.schema import Params
 
+NO_COMMIT = "no commit"  # in place of a commit where git knows of none
 # A record without one of these keys was cut short or changed by hand.
 RECORD_KEYS = {"key", "notebook", "finished", "code", "machine", "params", "seconds", "artifacts"}
 
@@ -94,6 +96,7 @@ def write(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "code": code_version(),
         "machine": machine.describe(),
+        "variables": surroundings.recorded(),
         "params": cfg.params.model_dump(mode="json"),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "artifacts": {
@@ -238,12 +241,18 @@ def _syntax(file: Path) -> str:
 
 @cache
 def code_version() -> dict:
-    """Git commit, whether the tree differs from it, and a hash of the package's own source."""
+    """Git commit, or NO_COMMIT; whether the tree differs from it; and a hash of the package's own source."""
     source = {str(p.relative_to(ROOT)): file_hash(p) for p in sorted((ROOT / "tinyr1").rglob("*.py"))}
+    changed = _git("status", "--porcelain", "--", "tinyr1", "notebooks", "params", "requirements.txt")
+    return {"commit": _git("rev-parse", "HEAD") or NO_COMMIT, "modified": bool(changed), "source": digest(source)}
 
-    def git(*words: str) -> str:
-        result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return result.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "tinyr1", "notebooks", "params", "requirements.txt")
-    return {"commit": git("rev-parse", "HEAD") or "unknown", "modified": bool(changed), "source": digest(source)}
+def _git(*words: str) -> str:
+    """What git says of this repository; nothing where the program is missing, or the kit came as an archive."""
+    # Without this question git would look in the folders above, and name the commit of somebody else's repository.
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return ""
+    done = subprocess.run(
+        ["git", *words], cwd=ROOT, env=surroundings.for_child(), capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tinyr1.core import artifact, hub, jsonl
-from tinyr1.core.config import ROOT
+from tinyr1.core.config import located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import HUB, AimeBenchmark, GpqaBenchmark, LiveCodeBenchmark
 
@@ -79,7 +79,7 @@ def release_files(release: str) -> list[str]:
 
 
 def _local(where: str, benchmark: PublishedBenchmark) -> list[Path]:
-    path = ROOT / benchmark.path
+    path = located(benchmark.path)
     if path.is_dir() and isinstance(benchmark, LiveCodeBenchmark) and benchmark.release:
         files = [path / file for file in release_files(benchmark.release)]
         if absent := [file.name for file in files if not file.is_file()]:

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from tinyr1.core import hub
-from tinyr1.core.config import ROOT
+from tinyr1.core.config import located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import FileSource, HubSource, Source
 from tinyr1.data import files, schema
@@ -54,7 +54,7 @@ def find(source: FileSource, where: str) -> Found:
 
     UserError where there is none to read, a link leads nowhere, or one of several numbered files is missing.
     """
-    path = ROOT / Path(source.path).expanduser()
+    path = located(source.path)
     if path.is_file():
         found = Found([path])
     elif path.is_dir():
@@ -160,7 +160,7 @@ def _hub_rows(source: HubSource, where: str) -> Iterator[Raw]:
 
 
 def _shown(path: Path, source: FileSource) -> str:
-    root = ROOT / Path(source.path).expanduser()
+    root = located(source.path)
     return str(path.relative_to(root)) if root.is_dir() else path.name
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 
 from tinyr1.core import artifact, hub, jsonl, machine, prompts
 from tinyr1.core.checkpoints import CHECKPOINT
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.evaluation import EndpointEngine, VllmEngine
 from tinyr1.core.params.teacher import OWN_BACKBONE, Teacher
@@ -246,9 +246,9 @@ def _checkpoint(cfg: Config, teacher: Teacher) -> tuple[Path, str]:
     if teacher.model == OWN_BACKBONE:
         return cfg.backbone, artifact.check(cfg.backbone, cfg.remedy("02_branch_sft"))["content"]
     model = str(teacher.model)
-    if (ROOT / model).is_dir():
-        files = sorted({file for pattern in CHECKPOINT for file in (ROOT / model).glob(pattern)})
-        return ROOT / model, artifact.digest({file.name: artifact.file_hash(file) for file in files})
+    if located(model).is_dir():
+        files = sorted({file for pattern in CHECKPOINT for file in located(model).glob(pattern)})
+        return located(model), artifact.digest({file.name: artifact.file_hash(file) for file in files})
     found = hub.model_folder("teacher.model", model, teacher.revision)
     return found, artifact.digest([model, found.name])  # the hub's cache names the folder by the commit
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tinyr1.core import artifact, config, machine, record
+from tinyr1.core import artifact, config, machine, record, surroundings
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params.domains import RELEASES
 from tinyr1.core.params.schema import Params
@@ -171,6 +171,7 @@ def _file_key(path: Path) -> str:
 
 def evaluate_model(options: argparse.Namespace) -> None:
     """The whole command: print the protocol, sample or adopt, grade, store and print the results."""
+    surroundings.check()
     cfg = model_of(options)
     loaded = benchmarks.load_all(cfg)
     asked = {name: one.questions for name, one in loaded.items()}

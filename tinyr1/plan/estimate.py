@@ -8,7 +8,6 @@ it is there: whether it was made from the parameters of today, its stage finds o
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,8 +17,8 @@ from pathlib import Path
 
 from tinyr1 import disk
 from tinyr1.branch import plan as branch_plan
-from tinyr1.core import checkpoints, hub, launch
-from tinyr1.core.config import ROOT, STAGES, Config
+from tinyr1.core import checkpoints, hub, launch, surroundings
+from tinyr1.core.config import ROOT, STAGES, Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.evaluation import VllmEngine
 from tinyr1.core.params.training import Trainer
@@ -101,7 +100,7 @@ def ranks_of(cfg: Config, machine: Machine) -> int:
     trainer = cfg.params.trainer
     if trainer.hostfile is None:
         return trainer.processes_per_node
-    if (ROOT / trainer.hostfile).is_file():
+    if located(trainer.hostfile).is_file():
         return branch_plan.world_size(cfg)
     return trainer.processes_per_node * max(1, machine.count // trainer.processes_per_node)
 
@@ -171,7 +170,7 @@ def probed(plan: Plan) -> Plan:
     trainer, on_gpu = plan.cfg.params.trainer, plan.machine.gpu is not None
     tokens = trainer.sequence_length if on_gpu else min(trainer.sequence_length, CPU_PROBE)
     words = [sys.executable, "-m", "tinyr1.branch.probe", json.dumps(asdict(plan.shape)), str(tokens)]
-    environment = os.environ | ({} if on_gpu else branch_plan.CPU_ENVIRONMENT) | launch.watched()
+    environment = surroundings.for_child(({} if on_gpu else branch_plan.CPU_ENVIRONMENT) | launch.watched())
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise UserError(f"--probe: the process that measures failed:\n{launch.error_excerpt(done.stderr)}")
@@ -247,6 +246,6 @@ def _config_files(cfg: Config) -> Iterator[Path]:
     spec = cfg.params.backbone
     yield from (made / "config.json" for made in (cfg.home / "base", cfg.backbone))
     if spec.model not in PUBLISHED or "/" in spec.model:
-        yield ROOT / spec.model / "config.json"
+        yield located(spec.model) / "config.json"
         if cached := hub.cached_file(spec.model, "config.json", spec.revision):
             yield cached

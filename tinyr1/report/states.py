@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from tinyr1.core import record
 from tinyr1.core.config import STAGES, Config
 from tinyr1.core.errors import UserError
+from tinyr1.core.record import NO_COMMIT
 from tinyr1.report.pages import first_line
 
 PLANNED = "plan.json"  # what `tinyr1.plan.gate.remember` stores in the report folder
@@ -93,8 +94,11 @@ def distinct(records: Mapping[str, dict], text: Callable[[dict], str]) -> list[t
 
 
 def commit_text(entry: dict) -> str:
-    """The commit that a record was made by, in ten digits, and whether files differed from it."""
+    """The commit that a record was made by, in ten digits, and whether files differed from it; without a commit, the
+    hash of the sources."""
     code = entry["code"]
+    if code["commit"] == NO_COMMIT:
+        return f"{NO_COMMIT}, sources {code['source'][:10]}"
     return f"commit {code['commit'][:10]}" + (", with uncommitted changes" if code["modified"] else "")
 
 

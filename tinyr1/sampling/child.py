@@ -68,5 +68,9 @@ def _follow(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
 
     command = [sys.executable, "-m", "tinyr1.sampling.process", str(path)]
     environment = {} if has_gpu else cpu_environment(plan["engine"])
-    launch.follow(command, environment, log, "sampling", poll, "answer", "starting the engine", "ending the engine")
+    key = plan["engine"].get("api_key_variable")
+    launch.follow(
+        command, environment, log, "sampling", poll, "answer", "starting the engine", "ending the engine",
+        passing=[key] if key else [],
+    )  # fmt: skip
     return read_progress(progress)

@@ -32,7 +32,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tinyr1.core import launch
+from tinyr1.core import launch, surroundings
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.machine import describe as machine
 from tinyr1.sampling import preflight, responses
@@ -254,7 +254,7 @@ def supervise(path: Path, settings: dict) -> int:
     children = [
         subprocess.Popen(
             [sys.executable, "-m", "tinyr1.sampling.process", str(path), "--rank", str(rank)],
-            env=os.environ | launch.watched() | {"CUDA_VISIBLE_DEVICES": visible[rank]},
+            env=surroundings.for_child(launch.watched() | {"CUDA_VISIBLE_DEVICES": visible[rank]}),
         )
         for rank in range(ranks)
     ]

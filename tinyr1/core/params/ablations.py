@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tinyr1.core.params.blocks import Block, Count, CountOrZero, Name, Positive, PositiveShare
+from tinyr1.core.params.blocks import Block, Count, Name, Positive, PositiveShare, Seed
 from tinyr1.core.params.training import PACKINGS, MergedModel
 
 OWN = "own"  # the training of the run itself
@@ -39,7 +39,7 @@ class Training(Block):
 
     models: Annotated[list[Name], Field(min_length=1)]
     """Names of the models that are trained again, from the run's own backbone. Choice."""
-    seed: CountOrZero | None = None
+    seed: Seed | None = None
     """Seed of the order of the rows; null: that of the run. Choice."""
     learning_rate: Positive | None = None
     """Peak learning rate of each of these models; null: its own. Choice."""

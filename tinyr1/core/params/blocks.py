@@ -39,6 +39,7 @@ def _date(value: object) -> datetime.date:
 NO_BOOL = BeforeValidator(_no_bool)  # last of the annotations, so that the JSON schema keeps the ranges
 Count = Annotated[int, Field(ge=1), NO_BOOL]
 CountOrZero = Annotated[int, Field(ge=0), NO_BOOL]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), NO_BOOL]  # NumPy takes no larger one
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NO_BOOL]
 PositiveOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False), NO_BOOL]
 Share = Annotated[float, Field(ge=0, le=1), NO_BOOL]

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from tinyr1.core.params import ablations as ablation
 from tinyr1.core.params.ablations import Ablations, Analysis
-from tinyr1.core.params.blocks import Block, CountOrZero, Name
+from tinyr1.core.params.blocks import Block, Name, Seed
 from tinyr1.core.params.domains import Benchmark, Curate, Domain
 from tinyr1.core.params.evaluation import Evaluate, VllmEngine
 from tinyr1.core.params.teacher import Teacher
@@ -26,7 +26,7 @@ class Params(Block):
 
     description: str
     """One sentence for the head of the report. Choice."""
-    seed: CountOrZero
+    seed: Seed
     """Seed of everything that is drawn; released training script: 42 (docs/fidelity.md §2.1)."""
     backbone: Backbone
     """The common ancestor of the branches; paper §3.1.1."""
@@ -147,6 +147,19 @@ def _rows_fit_a_sequence(params: Params) -> Iterator[str]:
         )
 
 
+def _ranks_share_a_batch_evenly(params: Params) -> Iterator[str]:
+    """The ranks of one host; how many hosts there are, only the hostfile says (`tinyr1.branch.plan.check_jobs`)."""
+    ranks, distill = params.trainer.processes_per_node, params.backbone.distill
+    blocks = {f"domains.{name}.sft": domain.sft for name, domain in params.domains.items()}
+    blocks |= {"backbone.distill.sft": distill.sft} if distill else {}
+    for path, sft in (blocks | ({"mixture": params.mixture} if params.mixture else {})).items():
+        if sft.batch_size % ranks:
+            yield (
+                f"{path}.batch_size: {sft.batch_size} packed sequences cannot be shared by the {ranks} ranks of "
+                f"trainer.processes_per_node; use a multiple of {ranks}"
+            )
+
+
 def _answers_fit_the_engine(params: Params) -> Iterator[str]:
     engine = params.evaluate.engine
     if not isinstance(engine, VllmEngine):
@@ -186,6 +199,7 @@ RULES = (
     _ablations_name_models_of_the_run,
     _a_benchmark_has_one_domain,
     _rows_fit_a_sequence,
+    _ranks_share_a_batch_evenly,
     _answers_fit_the_engine,
     _protocol_knows_benchmarks,
     _traces_need_a_teacher,

@@ -14,7 +14,6 @@ also ends for good when an idle child is killed, and its children import the cal
 
 import json
 import math
-import os
 import queue
 import re
 import select
@@ -24,6 +23,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+from tinyr1.core import surroundings
 
 START_SECONDS = 120  # to import SymPy, on a busy machine
 END_SECONDS = 5  # between the end of a child's output and its own
@@ -127,7 +128,7 @@ class _Child:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tinyr1.evaluate.grading.symbolic", str(memory_mb), str(seconds)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=surroundings.for_child({"OMP_NUM_THREADS": "1"}),
         )  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None
