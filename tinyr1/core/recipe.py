@@ -6,9 +6,17 @@ is the released order (math & science) & code: science takes entries of math, th
 (docs/fidelity.md §3.1). A string is the name of a model; the caller knows the folder of each name.
 """
 
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from tinyr1.core.errors import UserError
 
@@ -19,10 +27,11 @@ PLACEBOS: tuple[str, ...] = get_args(Mask)[1:]
 DTYPE_NAMES = ("bfloat16", "float16", "float32")  # a merge converts to one of these
 MethodName = Literal[
     "fusion", "slerp", "linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear", "della",
-    "breadcrumbs", "breadcrumbs_ties", "noise",
+    "breadcrumbs", "breadcrumbs_ties", "nuslerp", "multislerp", "karcher", "sce", "model_stock", "nearswap",
+    "passthrough", "noise",
 ]  # fmt: skip
 Block = TypeVar("Block", bound=BaseModel)
-_MODEL_KEYS = ("weight", "density", "gamma", "epsilon")
+_MODEL_KEYS = ("weight", "density", "gamma", "epsilon", "scale")
 _SPARSE = {"models", "base", "normalize", "lambda", "rescale"}
 # What each method takes: keys of the recipe, and keys of each of its models beside `model`.
 TAKES: dict[str, tuple[set[str], set[str]]] = {
@@ -37,9 +46,22 @@ TAKES: dict[str, tuple[set[str], set[str]]] = {
     "della": (_SPARSE | {"seed"}, {"weight", "density", "epsilon"}),
     "breadcrumbs": (_SPARSE, {"weight", "density", "gamma"}),
     "breadcrumbs_ties": (_SPARSE, {"weight", "density", "gamma"}),
+    "nuslerp": ({"models", "base", "nuslerp_flatten", "nuslerp_row_wise"}, {"weight"}),
+    "multislerp": ({"models", "base", "normalize_weights", "eps"}, {"weight"}),
+    "karcher": ({"models", "max_iter", "tol"}, set()),
+    "sce": ({"models", "base", "select_topk"}, set()),
+    "model_stock": ({"models", "base", "filter_wise"}, set()),
+    "nearswap": ({"base", "other", "t"}, set()),
+    "passthrough": ({"models"}, {"scale"}),
     "noise": ({"base", "other", "seed"}, set()),
 }
 _NEEDED = {"base", "other", "models", "t"}
+BASE_OPTIONAL = ("nuslerp", "multislerp")  # with a base they merge differences to it, without one whole models
+# The attributes of a step that are parameters of its method, here and in mergekit.
+PARAMETERS = (
+    "t", "normalize", "rescale", "lambda_", "nuslerp_flatten", "nuslerp_row_wise", "normalize_weights", "eps",
+    "max_iter", "tol", "select_topk", "filter_wise",
+)  # fmt: skip
 FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # of a recipe file, beside recipe, models
 
 
@@ -47,21 +69,31 @@ class _Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, populate_by_name=True, use_attribute_docstrings=True
     )
+    # Keys that are younger than merges which people keep. One that is not given is not written, so that the identity of
+    # such a merge, which is a hash of its recipe, stays what it was.
+    younger: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _leaves_out_younger_keys(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in written(self).items() if value is not None or key not in self.younger}
 
 
 class Input(_Strict):
     """One of the models of a method that takes any number of them, with its own settings."""
 
+    younger: ClassVar[frozenset[str]] = frozenset({"scale"})
     model: "str | Recipe"
     """Name of a model, or a merge step."""
     weight: float = 1.0
-    """Its weight in the sum."""
+    """Its weight in the sum; karcher, sce, model_stock and passthrough take none."""
     density: float | None = Field(default=None, ge=0, le=1)
     """Share of its difference to the base that takes part; null: all of it. Methods that prune."""
     gamma: float | None = None
     """Share of the largest differences that breadcrumbs drop; null: 0.01."""
     epsilon: float | None = None
     """DELLA: probabilities run from density - epsilon to density + epsilon with the rank in a row; null: 0.15."""
+    scale: float | None = None
+    """Factor on the entries of the model of passthrough; null: none."""
 
 
 class About(_Strict):
@@ -76,13 +108,18 @@ class About(_Strict):
 class Recipe(_Strict):
     """One merge step. Each method takes some of the keys; an error names those that it takes."""
 
+    younger: ClassVar[frozenset[str]] = frozenset({
+        "nuslerp_flatten", "nuslerp_row_wise", "normalize_weights", "eps", "max_iter", "tol", "select_topk",
+        "filter_wise",
+    })  # fmt: skip
     method: MethodName
     """The method; `fusion` is Arcee Fusion (tinyr1.merge.fusion), `noise` a control (tinyr1.merge.methods.placebo), the
     others are those of mergekit by its names."""
     base: "str | Recipe | None" = None
-    """The model, or step, that keeps its entries where the step changes nothing."""
+    """The model, or step, that keeps its entries where the step changes nothing; nuslerp and multislerp can do without
+    one."""
     other: "str | Recipe | None" = None
-    """The second model, or step, of fusion, slerp and noise, which take exactly two."""
+    """The second model, or step, of fusion, slerp, nearswap and noise, which take exactly two."""
     models: list[Input] | None = Field(default=None, min_length=1)
     """The models of the other methods; with a base, their differences to it are merged."""
     reading: Reading | None = None
@@ -93,7 +130,8 @@ class Recipe(_Strict):
     """Which entries fusion takes: `importance`, those whose importance reaches the threshold; `random` and `largest`
     (by |other - base|) are its controls and take as many entries of each tensor; null: importance."""
     t: float | None = Field(default=None, ge=0, le=1)
-    """Place of slerp between base (0) and other (1)."""
+    """Place of slerp between base (0) and other (1); of nearswap, the difference up to which an entry is that of
+    other."""
     normalize: bool | None = None
     """Whether the sum is divided by the sum of the weights; null: the method's own default."""
     rescale: bool | None = None
@@ -102,6 +140,23 @@ class Recipe(_Strict):
     """Factor on the sum of the differences; null: 1."""
     seed: int | None = None
     """Seed of the random masks of DARE, DELLA and fusion with `mask: random`, and of noise; null: 0."""
+    nuslerp_flatten: bool | None = None
+    """Whether nuslerp takes a tensor as one vector; null: true. Otherwise each of its rows is one."""
+    nuslerp_row_wise: bool | None = None
+    """Whether the vectors of nuslerp with `nuslerp_flatten: false` run along the first dimension, so that those of a
+    matrix are its columns; null: false. The name is mergekit's."""
+    normalize_weights: bool | None = None
+    """Whether the weights of multislerp are divided by their sum; null: true."""
+    eps: float | None = Field(default=None, gt=0)
+    """Length below which the mean direction of multislerp counts as none; null: 1e-8."""
+    max_iter: int | None = Field(default=None, ge=0)
+    """Most steps of karcher towards the mean; null: 10."""
+    tol: float | None = Field(default=None, gt=0)
+    """Length of a step of karcher at which it stops, and of a vector that has no direction; null: 1e-5."""
+    select_topk: float | None = Field(default=None, ge=0, le=1)
+    """Share of the entries that differ between models which sce takes, those of the largest variance; null: 1."""
+    filter_wise: bool | None = None
+    """Whether model_stock takes an angle for each row and not for the whole tensor; null: false."""
 
     @model_validator(mode="before")
     @classmethod
@@ -115,12 +170,14 @@ class Recipe(_Strict):
         takes, model_takes = TAKES[self.method]
         given = {k for k, v in self.model_dump(by_alias=True).items() if v is not None} - {"method"}
         problems = [f"{k}: {self.method} does not take it; it takes {', '.join(sorted(takes))}" for k in given - takes]
-        problems += [f"{k}: is missing; {self.method} needs it" for k in (_NEEDED & takes) - given]
+        needed = (_NEEDED & takes) - ({"base"} if self.method in BASE_OPTIONAL else set())
+        problems += [f"{k}: is missing; {self.method} needs it" for k in needed - given]
         if self.method == "fusion" and self.seed is not None and self.mask != "random":
             problems.append("seed: only fusion with `mask: random` draws numbers; remove it")
         for one in self.models or ():
-            extra = {k for k in _MODEL_KEYS if getattr(one, k) is not None} - model_takes
-            problems += [f"models: {self.method} takes no {k} for a model" for k in sorted(extra - {"weight"})]
+            harmless = {"weight"} if one.weight == 1 else set()  # of a method without weights: all models alike
+            extra = {k for k in _MODEL_KEYS if getattr(one, k) is not None} - model_takes - harmless
+            problems += [f"models: {self.method} takes no {k} for a model; remove it" for k in sorted(extra)]
         if problems:
             raise ValueError("\n".join(sorted(problems)))
         return self

@@ -131,7 +131,7 @@ def _settings(step: Recipe, settings: Mapping[str, Any]) -> list[str]:
         return said + ([f"seed {step.seed or 0}"] if step.mask == "random" else [])
     given = step.model_dump(by_alias=True)
     keys, of_models = TAKES[step.method]
-    said = [f"{k} {given[k]}" for k in sorted(keys - {"base", "other", "models"}) if given[k] is not None]
+    said = [f"{k} {given[k]}" for k in sorted(keys - {"base", "other", "models"}) if given.get(k) is not None]
     for key in sorted(of_models):
         values = [getattr(one, key) for one in step.models or ()]
         said += [f"{key} {', '.join(map(str, values))}"] if any(v is not None for v in values) else []

@@ -97,7 +97,8 @@ class _Step:
             _Leaf(name, part, models[part], options) if isinstance(part, str) else _Step(part, name, models, options)
             for part in recipe.parts
         ]
-        self.method: Method = build(recipe, options.reading, options.iqr_multiplier).for_tensor(name)
+        shape = models[recipe.main_leaf].tensors[name].shape
+        self.method: Method = build(recipe, options.reading, options.iqr_multiplier).for_tensor(name).for_shape(shape)
         self.state: Any = None
 
     def prepare(self, shape: tuple[int, int], each: Each) -> None:

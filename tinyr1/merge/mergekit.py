@@ -7,12 +7,25 @@ from typing import Any
 import yaml
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, About, Recipe, describe, parse, parse_about, readings
+from tinyr1.core.recipe import (
+    FILE_KEYS,
+    PARAMETERS,
+    PLACEBOS,
+    TAKES,
+    About,
+    Recipe,
+    describe,
+    parse,
+    parse_about,
+    readings,
+)
 
 FUSION_IN_MERGEKIT = "arcee_fusion"
 MERGEKIT_KEYS = {
     "name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",
 }  # fmt: skip
+# Methods of mergekit 0.1.5 that the kit does not have.
+MISSING = {"ram": "Reinforced Agent Merging", "ramplus_tl": "Reinforced Agent Merging Plus"}
 
 
 def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
@@ -111,9 +124,8 @@ def to_mergekit(
             models = [{"model": place(step.other)}, {"model": base["base_model"]}]
         for one in step.models or ():
             settings = {k: getattr(one, k) for k in TAKES[step.method][1] if getattr(one, k) is not None}
-            models.append({"model": place(one.model), "parameters": settings})
-        shared = {"t": step.t, "normalize": step.normalize, "rescale": step.rescale, "lambda": step.lambda_}
-        shared = {k: v for k, v in shared.items() if v is not None}
+            models.append({"model": place(one.model), **({"parameters": settings} if settings else {})})
+        shared = {k.rstrip("_"): v for k in PARAMETERS if (v := getattr(step, k)) is not None}
         name = f"step-{len(documents) + 1}"
         comment(name, {k: getattr(step, k) for k in ("reading", "iqr_multiplier", "seed")})
         method = FUSION_IN_MERGEKIT if step.method == "fusion" else step.method
@@ -177,11 +189,17 @@ def _mergekit_step(document: dict[str, Any], place: Callable[[object], str | Rec
         method = "fusion"
     if not isinstance(method, str) or method not in TAKES or method == "noise":  # noise is ours
         known = ", ".join(each for each in TAKES if each != "noise")
+        if isinstance(method, str) and method in MISSING:
+            raise UserError(
+                f"{name}: merge_method {method} ({MISSING[method]}) is not among the methods of this kit; merge with "
+                f"mergekit itself, or choose one of {known}"
+            )
         raise UserError(f"{name}: merge_method {method!r} is not known here; known: {known}")
     takes, model_takes = TAKES[method]
     base, parameters = document.get("base_model"), document.get("parameters") or {}
     if not isinstance(parameters, dict) or not isinstance(document.get("models") or [], list):
         raise UserError(f"{name}: parameters must be a mapping and models a list")
+    parameters = _numbers(parameters)
     models = [m if isinstance(m, dict) else {"model": m} for m in document.get("models") or []]
     others = [m for m in models if m.get("model") != base]
     data: dict[str, Any] = {"method": method}
@@ -194,7 +212,9 @@ def _mergekit_step(document: dict[str, Any], place: Callable[[object], str | Rec
     else:
         shared = {k: v for k, v in parameters.items() if k in model_takes}
         listed = others if "base" in takes else models
-        data["models"] = [{"model": place(m), **shared, **(m.get("parameters") or {})} for m in listed]
+        if "base" not in takes and base is not None and others == models:
+            listed = [*models, {"model": base}]  # mergekit merges a base that is not listed as one more model
+        data["models"] = [{"model": place(m), **shared, **_numbers(m.get("parameters") or {})} for m in listed]
     ignored = {"int8_mask"}  # an engine setting that changes no result
     data |= {k: v for k, v in parameters.items() if k not in model_takes | ignored}
     if any(isinstance(v, (list, dict)) for v in parameters.values()):
@@ -202,3 +222,15 @@ def _mergekit_step(document: dict[str, Any], place: Callable[[object], str | Rec
     for one in data.get("models", ()):
         one.pop("int8_mask", None)
     return parse(data, name)
+
+
+def _numbers(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with numbers for texts that spell one: YAML takes 1e-5, without a dot, for a text."""
+
+    def number(value: object) -> object:
+        try:
+            return float(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
+
+    return {key: number(value) for key, value in parameters.items()}

@@ -15,6 +15,13 @@ METHODS = {
     "della": "DELLA-TIES: a part of each expert's changes, large ones more often, where most experts agree on the sign",
     "breadcrumbs": "Breadcrumbs: each expert's changes without the smallest and the largest",
     "breadcrumbs_ties": "Breadcrumbs-TIES: changes without the extremes, where most experts agree on the sign",
+    "nuslerp": "NuSLERP, an average along the arc between two models, or between their changes to the backbone",
+    "multislerp": "Multi-SLERP, an average of directions and lengths of several models",
+    "karcher": "Karcher mean, the mean direction of several models",
+    "sce": "SCE: the changes that differ most between the experts, weighted by their size, where the signs agree",
+    "model_stock": "Model Stock: the mean of the experts, drawn to the backbone as far as their changes disagree",
+    "nearswap": "NearSwap: the base, with the other model's entries where both are close",
+    "passthrough": "one model as it is, or scaled",
     "noise": "placebo: the base and random noise as large as the other model's changes",
 }
 MASKS = {"random": "placebo of fusion: random entries", "largest": "placebo of fusion: the largest changes"}
