@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinyr1.core import artifact, launch
 from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.progress import say
 from tinyr1.core.recipe import DTYPE_NAMES, FILE_KEYS, READINGS, About, Recipe
-from tinyr1.merge import card, mergekit
+from tinyr1.merge import card, inputs, mergekit
 from tinyr1.merge.checks import check_disk, folders_of
 from tinyr1.merge.parents import ParentHashes
 
@@ -42,11 +43,14 @@ def _count(text: str) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Merge checkpoints: Arcee Fusion and other methods, in any nesting.")
+    parser = argparse.ArgumentParser(
+        description="Merge checkpoints: Arcee Fusion and other methods, in any nesting. "
+        "The order of the three experts is (math & science) & code."
+    )
     add = parser.add_argument
     for name in ("math", "science", "code"):
-        add(f"--{name}", type=_folder, help=f"{name} expert; the order is (math & science) & code")
-    add("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
+        add(f"--{name}", type=_folder, help=f"{name} expert: a folder, a hub id or base+adapter")
+    add("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: model), or mergekit's own")
     add("--out", type=_folder, help="folder for the merged checkpoint")
     add("--replace", action="store_true", help="replace the result of another merge in --out, once this one is done")
     add("--reading", choices=READINGS, help="of Arcee Fusion, see tinyr1.merge.fusion; default: exact")
@@ -75,7 +79,8 @@ def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict[str, Any]
         if absent := [f"--{name}" for name, folder in experts.items() if folder is None]:
             raise UserError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
         first = Recipe(method="fusion", base="science", other="math")
-        recipe, folders = Recipe(method="fusion", base="code", other=first), experts
+        recipe = Recipe(method="fusion", base="code", other=first)
+        folders = {name: inputs.place(str(given), Path()) for name, given in experts.items()}
     settings |= {k: v for k in (*FILE_KEYS, "device", "threads") if (v := getattr(a, k)) is not None}
     return recipe, folders, {k: v for k, v in settings.items() if v is not None}
 
@@ -169,12 +174,15 @@ def _execute(a: argparse.Namespace) -> int:
         _check_free(a.out)
     elif not a.dry_run:
         raise UserError("--out: missing; name the folder for the merged checkpoint")
-    parents = None if a.dry_run else ParentHashes(folders_of(recipe, folders))
+    folders = {name: inputs.fetched(place) for name, place in folders_of(recipe, folders).items()}
+    parents = None if a.dry_run else ParentHashes(folders)
     with launch.lasting_imports():
         from tinyr1.merge import checkpoint
 
     options = checkpoint.options_from(settings)
     models = checkpoint.load_models(recipe, folders, options)
+    for notice in dict.fromkeys(notice for model in models.values() for notice in model.notices):
+        say(notice)
     if a.out is not None:
         _check_room(a.out, checkpoint.output_bytes(models, recipe, options))
     if parents is None:

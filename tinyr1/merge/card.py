@@ -17,7 +17,7 @@ import yaml
 from tinyr1.core.errors import UserError
 from tinyr1.core.licences import licence
 from tinyr1.core.recipe import PLACEBOS, TAKES, About, Recipe, describe
-from tinyr1.merge import mergekit
+from tinyr1.merge import inputs, mergekit
 
 COLUMNS = ("tensor", "base", "other", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
 CARD = "README.md"
@@ -85,8 +85,9 @@ def labels(folders: Mapping[str, Path]) -> dict[str, str]:
     The models of mergekit's files and of some recipes are called by their paths.
     """
     short: dict[str, str] = {}
-    for model, folder in folders.items():
-        label = hub_id(folder) or Path(model).name if "/" in model else model
+    for model, place in folders.items():
+        parts = [part for part in inputs.parts(place) if part is not None]
+        label = "+".join(hub_id(part) or part.name for part in parts) if "/" in model else model
         same = sum(used == label or used.startswith(f"{label} (") for used in short.values())
         short[model] = f"{label} ({same + 1})" if same else label
     return short

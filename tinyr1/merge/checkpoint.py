@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from tinyr1.core import artifact, jsonl
-from tinyr1.core.checkpoints import SPECIAL, TOKENIZER_FILES, read_config
+from tinyr1.core.checkpoints import SPECIAL, TOKENIZER_FILES, WEIGHTS_KEY, read_config
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import About, Recipe, describe, readings
-from tinyr1.merge import checks, mergekit
+from tinyr1.merge import adapters, checks, mergekit
 from tinyr1.merge.card import CARD, Made, model_card
 from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, shared_tensors, trial_rate
 from tinyr1.merge.method import BLOCK, as_rows
@@ -47,7 +47,7 @@ def merge_checkpoints(
     checks.check_disk(out, output_bytes(models, recipe, options))
     parents = parents or ParentHashes(checks.folders_of(recipe, folders))
     rows, hashes = merge_weights(recipe, models, out, options, title)
-    main, tokenizer = folders[recipe.main_leaf], folders[options.tokenizer or recipe.main_leaf]
+    main, tokenizer = (models[name].folder for name in (recipe.main_leaf, options.tokenizer or recipe.main_leaf))
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, out / name)
@@ -96,7 +96,7 @@ def options_from(settings: dict[str, Any]) -> MergeOptions:
 def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions) -> dict[str, Checkpoint]:
     """The checkpoints that a recipe names, checked against each other from their headers. UserError lists problems."""
     build(recipe, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
-    models = {name: Checkpoint(folder) for name, folder in checks.folders_of(recipe, folders).items()}
+    models = {name: adapters.load(place) for name, place in checks.folders_of(recipe, folders).items()}
     checks.check(models, options.tokenizer)
     used = readings(recipe, options.reading)
     defined = (torch.bfloat16, torch.float32) if "released" in used else tuple(DTYPES.values())
@@ -119,7 +119,8 @@ def output_bytes(models: dict[str, Checkpoint], recipe: Recipe, options: MergeOp
 def _write_config(main: Path, tokenizer: Path, out: Path, options: MergeOptions) -> None:
     """config.json of the main model, with the dtype of the result and the special tokens of the tokenizer's model."""
     special = {key: value for key, value in read_config(tokenizer).items() if key in SPECIAL}
-    content = {key: value for key, value in read_config(main).items() if key not in SPECIAL} | special
+    kept = {key: value for key, value in read_config(main).items() if key not in (*SPECIAL, WEIGHTS_KEY)}
+    content = kept | special
     if wanted := options.results()["out_dtype"] or options.results()["dtype"]:
         content["dtype" if "dtype" in content else "torch_dtype"] = wanted
     (out / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from tinyr1.core.recipe import (
     parse_about,
     readings,
 )
+from tinyr1.merge import inputs
 
 FUSION_IN_MERGEKIT = "arcee_fusion"
 MERGEKIT_KEYS = {
@@ -29,7 +30,7 @@ MISSING = {"ram": "Reinforced Agent Merging", "ramplus_tl": "Reinforced Agent Me
 
 
 def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
-    """(recipe, model -> folder, settings) of a file of ours or of mergekit; folders are relative to the file.
+    """(recipe, model -> place (`inputs`), settings) of a file of ours or of mergekit; folders are relative to the file.
 
     settings: some of FILE_KEYS and, where the file has it, `about` (`recipe.About`).
     """
@@ -41,7 +42,7 @@ def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
         recipe, folders, settings = from_mergekit(text, str(path))
     else:
         recipe, folders, settings = _own_form(documents[0] if len(documents) == 1 else None, path)
-    return recipe, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
+    return recipe, {name: inputs.place(folder, path.parent) for name, folder in folders.items()}, settings
 
 
 def _own_form(data: object, path: Path) -> tuple[Recipe, dict[str, str], dict[str, Any]]:
