@@ -40,7 +40,9 @@ TAKES: dict[str, tuple[set[str], set[str]]] = {
     "noise": ({"base", "other", "seed"}, set()),
 }
 _NEEDED = {"base", "other", "models", "t"}
-FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # of a recipe file, beside recipe, models
+FILE_KEYS = (  # of a recipe file, beside recipe and models
+    "reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer", "tokenizer_source", "chat_template",
+)  # fmt: skip
 
 
 class _Strict(BaseModel):
