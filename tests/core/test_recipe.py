@@ -294,7 +294,7 @@ class TestMergekit:
         assert made.base == "/b"
         assert made.lambda_ == 0.5
         assert folders == {"/b": "/b", "/x": "/x", "/y": "/y"}
-        assert settings == {"dtype": None, "out_dtype": None, "tokenizer": "/x"}
+        assert settings == {"dtype": None, "out_dtype": None, "tokenizer_source": "/x"}
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -313,7 +313,7 @@ class TestMergekit:
             ({"models": [{"path": "/x"}]}, "None is not the folder of a model"),
             ({"models": [{"model": {"model": {"path": "/x"}}}]}, "is not the folder of a model"),
             ({"base_model": None}, "base: is missing; ties needs it"),
-            ({"tokenizer_source": "union"}, "tokenizer_source 'union' is not one of the models"),
+            ({"tokenizer_source": "/z"}, "tokenizer_source '/z' is not one of the models; name one, base or union"),
             ({"parameters": {"unheard": 1}}, "unheard: unknown key"),
         ],
     )

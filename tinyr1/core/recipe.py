@@ -62,7 +62,9 @@ PARAMETERS = (
     "t", "normalize", "rescale", "lambda_", "nuslerp_flatten", "nuslerp_row_wise", "normalize_weights", "eps",
     "max_iter", "tol", "select_topk", "filter_wise",
 )  # fmt: skip
-FILE_KEYS = ("reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer")  # of a recipe file, beside recipe, models
+FILE_KEYS = (  # of a recipe file, beside recipe and models
+    "reading", "iqr_multiplier", "dtype", "out_dtype", "tokenizer", "tokenizer_source", "chat_template",
+)  # fmt: skip
 
 
 class _Strict(BaseModel):

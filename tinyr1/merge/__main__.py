@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from tinyr1.core import artifact, launch
 from tinyr1.core.errors import UserError, guarded
-from tinyr1.core.progress import say
 from tinyr1.core.recipe import DTYPE_NAMES, FILE_KEYS, READINGS, About, Recipe
-from tinyr1.merge import card, inputs, mergekit
-from tinyr1.merge.checks import check_disk, folders_of
+from tinyr1.merge import card, inputs, mergekit, outputs
+from tinyr1.merge.checks import folders_of
 from tinyr1.merge.parents import ParentHashes
 
 if TYPE_CHECKING:
     from tinyr1.merge.engine import MergeOptions
+    from tinyr1.merge.reader import Checkpoint
 
 MADE_FROM = "made_from"  # fact of a merge: hash of recipe, settings and weights of the parents
 
@@ -58,6 +58,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--dtype", choices=DTYPE_NAMES, help="convert inputs to it first; default: as stored")
     add("--out-dtype", choices=DTYPE_NAMES, help="of the result; default: dtype")
     add("--tokenizer", metavar="MODEL", help="use the tokenizer of this model where they differ")
+    add("--tokenizer-source", metavar="SOURCE", help="base, union or a model: whose tokens the result has, row by row")
     add("--device", help="default: cuda where there is a GPU, else cpu")
     add("--threads", type=_count, default=len(os.sched_getaffinity(0)))
     add("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
@@ -81,7 +82,7 @@ def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict[str, Any]
         first = Recipe(method="fusion", base="science", other="math")
         recipe = Recipe(method="fusion", base="code", other=first)
         folders = {name: inputs.place(str(given), Path()) for name, given in experts.items()}
-    settings |= {k: v for k in (*FILE_KEYS, "device", "threads") if (v := getattr(a, k)) is not None}
+    settings |= {k: v for k in (*FILE_KEYS, "device", "threads") if (v := getattr(a, k, None)) is not None}
     return recipe, folders, {k: v for k, v in settings.items() if v is not None}
 
 
@@ -111,19 +112,6 @@ def card_with_scores(folder: Path, scores: Path | None) -> str:
         return card.with_scores(text, csv.DictReader(lines), folder.name)
 
 
-def _check_free(out: Path) -> None:
-    """UserError where the output folder holds anything but a finished merge."""
-    if out.exists() and not artifact.manifest_path(out).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
-
-
-def _check_room(out: Path, need: int) -> None:
-    """UserError where the disk has no room for a new merge of `need` bytes."""
-    if not artifact.manifest_path(out).is_file():
-        leftovers = artifact.partial_path(out).glob("*")  # of a killed merge; removed before this one writes
-        check_disk(out, need - sum(file.stat().st_blocks * 512 for file in leftovers))
-
-
 def _check_same(out: Path, made_from: Callable[[], str]) -> None:
     """UserError where the output folder holds a finished merge of another recipe or other models."""
     if artifact.manifest_path(out).is_file() and artifact.manifest(out)["facts"].get(MADE_FROM) != made_from():
@@ -132,8 +120,8 @@ def _check_same(out: Path, made_from: Callable[[], str]) -> None:
 
 
 def _make(
-    recipe: Recipe, folders: dict[str, Path], out: Path, options: "MergeOptions", parents: ParentHashes, replace: bool,
-    about: About,
+    recipe: Recipe, folders: dict[str, Path], models: "dict[str, Checkpoint]", out: Path, options: "MergeOptions",
+    parents: ParentHashes, replace: bool, about: About,
 ) -> str:  # fmt: skip
     """Merge into `out` unless that merge is there already; returns a line about it. A failed merge leaves nothing."""
     from tinyr1.merge import checkpoint
@@ -145,7 +133,7 @@ def _make(
         if not replace:
             _check_same(out, made_from)  # check again under the lock
         try:
-            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents, about)
+            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents, about, models)
             return facts | {MADE_FROM: made_from()}
         except BaseException:  # an interrupt, too: a merge starts over, and nobody can use half of one
             artifact.discard(out)
@@ -170,25 +158,25 @@ def _execute(a: argparse.Namespace) -> int:
         return 0
     recipe, folders, settings = _job(a)
     about = settings.pop("about", About())
+    used = folders_of(recipe, folders)
     if a.out is not None:
-        _check_free(a.out)
+        a.out = outputs.place(a.out, [part for place in used.values() for part in inputs.parts(place) if part])
     elif not a.dry_run:
         raise UserError("--out: missing; name the folder for the merged checkpoint")
-    folders = {name: inputs.fetched(place) for name, place in folders_of(recipe, folders).items()}
-    parents = None if a.dry_run else ParentHashes(folders)
+    wanted = {*used, settings.get("tokenizer_source")}  # a recipe may take the tokenizer of a model that it does not merge
+    folders = {name: inputs.fetched(place) for name, place in folders.items() if name in wanted}
+    parents = None if a.dry_run else ParentHashes(folders_of(recipe, folders))
     with launch.lasting_imports():
         from tinyr1.merge import checkpoint
 
     options = checkpoint.options_from(settings)
     models = checkpoint.load_models(recipe, folders, options)
-    for notice in dict.fromkeys(notice for model in models.values() for notice in model.notices):
-        say(notice)
     if a.out is not None:
-        _check_room(a.out, checkpoint.output_bytes(models, recipe, options))
+        outputs.check_room(a.out, checkpoint.output_bytes(models, recipe, options))
     if parents is None:
         print(checkpoint.describe_plan(recipe, models, a.out, options))
     else:
-        print(_make(recipe, folders, a.out, options, parents, a.replace, about))
+        print(_make(recipe, folders, models, a.out, options, parents, a.replace, about))
     return 0
 
 

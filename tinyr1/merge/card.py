@@ -24,7 +24,7 @@ CARD = "README.md"
 SCORES = "## Scores"
 HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")  # where huggingface_hub keeps what it fetched
 HUB_ID = r"[\w.-]+/[\w.-]+"
-WHOLE = ("dtype", "out_dtype", "tokenizer")  # settings of a whole merge that a card tells where they were given
+WHOLE = ("dtype", "out_dtype", "tokenizer", "tokenizer_source")  # of a whole merge; a card tells those that were given
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class Made:
 def model_card(made: Made) -> str:
     """The card of a merge, without scores."""
     names = labels(made.folders)
-    recipe = _relabelled(made.recipe, names)
+    recipe, settings = _relabelled(made.recipe, names), _named(made.settings, names)
     own = recipe.model_dump(by_alias=True, exclude_none=True)
     files = [(names[m], name, hash_) for m, part in made.parents.items() for name, hash_ in part.items()]
     parts = [
         _metadata(made), f"# {describe(recipe)}\n",
         "Merged by [tinyr1](https://arxiv.org/abs/2503.04872). `a & b` is Arcee Fusion with b as the base: b keeps its "
         "weights but for those that fusion takes from a.\n",
-        "## Steps\n", _markdown(_steps(recipe, made.settings), ("step", "method", "settings")),
-        *_whole(made.settings, names),
+        "## Steps\n", _markdown(_steps(recipe, settings), ("step", "method", "settings")),
+        *_whole(settings),
         "## Made from\n", _markdown(files, ("model", "file", "sha256")), *_sources(made),
         "## Recipe\n", f"```yaml\n{yaml.safe_dump({'recipe': own}, sort_keys=False)}```\n",
-        *_for_mergekit(recipe, made.settings), *_tensors(made, recipe),
+        *_for_mergekit(recipe, settings), *_tensors(made, recipe),
     ]  # fmt: skip
     return "\n".join(parts)
 
@@ -139,10 +139,16 @@ def _settings(step: Recipe, settings: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _whole(settings: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+def _named(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Settings in which models have the names of the card."""
+    models = {key: value for key in ("tokenizer", "tokenizer_source") if (value := settings.get(key)) is not None}
+    return {**settings, **{key: names.get(value, Path(value).name) for key, value in models.items()}}
+
+
+def _whole(settings: Mapping[str, Any]) -> list[str]:
     """The settings of the whole merge that were given, in a sentence."""
-    given = {key: settings[key] for key in WHOLE if settings[key] is not None}
-    said = [f"{key} {names.get(value, value)}" for key, value in given.items()]
+    given = {key: value for key in WHOLE if (value := settings.get(key)) is not None}
+    said = [f"{key} {value}" for key, value in given.items()]
     return [f"Of the whole merge: {', '.join(said)}.\n"] if said else []
 
 
@@ -158,7 +164,8 @@ def _for_mergekit(recipe: Recipe, settings: Mapping[str, Any]) -> list[str]:
     if mergekit.not_in_mergekit(recipe, settings["reading"]):
         return []
     text = mergekit.to_mergekit(recipe, {}, settings["dtype"], settings["out_dtype"], settings["reading"],
-                                settings["iqr_multiplier"])  # fmt: skip
+                                settings["iqr_multiplier"], settings.get("tokenizer_source"),
+                                settings.get("chat_template"))  # fmt: skip
     return ["## Recipe for mergekit\n", "Put the folder of each model in place of its name.\n",
             f"```yaml\n{text}```\n"]  # fmt: skip
 

@@ -53,14 +53,20 @@ class MergeOptions:
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     shard_bytes: int = SHARD_BYTES
     tokenizer: str | None = None  # the model whose tokenizer the result gets; None: all must have the same
+    tokenizer_source: str | None = None  # base, union or a model, whose tokens the result has; see `vocabulary`
+    chat_template: str | None = None  # Jinja text or a name of `chat_templates`; None: that of the tokenizer
 
     def results(self) -> dict[str, Any]:
         """The options that change a bit of the result, as JSON."""
         names = {dtype: name for name, dtype in DTYPES.items()} | {None: None}
+        # What was added later is named only where it is given, so that a merge without it keeps its identity.
+        later = {"tokenizer_source": self.tokenizer_source, "chat_template": self.chat_template}
+        given = {key: value for key, value in later.items() if value is not None}
         return {
             "reading": self.reading, "iqr_multiplier": self.iqr_multiplier, "dtype": names[self.dtype],
             "out_dtype": names[self.out_dtype], "tokenizer": self.tokenizer, "shard_bytes": self.shard_bytes,
             "device": torch.device(self.device).type,  # sums are taken in another order on a GPU
+            **given,
         }  # fmt: skip
 
 

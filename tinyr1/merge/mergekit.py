@@ -24,6 +24,7 @@ from tinyr1.merge import inputs
 FUSION_IN_MERGEKIT = "arcee_fusion"
 MERGEKIT_KEYS = {
     "name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",
+    "chat_template",
 }  # fmt: skip
 # Methods of mergekit 0.1.5 that the kit does not have.
 MISSING = {"ram": "Reinforced Agent Merging", "ramplus_tl": "Reinforced Agent Merging Plus"}
@@ -96,7 +97,7 @@ def not_in_mergekit(recipe: Recipe, reading: str | None = None) -> list[str]:
 
 def to_mergekit(
     recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None, reading: str | None = None,
-    iqr_multiplier: float | None = None,
+    iqr_multiplier: float | None = None, tokenizer_source: str | None = None, chat_template: str | None = None,
 ) -> str:  # fmt: skip
     """The recipe as mergekit configuration; several documents, as mergekit-multi reads them, for a nested one.
 
@@ -134,6 +135,8 @@ def to_mergekit(
             "name": name, "models": models, "merge_method": method, **base,
             **({"parameters": shared} if shared else {}),
             **({"dtype": dtype} if dtype else {}), **({"out_dtype": out_dtype} if out_dtype else {}),
+            **({"tokenizer_source": place(tokenizer_source)} if tokenizer_source else {}),
+            **({"chat_template": chat_template} if chat_template else {}),
         })  # fmt: skip
         return name
 
@@ -146,10 +149,10 @@ def to_mergekit(
 
 
 def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict[str, Any]]:
-    """(recipe, model -> folder, {dtype, out_dtype, tokenizer}) of mergekit YAML with one or several documents.
+    """(recipe, model -> folder, {dtype, out_dtype, tokenizer_source, chat_template}) of mergekit YAML with one or
+    several documents.
 
-    UserError for everything that has no counterpart here: slices, gradients, filters, unions of tokenizers, and other
-    methods.
+    UserError for everything that has no counterpart here: slices, gradients, filters, and other methods.
     """
     documents = _documents(text, name)
     if not documents or not all(isinstance(d, dict) for d in documents):
@@ -169,15 +172,16 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict[st
         recipe = _mergekit_step(document, place, name)
         steps[str(document.get("name", ""))] = recipe
     last = documents[-1]
-    for key in ("dtype", "out_dtype", "tokenizer_source"):
+    for key in ("dtype", "out_dtype", "tokenizer_source", "chat_template"):
         if len({str(d.get(key)) for d in documents}) > 1:
             raise UserError(f"{name}: {key} differs between the documents; one merge has one")
     settings = {k: last.get(k) for k in ("dtype", "out_dtype")}
-    source = last.get("tokenizer_source")
-    if source not in (None, "base"):
-        if source not in folders:
-            raise UserError(f"{name}: tokenizer_source {source!r} is not one of the models; name one, or base")
-        settings["tokenizer"] = source
+    settings |= {k: last[k] for k in ("tokenizer_source", "chat_template") if last.get(k) is not None}
+    source, base = settings.get("tokenizer_source"), last.get("base_model")
+    if source == "base" and isinstance(base, str) and base not in steps:
+        folders[base] = settings["tokenizer_source"] = base  # some methods do not merge it
+    elif source is not None and source not in ("base", "union", *folders):
+        raise UserError(f"{name}: tokenizer_source {source!r} is not one of the models; name one, base or union")
     return recipe, folders, settings
 
 
