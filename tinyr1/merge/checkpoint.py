@@ -21,11 +21,13 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import About, Recipe, describe, readings
 from tinyr1.merge import checks, mergekit
 from tinyr1.merge.card import CARD, Made, model_card
-from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, shared_tensors, trial_rate
+from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, result_tensors, trial_rate
+from tinyr1.merge.layers import comparable, layers_of
 from tinyr1.merge.method import BLOCK, as_rows
-from tinyr1.merge.methods import build
+from tinyr1.merge.methods import check as check_settings
 from tinyr1.merge.parents import ParentHashes
 from tinyr1.merge.reader import Checkpoint
+from tinyr1.merge.sources import check_sources
 
 STATISTICS = "merge.jsonl"
 MERGEKIT_FILE = "mergekit_config.yml"
@@ -61,8 +63,9 @@ def merge_checkpoints(
         (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
     made = Made(recipe, settings, parents.hashes(), checks.folders_of(recipe, folders), rows, about or About())
     (out / CARD).write_text(model_card(made), encoding="utf-8")
-    _write_config(main, tokenizer, out, options)  # last: no program loads the folder without it
-    parameters = sum(t.entries for t in shared_tensors(models, models[recipe.main_leaf]).values())
+    content = layers_of(recipe, models).config(recipe, {n: m.config for n, m in models.items()}, read_config(main))
+    _write_config(content, tokenizer, out, options)  # last: no program loads the folder without it
+    parameters = sum(t.entries for t in result_tensors(recipe, models).values())
     seconds = round(time.perf_counter() - started, 2)
     return {"order": describe(recipe), "parameters": parameters, "seconds": seconds, **settings,
             artifact.HASHED: hashes, artifact.ASIDE: [*([MERGEKIT_FILE] if expressible else []), CARD]}  # fmt: skip
@@ -95,9 +98,10 @@ def options_from(settings: dict[str, Any]) -> MergeOptions:
 
 def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions) -> dict[str, Checkpoint]:
     """The checkpoints that a recipe names, checked against each other from their headers. UserError lists problems."""
-    build(recipe, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
+    check_settings(recipe, options.reading, options.iqr_multiplier)  # first: they cost nothing to check
     models = {name: Checkpoint(folder) for name, folder in checks.folders_of(recipe, folders).items()}
-    checks.check(models, options.tokenizer)
+    checks.check(comparable(recipe, models), options.tokenizer)
+    check_sources(recipe, models, options)
     used = readings(recipe, options.reading)
     defined = (torch.bfloat16, torch.float32) if "released" in used else tuple(DTYPES.values())
     for name, stored in models[recipe.main_leaf].tensors.items():
@@ -112,14 +116,14 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
 
 def output_bytes(models: dict[str, Checkpoint], recipe: Recipe, options: MergeOptions) -> int:
     """Size of the merged weights."""
-    tensors = shared_tensors(models, models[recipe.main_leaf]).values()
+    tensors = result_tensors(recipe, models).values()
     return sum(t.entries * dtype_of_result(t, options).itemsize for t in tensors)
 
 
-def _write_config(main: Path, tokenizer: Path, out: Path, options: MergeOptions) -> None:
-    """config.json of the main model, with the dtype of the result and the special tokens of the tokenizer's model."""
+def _write_config(content: dict, tokenizer: Path, out: Path, options: MergeOptions) -> None:
+    """config.json of the result, with its dtype and the special tokens of the tokenizer's model."""
     special = {key: value for key, value in read_config(tokenizer).items() if key in SPECIAL}
-    content = {key: value for key, value in read_config(main).items() if key not in SPECIAL} | special
+    content = {key: value for key, value in content.items() if key not in SPECIAL} | special
     if wanted := options.results()["out_dtype"] or options.results()["dtype"]:
         content["dtype" if "dtype" in content else "torch_dtype"] = wanted
     (out / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -128,7 +132,7 @@ def _write_config(main: Path, tokenizer: Path, out: Path, options: MergeOptions)
 def describe_plan(recipe: Recipe, models: dict[str, Checkpoint], out: Path | None, options: MergeOptions) -> str:
     """What a merge will read, compute and write, with an estimate from a trial on two blocks of real weights."""
     size = output_bytes(models, recipe, options)
-    tensors = shared_tensors(models, models[recipe.main_leaf])
+    tensors = result_tensors(recipe, models)
     entries = sum(t.entries for t in tensors.values())
     widest = max((as_rows(t.shape)[1] for t in tensors.values()), default=0)
     block = max(BLOCK, widest) * (len(models) + 8) * 4 * options.threads

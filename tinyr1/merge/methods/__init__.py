@@ -39,11 +39,25 @@ METHODS: dict[str, type[Method]] = {
 def build(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     """The method of the outermost step; reading and iqr_multiplier are for fusion steps that name none.
 
-    Inner steps are checked too. UserError for settings that a method refuses.
+    Inner steps are checked too, see `check`. UserError for settings that a method refuses.
     """
     for part in recipe.parts:
         if isinstance(part, Recipe):
-            build(part, reading, iqr_multiplier)
+            check(part, reading, iqr_multiplier)
+    return _method(recipe, reading, iqr_multiplier)
+
+
+def check(recipe: Recipe, reading: str, iqr_multiplier: float) -> None:
+    """UserError for settings of a step, or of the steps inside it, that their methods refuse.
+
+    Numbers that vary are checked when they are known, by `build` for each tensor.
+    """
+    for step in recipe.steps:
+        if step.method != "stack" and not step.varies:
+            _method(step, reading, iqr_multiplier)
+
+
+def _method(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     make: Callable[[], Method]
     if recipe.method == "fusion":
         own = recipe.iqr_multiplier
