@@ -16,7 +16,8 @@ import yaml
 
 from tinyr1.core.errors import UserError
 from tinyr1.core.licences import licence
-from tinyr1.core.recipe import PLACEBOS, TAKES, About, Recipe, describe
+from tinyr1.core.recipe import PARTS, PLACEBOS, TAKES, About, Recipe, describe
+from tinyr1.core.varying import described
 from tinyr1.merge import inputs, mergekit
 
 COLUMNS = ("tensor", "base", "other", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
@@ -120,7 +121,12 @@ def _metadata(made: Made) -> str:
 def _steps(recipe: Recipe, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(step, method, what was set) of every step, the inner ones first; only what its method has."""
     return [(describe(step), step.method, ", ".join(_settings(step, settings)) or "defaults")
-            for step in reversed(recipe.steps)]  # fmt: skip
+            for step in reversed(recipe.steps) if not _takes_layers(step)]  # fmt: skip
+
+
+def _takes_layers(step: Recipe) -> bool:
+    """Whether a step only takes layers of one model, which the names of the steps around it say."""
+    return step.method == "stack" and len(step.parts) == 1
 
 
 def _settings(step: Recipe, settings: Mapping[str, Any]) -> list[str]:
@@ -130,12 +136,12 @@ def _settings(step: Recipe, settings: Mapping[str, Any]) -> list[str]:
         if step.mask in PLACEBOS:
             said.append(f"mask {step.mask}, as many weights of each tensor as importance would take")
         return said + ([f"seed {step.seed or 0}"] if step.mask == "random" else [])
-    given = step.model_dump(by_alias=True)
+    given = {field.alias or name: getattr(step, name) for name, field in type(step).model_fields.items()}
     keys, of_models = TAKES[step.method]
-    said = [f"{k} {given[k]}" for k in sorted(keys - {"base", "other", "models"}) if given.get(k) is not None]
-    for key in sorted(of_models):
+    said = [f"{k} {described(given[k])}" for k in sorted(keys - PARTS) if given[k] is not None]
+    for key in sorted(of_models - {"layers"}):  # the name of a stack says its layers
         values = [getattr(one, key) for one in step.models or ()]
-        said += [f"{key} {', '.join(map(str, values))}"] if any(v is not None for v in values) else []
+        said += [f"{key} {', '.join(map(described, values))}"] if any(v is not None for v in values) else []
     return said
 
 

@@ -24,11 +24,13 @@ from tinyr1.core.recipe import About, Recipe, describe, readings
 from tinyr1.merge import adapters, beside, chat_templates, checks, mergekit, vocabulary
 from tinyr1.merge.beside import Choice
 from tinyr1.merge.card import CARD, Made, model_card
-from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, shared_tensors, trial_rate
+from tinyr1.merge.engine import DTYPES, MergeOptions, dtype_of_result, merge_weights, result_tensors, trial_rate
+from tinyr1.merge.layers import comparable, layers_of
 from tinyr1.merge.method import BLOCK, as_rows
-from tinyr1.merge.methods import build
+from tinyr1.merge.methods import check as check_settings
 from tinyr1.merge.parents import ParentHashes
 from tinyr1.merge.reader import Checkpoint
+from tinyr1.merge.sources import check_sources
 from tinyr1.merge.tied import drop_stored_heads
 
 STATISTICS = "merge.jsonl"
@@ -69,11 +71,12 @@ def merge_checkpoints(
         (out / MERGEKIT_FILE).write_text(text, encoding="utf-8")
     made = Made(recipe, settings, parents.hashes(), checks.folders_of(recipe, folders), rows, about or About())
     (out / CARD).write_text(model_card(made), encoding="utf-8")
-    main = models[recipe.main_leaf].config
-    config = config_of_result(main, read_config(choice.folders[choice.tokenizer]), options)
+    configs = {name: model.config for name, model in models.items()}
+    content = layers_of(recipe, models).config(recipe, configs, configs[recipe.main_leaf])
+    config = config_of_result(content, read_config(choice.folders[choice.tokenizer]), options)
     # Last: no program loads the folder without it.
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    parameters = sum(t.entries for t in shared_tensors(models, models[recipe.main_leaf]).values())
+    parameters = sum(t.entries for t in result_tensors(recipe, models).values())
     seconds = round(time.perf_counter() - started, 2)
     return {"order": describe(recipe), "parameters": parameters, "seconds": seconds, **settings,
             artifact.HASHED: hashes, artifact.ASIDE: [*([MERGEKIT_FILE] if expressible else []), CARD]}  # fmt: skip
@@ -109,7 +112,7 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
 
     Says what differs without standing in the way, and what is taken from whom. UserError lists what does stand in it.
     """
-    build(recipe, options.reading, options.iqr_multiplier)  # settings first: they cost nothing to check
+    check_settings(recipe, options.reading, options.iqr_multiplier)  # first: they cost nothing to check
     models = {name: adapters.load(place) for name, place in checks.folders_of(recipe, folders).items()}
     notices = list(dict.fromkeys(notice for model in models.values() for notice in model.notices))
     notices += drop_stored_heads(models)
@@ -118,7 +121,9 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
     )
     choice = _choice(recipe, folders, models, options)
     chosen = options.tokenizer or (recipe.main_leaf if options.tokenizer_source else None)
-    notices += fitted + checks.check(models, chosen, recipe.main_leaf, converts=options.dtype is not None)
+    converts = options.dtype is not None
+    notices += fitted + checks.check(comparable(recipe, models), chosen, recipe.main_leaf, converts)
+    check_sources(recipe, models, options)
     if options.chat_template is not None:
         chat_templates.resolve(options.chat_template, choice.folders.values())
     for line in [*notices, *choice.notices()]:
@@ -137,7 +142,7 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
 
 def output_bytes(models: dict[str, Checkpoint], recipe: Recipe, options: MergeOptions) -> int:
     """Size of the merged weights."""
-    tensors = shared_tensors(models, models[recipe.main_leaf]).values()
+    tensors = result_tensors(recipe, models).values()
     return sum(t.entries * dtype_of_result(t, options).itemsize for t in tensors)
 
 
@@ -167,8 +172,9 @@ def _write_beside(choice: Choice, models: dict[str, Checkpoint], out: Path, opti
 
 
 def config_of_result(main: dict[str, Any], tokenizer: dict[str, Any], options: MergeOptions) -> dict[str, Any]:
-    """config.json of the main model, with the dtype of the result and the special tokens of the tokenizer's model.
+    """config.json of the result, with its dtype and the special tokens of the tokenizer's model.
 
+    main: that of the main model, with the layers of the result. tokenizer: that of the model that gives the tokenizer.
     Files name the dtype `dtype` or `torch_dtype`, also in the configs inside; all that are there say the same.
     """
     special = {key: value for key, value in tokenizer.items() if key in SPECIAL}
@@ -189,7 +195,7 @@ def _with_dtype(config: dict[str, Any], wanted: str | None) -> dict[str, Any]:
 def describe_plan(recipe: Recipe, models: dict[str, Checkpoint], out: Path | None, options: MergeOptions) -> str:
     """What a merge will read, compute and write, with an estimate from a trial on two blocks of real weights."""
     size = output_bytes(models, recipe, options)
-    tensors = shared_tensors(models, models[recipe.main_leaf])
+    tensors = result_tensors(recipe, models)
     entries = sum(t.entries for t in tensors.values())
     widest = max((as_rows(t.shape)[1] for t in tensors.values()), default=0)
     block = max(BLOCK, widest) * (len(models) + 8) * 4 * options.threads

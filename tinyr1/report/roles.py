@@ -2,6 +2,7 @@
 
 from tinyr1.core.config import Config
 from tinyr1.core.recipe import Recipe, describe
+from tinyr1.core.varying import described
 
 METHODS = {
     "fusion": "Arcee Fusion",
@@ -22,6 +23,7 @@ METHODS = {
     "model_stock": "Model Stock: the mean of the experts, drawn to the backbone as far as their changes disagree",
     "nearswap": "NearSwap: the base, with the other model's entries where both are close",
     "passthrough": "one model as it is, or scaled",
+    "stack": "layers of models, one upon the other",
     "noise": "placebo: the base and random noise as large as the other model's changes",
 }
 MASKS = {"random": "placebo of fusion: random entries", "largest": "placebo of fusion: the largest changes"}
@@ -70,6 +72,6 @@ def merged_role(recipe: Recipe) -> str:
     """How a model was merged: the method of its last step in words, the experts, and the settings that it gives."""
     method = MASKS.get(recipe.mask or "", METHODS[recipe.method])
     given = {words: getattr(step, name) for step in recipe.steps for name, words in SETTINGS.items()}
-    settings = [f"{words} = {value:g}" if isinstance(value, float) else f"{words} = {value}"
+    settings = [f"{words} = {value:g}" if isinstance(value, float) else f"{words} = {described(value)}"
                 for words, value in given.items() if value is not None]  # fmt: skip
     return f"merged without training, {method}: {', '.join([describe(recipe), *settings])}"

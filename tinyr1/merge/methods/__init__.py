@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import BASE_OPTIONAL, PARAMETERS, PLACEBOS, TAKES, Recipe, describe
+from tinyr1.core.recipe import BASE_OPTIONAL, PARTS, PLACEBOS, TAKES, Recipe, describe
 from tinyr1.merge.fusion_blocks import Fusion
 from tinyr1.merge.method import Method
 from tinyr1.merge.methods.averages import Linear, Slerp
@@ -58,11 +58,25 @@ METHODS: dict[str, type[Method]] = {
 def build(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     """The method of the outermost step; reading and iqr_multiplier are for fusion steps that name none.
 
-    Inner steps are checked too. UserError for settings that a method refuses.
+    Inner steps are checked too, see `check`. UserError for settings that a method refuses.
     """
     for part in recipe.parts:
         if isinstance(part, Recipe):
-            build(part, reading, iqr_multiplier)
+            check(part, reading, iqr_multiplier)
+    return _method(recipe, reading, iqr_multiplier)
+
+
+def check(recipe: Recipe, reading: str, iqr_multiplier: float) -> None:
+    """UserError for settings of a step, or of the steps inside it, that their methods refuse.
+
+    Numbers that vary are checked when they are known, by `build` for each tensor.
+    """
+    for step in recipe.steps:
+        if step.method != "stack" and not step.varies:
+            _method(step, reading, iqr_multiplier)
+
+
+def _method(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
     make: Callable[[], Method]
     if recipe.method == "fusion":
         own = recipe.iqr_multiplier
@@ -82,8 +96,9 @@ def build(recipe: Recipe, reading: str, iqr_multiplier: float) -> Method:
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """The parameters of a step that are given, by the names that its method has for them."""
-    settings = {k: v for k in (*PARAMETERS, "seed") if (v := getattr(recipe, k)) is not None}
     takes, model_takes = TAKES[recipe.method]
+    names = [name for name, field in Recipe.model_fields.items() if (field.alias or name) in takes - PARTS]
+    settings = {name: value for name in names if (value := getattr(recipe, name)) is not None}
     if "models" in takes and "weight" not in model_takes:  # the others count their weights
         settings["models"] = len(recipe.models or ())
     if recipe.method in BASE_OPTIONAL:
