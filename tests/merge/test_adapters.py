@@ -314,6 +314,7 @@ class TestMerged:
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         words = ["merge", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / out)]
         monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.chdir(tmp_path)  # folders of mergekit's files are relative to where the command is started
         status = merge.main()
         said = capsys.readouterr()
         assert status == 0, said.err

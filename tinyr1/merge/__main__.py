@@ -163,7 +163,7 @@ def _execute(a: argparse.Namespace) -> int:
         a.out = outputs.place(a.out, [part for place in used.values() for part in inputs.parts(place) if part])
     elif not a.dry_run:
         raise UserError("--out: missing; name the folder for the merged checkpoint")
-    wanted = {*used, settings.get("tokenizer_source")}  # a recipe may take the tokenizer of a model that it does not merge
+    wanted = {*used, settings.get("tokenizer_source")}  # the tokens may be those of a model that is not merged
     folders = {name: inputs.fetched(place) for name, place in folders.items() if name in wanted}
     parents = None if a.dry_run else ParentHashes(folders_of(recipe, folders))
     with launch.lasting_imports():
