@@ -330,7 +330,7 @@ class TestMerged:
         shutil.copytree(base, tmp_path / "models" / "whole")
         store(tmp_path / "models" / "whole", read(base, adapter))
         said = self.run(monkeypatch, capsys, tmp_path, {f"{base}+{adapter}": 0.25, str(other): 0.75}, "out")
-        assert f"{adapter}: an adapter, applied to 2 tensors of {base}" in said
+        assert f"{adapter}: an adapter, applied to 2 tensor(s) of {base}" in said
         self.run(monkeypatch, capsys, tmp_path, {"models/whole": 0.25, str(other): 0.75}, "again")
         assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "again")
         assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
@@ -390,5 +390,8 @@ def test_the_product_is_what_peft_merges(base, tmp_path):
     assert made.tensors.keys() == merged.keys()
     for name, stored in made.tensors.items():
         rows = made.rows(name, 0, as_rows(stored.shape)[0]).reshape(stored.shape)
-        assert torch.equal(rows, merged[name]), name
+        if name == f"{EMBEDDING}.weight":  # peft rounds the product before the sum, see tinyr1.merge.adapters
+            torch.testing.assert_close(rows, merged[name], rtol=2**-7, atol=2**-8)
+        else:
+            assert torch.equal(rows, merged[name]), name
     made.close()

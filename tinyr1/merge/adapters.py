@@ -3,9 +3,11 @@
     rows of W (base) ------------------------------------ + ---> rounded to the dtype of W ---> rows of W'
     rows of B, all of A (adapter) --> scale · B·A in float32 ^
 
-W' is what `merge_and_unload` of peft stores: the product and the sum are computed in float32, float64 for such a W, and
-rounded once. An embedding and a layer that keeps its weight transposed get (B·A)ᵀ. Whole tensors that were trained with
-the adapter (`modules_to_save`) take the place of the base's. Everything else that peft can do is refused by its name.
+W' is what `merge_and_unload` of peft stores: the product is computed in float32, the sum in that or in a wider dtype of
+W, and W' is rounded once. An embedding and a layer that keeps its weight transposed get (B·A)ᵀ; of an embedding peft
+rounds the product before the sum, too, which can move an entry by one step of a narrow dtype. Whole tensors that were
+trained with the adapter (`modules_to_save`) take the place of the base's. Everything else that peft can do is refused by
+its name.
 """
 
 import re
@@ -181,7 +183,7 @@ class AdaptedCheckpoint(Checkpoint):
         self.adapter = TensorFiles([file], read_header(file))
         self.changes = changes(str(file), read_lora_config(adapter), self.adapter.tensors, self.tensors)
         changed = len(self.changes.products) + len(self.changes.replaced)
-        self.notices.append(f"{adapter}: an adapter, applied to {changed} tensors of {base}")
+        self.notices.append(f"{adapter}: an adapter, applied to {changed} tensor(s) of {base}")
         if own := [name for name in TOKENIZER_FILES if _differs(adapter / name, base / name)]:
             self.notices.append(f"{adapter}: {', '.join(own)}: not used, the tokenizer is the one of {base}")
         self._factor = lru_cache(FACTORS)(self._as_float32)  # every block needs all of A, or of A and B
