@@ -6,8 +6,8 @@
 W' is what `merge_and_unload` of peft stores: the product is computed in float32, the sum in that or in a wider dtype of
 W, and W' is rounded once. An embedding and a layer that keeps its weight transposed get (B·A)ᵀ; of an embedding peft
 rounds the product before the sum, too, which can move an entry by one step of a narrow dtype. Whole tensors that were
-trained with the adapter (`modules_to_save`) take the place of the base's. Everything else that peft can do is refused by
-its name.
+trained with the adapter (`modules_to_save`) take the place of the base's. Everything else that peft can do is refused
+by its name.
 """
 
 import re
