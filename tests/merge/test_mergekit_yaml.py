@@ -445,6 +445,16 @@ def test_a_gradient_runs_over_the_layers_of_its_slice_and_filters_see_both_names
         assert torch.equal(out[name.format(layer)], weights[model][name.format(layer)]), layer
 
 
+def test_layers_that_pass_through_can_be_scaled_tensor_by_tensor(folders, weights, tmp_path):
+    scale = {"scale": {"filter": "down_proj", "value": 0}}
+    slices = [sources(("/a", 0, 2)), sources(("/a", 1, 2), parameters=scale)]
+    out = merged({"merge_method": "passthrough", "slices": slices}, folders, tmp_path / "out")
+    for layer, part, origin in ((1, "mlp.down_proj.weight", 1), (2, "mlp.up_proj.weight", 1)):
+        expected = weights["/a"][f"model.layers.{origin}.{part}"]
+        assert torch.equal(out[f"model.layers.{layer}.{part}"], expected), (layer, part)
+    assert not out["model.layers.2.mlp.down_proj.weight"].any()
+
+
 def test_layers_of_models_of_different_depth_can_be_stacked(folders, weights, tmp_path):
     deep = experts(tmp_path / "in", Shape(layers=6), ("d",))
     places = {"/a": folders["/a"], "/d": deep["d"]}

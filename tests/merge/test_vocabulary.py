@@ -167,9 +167,9 @@ class TestSources:
         template = (tmp_path / "out" / "chat_template.jinja").read_text()
         assert "<|im_start|>assistant" in template
 
-    def test_the_base_of_a_method_that_merges_none_gives_its_tokenizer(self, folders, tmp_path):
+    def test_a_model_that_is_not_merged_gives_its_tokens(self, folders, tmp_path):
         folders["base"] = model(tmp_path, "base", WORDS[:8], 16)
-        text = {"merge_method": "linear", "base_model": str(folders["base"]), "tokenizer_source": "base",
+        text = {"merge_method": "linear", "tokenizer_source": str(folders["base"]),
                 "models": [{"model": str(folders[n]), "parameters": {"weight": 0.5}} for n in ("math", "code")]}
         put_json(tmp_path / "r.yml", text)
         recipe, read, settings = mergekit.read_recipe(tmp_path / "r.yml")

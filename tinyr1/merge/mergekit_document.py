@@ -201,7 +201,7 @@ class Document:
         if "weight" in self.own and not any("weight" in given for _, given in one.parameters):
             raise UserError(
                 f"{self.where}: base_model {base} is not one of the models; mergekit merges it, too, and no weight is "
-                "given for it; list it in models with a weight, or remove base_model"
+                "given for it; list it in models with a weight, or remove base_model (tokenizer_source can name it)"
             )
         return [*one.sources, _Source(base, None, {}, f"{self.where}: base_model")]
 
