@@ -456,7 +456,7 @@ def test_layers_that_pass_through_can_be_scaled_tensor_by_tensor(folders, weight
 
 
 def test_layers_of_models_of_different_depth_can_be_stacked(folders, weights, tmp_path):
-    deep = experts(tmp_path / "in", Shape(layers=6), ("d",))
+    deep = experts(tmp_path / "in", Shape(layers=6, architecture="llama"), ("d",))
     places = {"/a": folders["/a"], "/d": deep["d"]}
     for folder, count in ((shutil.copytree(folders["/a"], tmp_path / "a"), 4), (deep["d"], 6)):
         kinds = [f"kind {count}-{i}" for i in range(count)]
