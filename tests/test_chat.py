@@ -45,7 +45,7 @@ UNTEMPLATED = "{folder}: the tokenizer has no chat template, which makes a promp
 RUINED = {
     "no folder": (lambda f: f.rename(f.with_name("gone")), "{folder}: no such folder; `make reproduce` makes the"),
     "no config": (without("config.json"), "{folder}: no config.json, so it is no checkpoint; `make reproduce` makes"),
-    "no weights": (without("model.safetensors"), "{folder}: no .safetensors file; convert the weights"),
+    "no weights": (without("model.safetensors"), "{folder}: no weights: neither model.safetensors nor"),
     "no template": (without("chat_template.jinja"), UNTEMPLATED),
     "no tokenizer": (
         without("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),

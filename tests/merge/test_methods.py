@@ -9,6 +9,9 @@ import torch
 from tinyr1.merge import method as blocks
 from tinyr1.merge.method import RowBlock, merge_tensors
 from tinyr1.merge.methods import METHODS, Linear, Slerp, TaskArithmetic, Ties, pruning
+from tinyr1.merge.methods.consensus import ModelStock, Sce
+from tinyr1.merge.methods.entrywise import Nearswap, Passthrough
+from tinyr1.merge.methods.karcher import Karcher
 from tinyr1.merge.methods.placebo import Noise
 from tinyr1.merge.methods.sparse import (
     Breadcrumbs,
@@ -19,6 +22,7 @@ from tinyr1.merge.methods.sparse import (
     DellaLinear,
     tensor_seed,
 )
+from tinyr1.merge.methods.spheres import Multislerp, Nuslerp
 
 WEIGHT = (1.0, 0.5, 0.25)
 EVERY = {
@@ -32,6 +36,13 @@ EVERY = {
     "della": Della(weight=WEIGHT, density=0.5, seed=3),
     "breadcrumbs": Breadcrumbs(weight=WEIGHT, density=0.5, gamma=0.1),
     "breadcrumbs_ties": BreadcrumbsTies(weight=WEIGHT, density=0.5, gamma=0.1),
+    "nuslerp": Nuslerp(weight=(1, 3), has_base=True),
+    "multislerp": Multislerp(weight=WEIGHT, has_base=True),
+    "karcher": Karcher(models=3),
+    "sce": Sce(models=3, select_topk=0.4),
+    "model_stock": ModelStock(models=3),
+    "nearswap": Nearswap(t=0.005),
+    "passthrough": Passthrough(),
     "noise": Noise(seed=3),
 }
 

@@ -55,8 +55,20 @@ def test_a_checkpoint_of_this_kit_is_not_hashed_again(folders, tmp_path, monkeyp
     manifest = artifact.check(tmp_path / "made", "")
     known = ParentHashes({"made": tmp_path / "made"}).hashes()["made"]
     assert known == {"model.safetensors": manifest["files"]["model.safetensors"]["sha256"]}
+
+
+def test_weights_that_came_after_a_checkpoint_of_this_kit_was_finished_are_named(folders, tmp_path):
+    """Only what would be the model counts: a whole file comes before the shards."""
+    steps = parse(FUSION, "test")
+
+    def build(out):
+        return checkpoint.merge_checkpoints(steps, folders, out, MergeOptions(shard_bytes=20_000), "test")
+
+    artifact.make(tmp_path / "made", {}, build, "")
     (tmp_path / "made" / "new.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="new.safetensors came after the folder was finished"):
+    assert "new.safetensors" not in ParentHashes({"made": tmp_path / "made"}).hashes()["made"]
+    (tmp_path / "made" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"model\.safetensors came after the folder was finished"):
         ParentHashes({"made": tmp_path / "made"})
 
 

@@ -2,7 +2,8 @@
 
 Both get the tensors of tiny random Qwen2 and Llama models and of branches around them. Unless a test says otherwise the
 results are equal bit for bit. Where several entries share the magnitude at which pruning stops, mergekit takes any of
-them and the kit the first; such entries are left out, and they are few.
+them and the kit the first; such entries are left out, and they are few. In float16 the methods of `IN_FLOAT32` are
+compared with what mergekit computes in float32 from the same tensors, as `tinyr1.merge.methods.sums` says.
 """
 
 import json
@@ -17,13 +18,16 @@ from safetensors.torch import load_file, save_file
 from tinyr1.merge.fusion_blocks import Fusion
 from tinyr1.merge.method import Method, merge_tensors
 from tinyr1.merge.methods import METHODS
+from tinyr1.merge.methods.consensus import Sce
+from tinyr1.merge.methods.sums import computed_in
 
 pytestmark = pytest.mark.slow
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BRANCHES = 6
 WEIGHT = [0.9, 0.5, 0.3]
 
-# name -> (mergekit's name of the method, its parameters). The first tensor is the base; `linear` gives it a weight too.
+# name -> (mergekit's name of the method, its parameters, what the kit's class is told besides). The first tensor is the
+# base of the methods that have one; the others count it among the models.
 EXACT = {
     "soup": ("linear", {"weight": [1, 1, 1, 1]}),
     "weighted": ("linear", {"weight": [0.1, 0.7, 0.3, 0.2]}),
@@ -41,6 +45,9 @@ EXACT = {
     # Without pruning nothing is left to chance.
     "dare_ties, density 1": ("dare_ties", {"weight": WEIGHT, "density": 1.0}),
     "della, density 1": ("della", {"weight": WEIGHT, "density": 1.0}),
+    "nearswap": ("nearswap", {"t": 0.004}),
+    "passthrough": ("passthrough", {}),
+    "passthrough, scaled": ("passthrough", {"scale": [0.3]}),
 }
 CLOSE = {
     "six branches": ("task_arithmetic", {"weight": [0.9, 0.5, 0.3, 0.2, 0.1, 0.7], "normalize": True}),
@@ -49,31 +56,61 @@ CLOSE = {
     "slerp, half": ("slerp", {"t": 0.5}),
     "ties, rescaled": ("ties", {"weight": WEIGHT, "density": 0.3, "rescale": True}),
     "breadcrumbs, rescaled": ("breadcrumbs", {"weight": WEIGHT, "density": 0.3, "gamma": 0.1, "rescale": True}),
+    "nuslerp": ("nuslerp", {"weight": [0.4, 0.8]}),
+    "nuslerp, base": ("nuslerp", {"weight": [0.4, 0.8]}, {"has_base": True}),
+    "nuslerp, rows": ("nuslerp", {"weight": [0.4, 0.8], "nuslerp_flatten": False}, {"has_base": True}),
+    "nuslerp, columns": ("nuslerp", {"weight": [1, -1], "nuslerp_flatten": False, "nuslerp_row_wise": True}),
+    "multislerp": ("multislerp", {"weight": [0.4, 0.8, 0.3]}),
+    "multislerp, base": ("multislerp", {"weight": WEIGHT, "normalize_weights": False}, {"has_base": True}),
+    "karcher": ("karcher", {}, {"models": 3}),
+    "karcher, two": ("karcher", {"max_iter": 3, "tol": 1e-3}, {"models": 2}),
+    "sce": ("sce", {}, {"models": 3}),
+    "sce, a part": ("sce", {"select_topk": 0.3}, {"models": 3}),
+    "model_stock": ("model_stock", {}, {"models": 3}),
+    "model_stock, rows": ("model_stock", {"filter_wise": True}, {"models": 2}),
 }
 # float16 overflows in mergekit: it takes the sums for `rescale` in it, and 1e-8, below which a sum of weights does not
 # divide, is 0 in it. The kit takes both in wider types.
 NOT_IN_FLOAT16 = {"opposed weights", "ties, rescaled", "breadcrumbs, rescaled"}
 
+IN_FLOAT32 = {"nuslerp", "multislerp", "karcher", "sce", "model_stock", "nearswap", "passthrough"}
+WITHOUT_BASE = {"linear", "karcher", "passthrough"}
+
 PEER = """
 import json, sys
+import torch
 from safetensors.torch import load_file, save_file
 from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import TensorGroup
 models, cases, out = load_file(sys.argv[1]), json.load(open(sys.argv[2])), {}
 names = sorted({key.split("|", 1)[1] for key in models})
-for case, (method, parameters, count) in cases.items():
+for case, (method, parameters, count, base_index, wide) in cases.items():
     for name in names:
         tensors = [models[f"{i}|{name}"] for i in range(count)]
-        group = TensorGroup.from_tensors(tensors, base_index=None if method == "linear" else 0)
-        out[f"{case}|{name}"] = registry.get(method)([group], parameters=parameters)[0].contiguous()
+        group = TensorGroup.from_tensors(tensors, base_index=base_index)
+        types = {}
+        if name.split("|")[0] in wide:
+            types = {"dtype": torch.float32, "out_dtype": tensors[0].dtype}
+        out[f"{case}|{name}"] = registry.get(method)([group], parameters=parameters, **types)[0].contiguous()
 save_file(out, sys.argv[3])
 """
 
 
 def kit_method(case: str) -> Method:
     """The kit's method of a case; other names for the same parameter are known here alone."""
-    method, parameters = (EXACT | CLOSE)[case]
-    return METHODS[method](**{"lambda_" if name == "lambda" else name: value for name, value in parameters.items()})
+    method, parameters, *own = (EXACT | CLOSE)[case]
+    parameters = {"lambda_" if name == "lambda" else name: value for name, value in parameters.items()}
+    return METHODS[method](**parameters, **(own[0] if own else {}))
+
+
+def peer_case(case: str, native: bool = False) -> tuple:
+    """A case as `PEER` takes it; native: mergekit computes in the dtype of the tensors, whatever the method."""
+    method, parameters, *_ = (EXACT | CLOSE)[case]
+    kit = kit_method(case)
+    base_index = None if method in WITHOUT_BASE or not getattr(kit, "has_base", True) else 0
+    wide = ("float16", "bfloat16") if method == "karcher" else ("float16",)
+    wide = wide if method in IN_FLOAT32 and not native else ()
+    return method, parameters, kit.inputs, base_index, wide
 
 
 def checkpoint(config) -> dict[str, torch.Tensor]:
@@ -108,12 +145,12 @@ def models() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def mergekit(models, tmp_path_factory) -> dict[str, torch.Tensor]:
     """'case|dtype|tensor' -> mergekit's result."""
-    cases = {case: (*spec, kit_method(case).inputs) for case, spec in (EXACT | CLOSE).items()}
+    cases = {case: peer_case(case) for case in EXACT | CLOSE}
     return by_mergekit(models, cases, tmp_path_factory.mktemp("parity"))
 
 
 def by_mergekit(models: dict[str, torch.Tensor], cases: dict, folder: Path) -> dict[str, torch.Tensor]:
-    """What mergekit makes of the models; cases: name -> (method, parameters, number of models)."""
+    """What mergekit makes of the models; cases: name -> what `peer_case` makes."""
     save_file(models, folder / "models.safetensors")
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     (folder / "peer.py").write_text(PEER, encoding="utf-8")
@@ -136,6 +173,12 @@ def compared(case: str, dtype: str, models: dict, mergekit: dict):
 def tied(method, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """True where one of several entries of equal magnitude is kept and another is not, in any model."""
     found = torch.zeros(tensors[0].shape, dtype=torch.bool)
+    if isinstance(method, Sce) and method.select_topk < 1:
+        changes = torch.stack([(model - tensors[0]).float() for model in tensors[1:]])
+        variance = changes.to(computed_in(tensors[0].dtype)).var(dim=0, unbiased=False)
+        falling = variance.flatten().sort(descending=True).values
+        place = int(variance.count_nonzero() * method.select_topk)
+        return variance == falling[place] if place > 0 and falling[place - 1] == falling[place] else found
     if not hasattr(method, "places"):
         return found
     for i, model in enumerate(tensors[1:]):
@@ -158,7 +201,7 @@ def test_results_are_equal_bit_for_bit(case, dtype, models, mergekit):
 
 @pytest.mark.parametrize(("case", "dtype"), pairs(CLOSE))
 def test_results_differ_by_the_rounding_of_a_sum(case, dtype, models, mergekit):
-    """SLERP's angle and the factor of `rescale` come from sums over the tensor: in float64 here, in float32 there.
+    """Angles, lengths and the factor of `rescale` come from sums over the tensor: in float64 here, in float32 there.
 
     More than four branches are added up in an order that depends on the tensor's layout there, one by one here.
     """
@@ -188,7 +231,7 @@ def test_released_fusion_is_equal_bit_for_bit_up_to_a_million_entries(dtype, tmp
         for spread in (1e-5, 1e-4, 1e-3, 0.1):  # from branches nearly lost in rounding to unrelated models
             for i in range(2):
                 models[f"{i}|{name}, {spread}"] = (base + torch.randn(shape) * spread).to(DTYPES[dtype])
-    theirs = by_mergekit(models, {"fusion": ("arcee_fusion", {}, 2)}, tmp_path)
+    theirs = by_mergekit(models, {"fusion": ("arcee_fusion", {}, 2, 0, ())}, tmp_path)
     assert len(theirs) == 4 * len(FUSED)
     for key, expected in theirs.items():
         name = key.split("|", 1)[1]

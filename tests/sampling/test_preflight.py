@@ -83,13 +83,20 @@ def test_the_context_of_a_model_is_read_from_its_config(content, limit):
     assert preflight.context_limit(content) == limit
 
 
-@pytest.mark.parametrize(("spoil", "message"), [("config.json", "no config.json"), ("model.safetensors", "no .safet")])
+@pytest.mark.parametrize(("spoil", "message"), [("config.json", "no config.json"), ("model.safetensors", "no weights")])
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, checkpoint, spoil, message):
     with pytest.raises(UserError, match="no such folder"):
         preflight.checked_requests(VLLM, plan_of(tmp_path, VLLM)["models"])
     (checkpoint("only") / spoil).unlink()
     with pytest.raises(UserError, match=message):
         preflight.checked_requests(VLLM, plan_of(tmp_path, VLLM)["models"])
+
+
+def test_pickled_weights_are_refused_before_an_engine_starts(checkpoint):
+    folder = checkpoint("only")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: no \.safetensors file; load the model with transformers"):
+        preflight.signature(folder)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,8 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, checkpoint, spoil, 
 def test_damaged_files_of_a_checkpoint_are_named_before_an_engine_starts(checkpoint, name, content, message):
     folder = checkpoint("only")
     (folder / name).write_bytes(content)
+    if name.endswith("index.json"):  # which nobody reads beside a whole file
+        (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=message):
         preflight.signature(folder)
     if name.startswith(("config", "model.safetensors.index")):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tinyr1.core.checkpoints import CHECKPOINT
+from tinyr1.core.checkpoints import CHECKPOINT, PICKLES
 from tinyr1.core.errors import UserError
 
 SITE = "https://huggingface.co"
@@ -34,12 +34,18 @@ def dataset_rows(where: str, dataset: str, config: str | None, split: str, revis
     yield from rows
 
 
-def model_folder(where: str, model: str, revision: str | None) -> Path:
-    """The folder with the checkpoint files of a model, after they were fetched into the hub's cache."""
+def model_folder(where: str, model: str, revision: str | None, pickles: bool = False) -> Path:
+    """The folder with the checkpoint files of a model, after they were fetched into the hub's cache.
+
+    pickles: whether the pickled weights of a model are fetched that has no safetensors file.
+    """
     with _explained(where, f"{model} at revision {revision}", f"{SITE}/{model}", "give a folder with the model"):
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))
+        if pickles and not any(folder.rglob("*.safetensors")):
+            snapshot_download(model, revision=revision, allow_patterns=list(PICKLES))
+        return folder
 
 
 def cached_file(model: str, name: str, revision: str | None) -> Path | None:

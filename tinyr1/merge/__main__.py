@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from tinyr1.core import artifact, launch
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.recipe import DTYPE_NAMES, FILE_KEYS, READINGS, About, Recipe
-from tinyr1.merge import card, mergekit
-from tinyr1.merge.checks import check_disk, folders_of
+from tinyr1.merge import card, inputs, mergekit, outputs
+from tinyr1.merge.checks import folders_of
 from tinyr1.merge.parents import ParentHashes
 
 if TYPE_CHECKING:
     from tinyr1.merge.engine import MergeOptions
+    from tinyr1.merge.reader import Checkpoint
 
 MADE_FROM = "made_from"  # fact of a merge: hash of recipe, settings and weights of the parents
 
@@ -42,11 +43,14 @@ def _count(text: str) -> int:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Merge checkpoints: Arcee Fusion and other methods, in any nesting.")
+    parser = argparse.ArgumentParser(
+        description="Merge checkpoints: Arcee Fusion and other methods, in any nesting. "
+        "The order of the three experts is (math & science) & code."
+    )
     add = parser.add_argument
     for name in ("math", "science", "code"):
-        add(f"--{name}", type=_folder, help=f"{name} expert; the order is (math & science) & code")
-    add("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: folder), or mergekit's own")
+        add(f"--{name}", type=_folder, help=f"{name} expert: a folder, a hub id or base+adapter")
+    add("--recipe", type=_folder, help="YAML: `recipe` and `models` (name: model), or mergekit's own")
     add("--out", type=_folder, help="folder for the merged checkpoint")
     add("--replace", action="store_true", help="replace the result of another merge in --out, once this one is done")
     add("--reading", choices=READINGS, help="of Arcee Fusion, see tinyr1.merge.fusion; default: exact")
@@ -54,6 +58,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--dtype", choices=DTYPE_NAMES, help="convert inputs to it first; default: as stored")
     add("--out-dtype", choices=DTYPE_NAMES, help="of the result; default: dtype")
     add("--tokenizer", metavar="MODEL", help="use the tokenizer of this model where they differ")
+    add("--tokenizer-source", metavar="SOURCE", help="base, union or a model: whose tokens the result has, row by row")
     add("--device", help="default: cuda where there is a GPU, else cpu")
     add("--threads", type=_count, default=len(os.sched_getaffinity(0)))
     add("--dry-run", action="store_true", help="check, print the plan and an estimate, write nothing")
@@ -75,8 +80,9 @@ def _job(a: argparse.Namespace) -> tuple[Recipe, dict[str, Path], dict[str, Any]
         if absent := [f"--{name}" for name, folder in experts.items() if folder is None]:
             raise UserError(f"{', '.join(absent)}: missing; give all three experts, or --recipe")
         first = Recipe(method="fusion", base="science", other="math")
-        recipe, folders = Recipe(method="fusion", base="code", other=first), experts
-    settings |= {k: v for k in (*FILE_KEYS, "device", "threads") if (v := getattr(a, k)) is not None}
+        recipe = Recipe(method="fusion", base="code", other=first)
+        folders = {name: inputs.place(str(given), Path()) for name, given in experts.items()}
+    settings |= {k: v for k in (*FILE_KEYS, "device", "threads") if (v := getattr(a, k, None)) is not None}
     return recipe, folders, {k: v for k, v in settings.items() if v is not None}
 
 
@@ -106,19 +112,6 @@ def card_with_scores(folder: Path, scores: Path | None) -> str:
         return card.with_scores(text, csv.DictReader(lines), folder.name)
 
 
-def _check_free(out: Path) -> None:
-    """UserError where the output folder holds anything but a finished merge."""
-    if out.exists() and not artifact.manifest_path(out).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not a merged checkpoint; choose another --out or remove it")
-
-
-def _check_room(out: Path, need: int) -> None:
-    """UserError where the disk has no room for a new merge of `need` bytes."""
-    if not artifact.manifest_path(out).is_file():
-        leftovers = artifact.partial_path(out).glob("*")  # of a killed merge; removed before this one writes
-        check_disk(out, need - sum(file.stat().st_blocks * 512 for file in leftovers))
-
-
 def _check_same(out: Path, made_from: Callable[[], str]) -> None:
     """UserError where the output folder holds a finished merge of another recipe or other models."""
     if artifact.manifest_path(out).is_file() and artifact.manifest(out)["facts"].get(MADE_FROM) != made_from():
@@ -127,8 +120,8 @@ def _check_same(out: Path, made_from: Callable[[], str]) -> None:
 
 
 def _make(
-    recipe: Recipe, folders: dict[str, Path], out: Path, options: "MergeOptions", parents: ParentHashes, replace: bool,
-    about: About,
+    recipe: Recipe, folders: dict[str, Path], models: "dict[str, Checkpoint]", out: Path, options: "MergeOptions",
+    parents: ParentHashes, replace: bool, about: About,
 ) -> str:  # fmt: skip
     """Merge into `out` unless that merge is there already; returns a line about it. A failed merge leaves nothing."""
     from tinyr1.merge import checkpoint
@@ -140,7 +133,7 @@ def _make(
         if not replace:
             _check_same(out, made_from)  # check again under the lock
         try:
-            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents, about)
+            facts = checkpoint.merge_checkpoints(recipe, folders, partial, options, "merge", parents, about, models)
             return facts | {MADE_FROM: made_from()}
         except BaseException:  # an interrupt, too: a merge starts over, and nobody can use half of one
             artifact.discard(out)
@@ -165,10 +158,13 @@ def _execute(a: argparse.Namespace) -> int:
         return 0
     recipe, folders, settings = _job(a)
     about = settings.pop("about", About())
+    used = folders_of(recipe, folders)
     if a.out is not None:
-        _check_free(a.out)
+        a.out = outputs.place(a.out, [part for place in used.values() for part in inputs.parts(place) if part])
     elif not a.dry_run:
         raise UserError("--out: missing; name the folder for the merged checkpoint")
+    wanted = {*used, settings.get("tokenizer_source")}  # the tokens may be those of a model that is not merged
+    folders = {name: inputs.fetched(place) for name, place in folders.items() if name in wanted}
     parents = None if a.dry_run else ParentHashes(folders_of(recipe, folders))
     with launch.lasting_imports():
         from tinyr1.merge import checkpoint
@@ -176,11 +172,11 @@ def _execute(a: argparse.Namespace) -> int:
     options = checkpoint.options_from(settings)
     models = checkpoint.load_models(recipe, folders, options)
     if a.out is not None:
-        _check_room(a.out, checkpoint.output_bytes(models, recipe, options))
+        outputs.check_room(a.out, checkpoint.output_bytes(models, recipe, options))
     if parents is None:
         print(checkpoint.describe_plan(recipe, models, a.out, options))
     else:
-        print(_make(recipe, folders, a.out, options, parents, a.replace, about))
+        print(_make(recipe, folders, models, a.out, options, parents, a.replace, about))
     return 0
 
 

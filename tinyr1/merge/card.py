@@ -16,15 +16,16 @@ import yaml
 
 from tinyr1.core.errors import UserError
 from tinyr1.core.licences import licence
-from tinyr1.core.recipe import PLACEBOS, TAKES, About, Recipe, describe
-from tinyr1.merge import mergekit
+from tinyr1.core.recipe import PARTS, PLACEBOS, TAKES, About, Recipe, describe
+from tinyr1.core.varying import described
+from tinyr1.merge import inputs, mergekit
 
 COLUMNS = ("tensor", "base", "other", "threshold", "selected share", "distance share", "rows KL <= 0", "regime")
 CARD = "README.md"
 SCORES = "## Scores"
 HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")  # where huggingface_hub keeps what it fetched
 HUB_ID = r"[\w.-]+/[\w.-]+"
-WHOLE = ("dtype", "out_dtype", "tokenizer")  # settings of a whole merge that a card tells where they were given
+WHOLE = ("dtype", "out_dtype", "tokenizer", "tokenizer_source")  # of a whole merge; a card tells those that were given
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,18 @@ class Made:
 def model_card(made: Made) -> str:
     """The card of a merge, without scores."""
     names = labels(made.folders)
-    recipe = _relabelled(made.recipe, names)
+    recipe, settings = _relabelled(made.recipe, names), _named(made.settings, names)
     own = recipe.model_dump(by_alias=True, exclude_none=True)
     files = [(names[m], name, hash_) for m, part in made.parents.items() for name, hash_ in part.items()]
     parts = [
         _metadata(made), f"# {describe(recipe)}\n",
         "Merged by [tinyr1](https://arxiv.org/abs/2503.04872). `a & b` is Arcee Fusion with b as the base: b keeps its "
         "weights but for those that fusion takes from a.\n",
-        "## Steps\n", _markdown(_steps(recipe, made.settings), ("step", "method", "settings")),
-        *_whole(made.settings, names),
+        "## Steps\n", _markdown(_steps(recipe, settings), ("step", "method", "settings")),
+        *_whole(settings),
         "## Made from\n", _markdown(files, ("model", "file", "sha256")), *_sources(made),
         "## Recipe\n", f"```yaml\n{yaml.safe_dump({'recipe': own}, sort_keys=False)}```\n",
-        *_for_mergekit(recipe, made.settings), *_tensors(made, recipe),
+        *_for_mergekit(recipe, settings), *_tensors(made, recipe),
     ]  # fmt: skip
     return "\n".join(parts)
 
@@ -85,8 +86,9 @@ def labels(folders: Mapping[str, Path]) -> dict[str, str]:
     The models of mergekit's files and of some recipes are called by their paths.
     """
     short: dict[str, str] = {}
-    for model, folder in folders.items():
-        label = hub_id(folder) or Path(model).name if "/" in model else model
+    for model, place in folders.items():
+        parts = [part for part in inputs.parts(place) if part is not None]
+        label = "+".join(hub_id(part) or part.name for part in parts) if "/" in model else model
         same = sum(used == label or used.startswith(f"{label} (") for used in short.values())
         short[model] = f"{label} ({same + 1})" if same else label
     return short
@@ -119,7 +121,12 @@ def _metadata(made: Made) -> str:
 def _steps(recipe: Recipe, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(step, method, what was set) of every step, the inner ones first; only what its method has."""
     return [(describe(step), step.method, ", ".join(_settings(step, settings)) or "defaults")
-            for step in reversed(recipe.steps)]  # fmt: skip
+            for step in reversed(recipe.steps) if not _takes_layers(step)]  # fmt: skip
+
+
+def _takes_layers(step: Recipe) -> bool:
+    """Whether a step only takes layers of one model, which the names of the steps around it say."""
+    return step.method == "stack" and len(step.parts) == 1
 
 
 def _settings(step: Recipe, settings: Mapping[str, Any]) -> list[str]:
@@ -129,19 +136,25 @@ def _settings(step: Recipe, settings: Mapping[str, Any]) -> list[str]:
         if step.mask in PLACEBOS:
             said.append(f"mask {step.mask}, as many weights of each tensor as importance would take")
         return said + ([f"seed {step.seed or 0}"] if step.mask == "random" else [])
-    given = step.model_dump(by_alias=True)
+    given = {field.alias or name: getattr(step, name) for name, field in type(step).model_fields.items()}
     keys, of_models = TAKES[step.method]
-    said = [f"{k} {given[k]}" for k in sorted(keys - {"base", "other", "models"}) if given[k] is not None]
-    for key in sorted(of_models):
+    said = [f"{k} {described(given[k])}" for k in sorted(keys - PARTS) if given[k] is not None]
+    for key in sorted(of_models - {"layers"}):  # the name of a stack says its layers
         values = [getattr(one, key) for one in step.models or ()]
-        said += [f"{key} {', '.join(map(str, values))}"] if any(v is not None for v in values) else []
+        said += [f"{key} {', '.join(map(described, values))}"] if any(v is not None for v in values) else []
     return said
 
 
-def _whole(settings: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+def _named(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Settings in which models have the names of the card."""
+    models = {key: value for key in ("tokenizer", "tokenizer_source") if (value := settings.get(key)) is not None}
+    return {**settings, **{key: names.get(value, Path(value).name) for key, value in models.items()}}
+
+
+def _whole(settings: Mapping[str, Any]) -> list[str]:
     """The settings of the whole merge that were given, in a sentence."""
-    given = {key: settings[key] for key in WHOLE if settings[key] is not None}
-    said = [f"{key} {names.get(value, value)}" for key, value in given.items()]
+    given = {key: value for key in WHOLE if (value := settings.get(key)) is not None}
+    said = [f"{key} {value}" for key, value in given.items()]
     return [f"Of the whole merge: {', '.join(said)}.\n"] if said else []
 
 
@@ -157,7 +170,8 @@ def _for_mergekit(recipe: Recipe, settings: Mapping[str, Any]) -> list[str]:
     if mergekit.not_in_mergekit(recipe, settings["reading"]):
         return []
     text = mergekit.to_mergekit(recipe, {}, settings["dtype"], settings["out_dtype"], settings["reading"],
-                                settings["iqr_multiplier"])  # fmt: skip
+                                settings["iqr_multiplier"], settings.get("tokenizer_source"),
+                                settings.get("chat_template"))  # fmt: skip
     return ["## Recipe for mergekit\n", "Put the folder of each model in place of its name.\n",
             f"```yaml\n{text}```\n"]  # fmt: skip
 

@@ -7,16 +7,17 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyr1.core.checkpoints import PROVENANCE, SPECIAL, TOKENIZER_FILES, read_json, read_object
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import Recipe
+from tinyr1.merge import beside, configs
+from tinyr1.merge.configs import EMBEDDINGS, HEADS, ending
 
 if TYPE_CHECKING:
     import torch
 
     from tinyr1.merge.reader import Checkpoint
 
-SHOWN = 20  # problems listed before the rest is only counted
+SHOWN = 8  # problems listed before the rest is only counted; with the lines around them at most ten
 RESERVE = 100 * 10**6  # bytes of the output disk that stay free
 
 
@@ -27,92 +28,109 @@ def folders_of(recipe: Recipe, folders: dict[str, Path]) -> dict[str, Path]:
     return {name: folders[name] for name in dict.fromkeys(recipe.leaves)}
 
 
-def check(models: "dict[str, Checkpoint]", tokenizer: str | None) -> None:
-    """UserError unless all models have the same architecture, tensors and tokenizer; it lists every mismatch by model.
+def check(
+    models: "dict[str, Checkpoint]", tokenizer: str | None, main: str | None = None, converts: bool = False
+) -> list[str]:  # fmt: skip
+    """Lines about what differs without standing in the way; UserError lists what does stand in the way, by model.
 
     tokenizer: the model whose tokenizer and special tokens the result gets; None demands that all have the same.
+    main: the model whose config the result gets; None: the first. converts: whether a dtype is given in which all is
+    computed, so that models may be stored in several.
     """
     if tokenizer is not None and tokenizer not in models:
         raise UserError(f"tokenizer: {tokenizer!r} is not one of the models ({', '.join(models)})")
-    (first_name, first), *others = models.items()
-    problems = []
-    for name, model in others:
-        problems += _config_problems(first_name, first, name, model, tokenizer is not None)
-        problems += _tensor_problems(first_name, first, name, model)
-        if tokenizer is None:
-            problems += _tokenizer_problems(first_name, first, name, model)
-            problems += _generation_problems(first_name, first, name, model)
+    main = main or next(iter(models))
+    first = models[main]
+    sizes = frozenset({"vocab_size"} if any(_resized(first, model) for model in models.values()) else ())
+    problems, notices = configs.compare(main, {name: model.config for name, model in models.items()}, sizes)
+    for name, model in models.items():
+        problems += _tensor_problems(main, first, name, model, converts)
+    if tokenizer is None:
+        problems += _tokenizer_problems(main, {name: model.folder for name, model in models.items()})
     if problems:
         more = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise UserError("these models cannot be merged:\n" + "\n".join(problems[:SHOWN] + more))
+    return notices
 
 
-def _generation_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
-    """Special tokens of generation_config.json, where both models have one."""
-    a, b = (read_object(m.folder / "generation_config.json") or {} for m in (first, model))
-    return [
-        f"generation_config.json: {k} is {b[k]!r} in {name}, {a[k]!r} in {first_name}; name the model whose "
-        "tokenizer to keep"
-        for k in SPECIAL
-        if k in a and k in b and a[k] != b[k]
-    ]
+def _resized(first: "Checkpoint", model: "Checkpoint") -> list[str]:
+    """Tensors with a row for each token whose number of rows differs between two models."""
+    shared = first.tensors.keys() & model.tensors.keys()
+    names = ending(shared, EMBEDDINGS + HEADS)
+    shapes = {name: (first.tensors[name].shape, model.tensors[name].shape) for name in names}
+    return sorted(n for n, (a, b) in shapes.items() if a != b and len(a) == len(b) == 2 and a[1] == b[1])
 
 
-def _config_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint", special: bool) -> list[str]:
-    skipped = {*PROVENANCE, *(SPECIAL if special else ())}
-    keys = (first.config.keys() | model.config.keys()) - skipped
-    different = [k for k in sorted(keys) if first.config.get(k) != model.config.get(k)]
-    return [
-        f"config.json: {k} is {model.config.get(k)!r} in {name}, {first.config.get(k)!r} in {first_name}"
-        + ("; name the model whose tokenizer to keep" if k in SPECIAL else "")
-        for k in different
-    ]
-
-
-def _tied_head(model: "Checkpoint") -> set[str]:
-    """The output head of a model that shares it with the embedding: some checkpoints store it, others do not."""
-    return {"lm_head.weight"} if model.config.get("tie_word_embeddings") else set()
-
-
-def _tensor_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
+def _tensor_problems(main: str, first: "Checkpoint", name: str, model: "Checkpoint", converts: bool) -> list[str]:
+    """Tensors that only one of two models has, or that have other shapes or dtypes; a line for each kind of problem."""
     problems = []
-    for tensor in sorted((first.tensors.keys() ^ model.tensors.keys()) - _tied_head(first)):
-        owner, lacks = (first_name, name) if tensor in first.tensors else (name, first_name)
-        problems.append(f"{tensor}: only {owner} has it, {lacks} does not")
-    for tensor in sorted(first.tensors.keys() & model.tensors.keys()):
-        a, b = first.tensors[tensor], model.tensors[tensor]
-        if a.shape != b.shape:
-            padded = len(a.shape) == 2 and a.shape[1:] == b.shape[1:] and a.shape[0] == first.config.get("vocab_size")
-            hint = "; the vocabularies are padded differently, resize one to the other" if padded else ""
-            problems.append(f"{tensor}: shape {list(b.shape)} in {name}, {list(a.shape)} in {first_name}{hint}")
-        if a.dtype != b.dtype:
-            problems.append(f"{tensor}: {_short(b.dtype)} in {name}, {_short(a.dtype)} in {first_name}")
+    for owner, lacks, own, other in ((main, name, first, model), (name, main, model, first)):
+        if only := sorted(own.tensors.keys() - other.tensors.keys()):
+            them = "it" if len(only) == 1 else "them"
+            problems.append(f"{_named(only, len(own.tensors))}: only {owner} has {them}, {lacks} does not; give models "
+                            "of one architecture, whole and saved alike")  # fmt: skip
+    shared = sorted(first.tensors.keys() & model.tensors.keys())
+    resized = _resized(first, model)
+    for tensor in resized:
+        a, b = (one.tensors[tensor].shape[0] for one in (first, model))
+        problems.append(
+            f"{tensor}: {b} rows in {name}, {a} in {main}, and their tokens differ or are not known; say which tokens "
+            "the result has: --tokenizer-source base, union or one of the models"
+        )
+    problems += _shape_problems(main, first, name, model, [tensor for tensor in shared if tensor not in resized])
+    kinds: dict[tuple[str, str, bool], list[str]] = {}
+    for tensor in shared:
+        a, b = first.tensors[tensor].dtype, model.tensors[tensor].dtype
+        floats = a.is_floating_point and b.is_floating_point
+        if a != b and not (floats and converts):
+            kinds.setdefault((_short(b), _short(a), floats), []).append(tensor)
+    for (b, a, floats), tensors in kinds.items():
+        remedy = "say in what to compute: --dtype, or dtype in the recipe" if floats else "make the models agree on it"
+        problems.append(f"{_named(tensors, len(shared))}: {b} in {name}, {a} in {main}; {remedy}")
     return problems
+
+
+def _shape_problems(main: str, first: "Checkpoint", name: str, model: "Checkpoint", shared: list[str]) -> list[str]:
+    shapes = {tensor: (model.tensors[tensor].shape, first.tensors[tensor].shape) for tensor in shared}
+    other = {tensor: pair for tensor, pair in shapes.items() if pair[0] != pair[1]}
+    if not other:
+        return []
+    tensor, (b, a) = next(iter(other.items()))
+    example = "" if len(other) == 1 else f"{tensor} has "
+    return [f"{_named(list(other), len(shared))}: {example}shape {list(b)} in {name}, {list(a)} in {main}; give models "
+            "of one architecture and size"]  # fmt: skip
+
+
+def _named(tensors: list[str], total: int) -> str:
+    """Some of `total` tensors in a message: all, one by its name, several by the first two."""
+    if len(tensors) == 1:
+        return tensors[0]
+    if len(tensors) == total:
+        return f"all {total} tensors"
+    return f"{len(tensors)} tensors ({tensors[0]}, {tensors[1]}{', …' if len(tensors) > 2 else ''})"
 
 
 def _short(dtype: "torch.dtype") -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _tokenizer_problems(first_name: str, first: "Checkpoint", name: str, model: "Checkpoint") -> list[str]:
-    return [
-        f"{file}: {name} and {first_name} differ; name the model whose tokenizer to keep"
-        for file in TOKENIZER_FILES
-        if _content(first.folder / file) != _content(model.folder / file)
-    ]
-
-
-def _content(path: Path) -> object:
-    """The data of a JSON file, whatever its layout; the bytes of any other file."""
-    if path.suffix == ".json":
-        return read_json(path)
-    return path.read_bytes() if path.is_file() else None
+def _tokenizer_problems(main: str, folders: dict[str, Path]) -> list[str]:
+    """Files that turn text into token ids and differ from those of the main model, a line each."""
+    problems = []
+    for file in dict.fromkeys(file for folder in folders.values() for file in beside.tokenizer_files(folder)):
+        own = beside.content(folders[main] / file)
+        if others := [name for name, folder in folders.items() if beside.content(folder / file) != own]:
+            problems.append(f"{file}: {' and '.join([*others, main])} differ; name the model whose tokenizer to keep "
+                            "(--tokenizer)")  # fmt: skip
+    return problems
 
 
 def check_disk(out: Path, need: int) -> None:
-    """UserError unless the disk of the output has room for `need` bytes."""
-    place = next(p for p in (out, *out.resolve().parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    """UserError unless the disk of the output has room for `need` bytes.
+
+    The disk is that of the folder around the output: the result is made beside its place and renamed when it is done.
+    """
+    free = shutil.disk_usage(next(p for p in out.resolve().parents if p.exists())).free
     if free < need + RESERVE:
         raise UserError(
             f"{out}: the result takes {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; free some space or choose "

@@ -31,6 +31,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.progress import Bar
 from tinyr1.core.recipe import DTYPE_NAMES, Recipe, describe
 from tinyr1.merge.float_bits import all_finite
+from tinyr1.merge.layers import LeafTensor, Source, StepTensor, layers_of
 from tinyr1.merge.method import BLOCK, Method, RowBlock, as_rows, borders
 from tinyr1.merge.methods import build
 from tinyr1.merge.reader import Checkpoint, StoredTensor
@@ -53,23 +54,32 @@ class MergeOptions:
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     shard_bytes: int = SHARD_BYTES
     tokenizer: str | None = None  # the model whose tokenizer the result gets; None: all must have the same
+    tokenizer_source: str | None = None  # base, union or a model, whose tokens the result has; see `vocabulary`
+    chat_template: str | None = None  # Jinja text or a name of `chat_templates`; None: that of the tokenizer
 
     def results(self) -> dict[str, Any]:
         """The options that change a bit of the result, as JSON."""
         names = {dtype: name for name, dtype in DTYPES.items()} | {None: None}
+        # What was added later is named only where it is given, so that a merge without it keeps its identity.
+        later = {"tokenizer_source": self.tokenizer_source, "chat_template": self.chat_template}
+        given = {key: value for key, value in later.items() if value is not None}
         return {
             "reading": self.reading, "iqr_multiplier": self.iqr_multiplier, "dtype": names[self.dtype],
             "out_dtype": names[self.out_dtype], "tokenizer": self.tokenizer, "shard_bytes": self.shard_bytes,
             "device": torch.device(self.device).type,  # sums are taken in another order on a GPU
+            **given,
         }  # fmt: skip
 
 
 class _Leaf:
     """A tensor of an input model, block by block."""
 
-    def __init__(self, name: str, model: str, checkpoint: Checkpoint, options: MergeOptions) -> None:
-        self.name, self.model, self.checkpoint, self.options = name, model, checkpoint, options
+    def __init__(self, source: LeafTensor, models: dict[str, Checkpoint], options: MergeOptions) -> None:
+        self.name, self.model, self.checkpoint, self.options = source.name, source.model, models[source.model], options
         self.checked: set[int] = set()  # first rows of the blocks that are known to be finite
+
+    def prepare(self, shape: tuple[int, int], each: Each) -> None:
+        """A tensor that is read has nothing to prepare."""
 
     def rows(self, first: int, last: int) -> tuple[torch.Tensor, list[Any]]:
         """(rows in the dtype and on the device of the computation, no counts); UserError when one is not finite."""
@@ -87,24 +97,28 @@ class _Leaf:
                             "another --dtype")  # fmt: skip
         return tensor.to(device=self.options.device), []
 
+    def steps(self) -> "Iterator[_Step]":
+        """None: nothing is merged."""
+        return iter(())
+
 
 class _Step:
-    """One merge step of one tensor; `prepare` comes before `rows`."""
+    """One merge step of the tensor that is called `name` in the result; `prepare` comes before `rows`."""
 
-    def __init__(self, recipe: Recipe, name: str, models: dict[str, Checkpoint], options: MergeOptions) -> None:
-        self.recipe, self.options = recipe, options
-        self.inputs: list[_Leaf | _Step] = [
-            _Leaf(name, part, models[part], options) if isinstance(part, str) else _Step(part, name, models, options)
-            for part in recipe.parts
-        ]
-        self.method: Method = build(recipe, options.reading, options.iqr_multiplier).for_tensor(name)
+    def __init__(self, source: StepTensor, name: str, models: dict[str, Checkpoint], options: MergeOptions) -> None:
+        self.recipe, self.options = source.recipe, options
+        self.inputs = [_made(part, name, models, options) for part in source.inputs]
+        main = source.leaves[0]
+        shape = models[main.model].tensors[main.name].shape
+        self.method: Method = (
+            build(source.recipe, options.reading, options.iqr_multiplier).for_tensor(name).for_shape(shape)
+        )
         self.state: Any = None
 
     def prepare(self, shape: tuple[int, int], each: Each) -> None:
         """Let the method and those of the inner steps look at the whole tensor of (rows, width)."""
         for inner in self.inputs:  # inner steps first: the blocks of this one are computed from theirs
-            if isinstance(inner, _Step):
-                inner.prepare(shape, each)
+            inner.prepare(shape, each)
         places = borders(shape)
 
         def block(place: tuple[int, int]) -> RowBlock:
@@ -123,9 +137,15 @@ class _Step:
     def steps(self) -> "Iterator[_Step]":
         """Inner steps first, in the order of the counts of `rows`."""
         for part in self.inputs:
-            if isinstance(part, _Step):
-                yield from part.steps()
+            yield from part.steps()
         yield self
+
+
+def _made(source: Source, name: str, models: dict[str, Checkpoint], options: MergeOptions) -> "_Step | _Leaf":
+    """What computes the blocks of a tensor that is called `name` in the result."""
+    if isinstance(source, LeafTensor):
+        return _Leaf(source, models, options)
+    return _Step(source, name, models, options)
 
 
 def _finite(tensor: torch.Tensor) -> bool:
@@ -141,7 +161,8 @@ def merge_weights(
 
     Returns a statistics row for each tensor and step, and the SHA-256 of each file.
     """
-    tensors = shared_tensors(models, models[recipe.main_leaf])
+    tensors = result_tensors(recipe, models)
+    layers = layers_of(recipe, models)
     _keep_freed_memory()
     layout = {n: (t.shape, dtype_of_result(t, options)) for n, t in tensors.items()}
     writer = ShardWriter(out, layout, options.shard_bytes)
@@ -152,15 +173,19 @@ def merge_weights(
             model.open()
         # Every thread computes alone: threads inside torch would compete with those of the pool.
         with ThreadPoolExecutor(options.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            job = partial(_merge_tensor, recipe, models, options, writer, progress)
+
+            def job(name: str, each: Each) -> list[dict[str, Any]]:
+                source = layers.source(recipe, name)
+                return _merge_tensor(source, models, options, writer, progress, name, tensors[name], each)
+
             # Tensors in the order of the files, so that the writer has little to hold back for its order.
             for is_large, group in groupby(writer.order, lambda name: _is_large(tensors[name])):
                 names = list(group)
                 if is_large:
                     each = partial(_in_order, pool, 2 * options.threads)
-                    rows |= {name: job(name, tensors[name], each) for name in names}
+                    rows |= {name: job(name, each) for name in names}
                 else:
-                    results = _in_order(pool, 4 * options.threads, lambda name: job(name, tensors[name], map), names)
+                    results = _in_order(pool, 4 * options.threads, lambda name: job(name, map), names)
                     rows |= dict(zip(names, results, strict=True))
     except BaseException:  # an interrupt, too: the threads of the writer must end before the process can
         writer.abandon()
@@ -181,6 +206,18 @@ def shared_tensors(models: dict[str, Checkpoint], main: Checkpoint) -> dict[str,
     return {n: main.tensors[n] for n in sorted(set.intersection(*(set(m.tensors) for m in models.values())))}
 
 
+def result_tensors(recipe: Recipe, models: dict[str, Checkpoint]) -> dict[str, StoredTensor]:
+    """The tensors of the result by name, each as its main model stores it."""
+    if not recipe.stacks:
+        return shared_tensors(models, models[recipe.main_leaf])
+    layers = layers_of(recipe, models)
+    found = {}
+    for name in sorted(layers.names(recipe, {model: held.tensors for model, held in models.items()})):
+        main = layers.source(recipe, name).leaves[0]
+        found[name] = models[main.model].tensors[main.name]
+    return found
+
+
 def dtype_of_result(stored: StoredTensor, options: MergeOptions) -> torch.dtype:
     """The dtype of a merged tensor; integers keep theirs."""
     wanted = options.out_dtype or options.dtype
@@ -188,20 +225,21 @@ def dtype_of_result(stored: StoredTensor, options: MergeOptions) -> torch.dtype:
 
 
 def _merge_tensor(
-    recipe: Recipe, models: dict[str, Checkpoint], options: MergeOptions, writer: ShardWriter, progress: "_Progress",
+    source: Source, models: dict[str, Checkpoint], options: MergeOptions, writer: ShardWriter, progress: "_Progress",
     name: str, stored: StoredTensor, each: Each,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Merge one tensor and write it; returns a statistics row for each step."""
     shape = as_rows(stored.shape)
+    leaves = list(dict.fromkeys(source.leaves))
     if not stored.dtype.is_floating_point:
-        _copy_equal(models, name, writer)
+        _copy_equal(leaves, models, name, writer)
         return []
     if stored.entries == 0:
         return []
-    root = _Step(recipe, name, models, options)
+    root = _made(source, name, models, options)
     # The disk starts on the whole tensor before the first of its blocks is needed.
-    for model in models.values():
-        model.announce(name)
+    for leaf in leaves:
+        models[leaf.model].announce(leaf.name)
     root.prepare(shape, each)
     dtype = dtype_of_result(stored, options)
 
@@ -230,15 +268,15 @@ def _called(part: Recipe | str | None) -> str | None:
     return part if part is None else describe(part)
 
 
-def _copy_equal(models: dict[str, Checkpoint], name: str, writer: ShardWriter) -> None:
+def _copy_equal(leaves: list[LeafTensor], models: dict[str, Checkpoint], name: str, writer: ShardWriter) -> None:
     """Integer tensors (buffers) are not merged: they must be the same in all models."""
-    (first_name, first), *others = models.items()
-    rows = as_rows(first.tensors[name].shape)[0]
-    tensor = first.rows(name, 0, rows)
-    for model_name, model in others:
-        if not torch.equal(tensor, model.rows(name, 0, rows)):
+    first, *others = leaves
+    rows = as_rows(models[first.model].tensors[first.name].shape)[0]
+    tensor = models[first.model].rows(first.name, 0, rows)
+    for other in others:
+        if not torch.equal(tensor, models[other.model].rows(other.name, 0, rows)):
             raise UserError(
-                f"{name}: an integer tensor that differs between {first_name} and {model_name}; integers cannot be "
+                f"{name}: an integer tensor that differs between {first.model} and {other.model}; integers cannot be "
                 "merged, make the models agree on it"
             )
     writer.write(name, 0, tensor)
@@ -287,14 +325,14 @@ def _keep_freed_memory() -> None:
 
 def trial_rate(recipe: Recipe, models: dict[str, Checkpoint], options: MergeOptions) -> float:
     """Parameters per second of a merge, from merging two blocks of its largest tensor on one thread."""
-    tensors = shared_tensors(models, models[recipe.main_leaf])
+    tensors = result_tensors(recipe, models)
     floating = {n: t for n, t in tensors.items() if t.dtype.is_floating_point and t.entries}
     if not floating:
         return math.inf
     name, stored = max(floating.items(), key=lambda item: item[1].entries)
     rows, width = as_rows(stored.shape)
     rows = min(rows, max(1, 2 * BLOCK // width))
-    root = _Step(recipe, name, models, options)
+    root = _made(layers_of(recipe, models).source(recipe, name), name, models, options)
     for model in models.values():
         model.open()
     try:

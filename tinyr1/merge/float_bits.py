@@ -12,8 +12,20 @@ import numpy as np
 from numba.extending import intrinsic, overload
 
 ZERO = np.uint32(0x80000000)  # `ordered` of 0
+
+
+def _can_keep() -> bool:
+    """Whether Numba finds a folder for compiled code: beside this file, in the home folder, or where NUMBA_CACHE_DIR
+    says."""
+    try:
+        numba.njit(cache=True)(_can_keep)
+    except RuntimeError:  # a read-only installation and no home folder: each process compiles for itself
+        return False
+    return True
+
+
 # error_model: division as in NumPy. nogil: the threads of a merge run at the same time. cache: compiled once.
-STRICT = {"error_model": "numpy", "nogil": True, "cache": True}
+STRICT = {"error_model": "numpy", "nogil": True, "cache": _can_keep()}
 
 
 def entry(row, j):  # Numba compiles the overload below in its place; Python itself never runs it.

@@ -1,34 +1,34 @@
 """Recipe files: our own YAML form in and out, and mergekit's in and out."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from tinyr1.core.errors import UserError
-from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, About, Recipe, describe, parse, parse_about, readings
-
-FUSION_IN_MERGEKIT = "arcee_fusion"
-MERGEKIT_KEYS = {
-    "name", "models", "merge_method", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",
-}  # fmt: skip
+from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, About, Input, Recipe, describe, parse, parse_about, readings
+from tinyr1.core.varying import plain
+from tinyr1.merge import inputs
+from tinyr1.merge.mergekit_document import FUSION, NO_PARAMETERS, PASSTHROUGH
+from tinyr1.merge.mergekit_reading import recipe_of
 
 
 def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
-    """(recipe, model -> folder, settings) of a file of ours or of mergekit; folders are relative to the file.
+    """(recipe, model -> place (`inputs`), settings) of a file of ours or of mergekit.
 
-    settings: some of FILE_KEYS and, where the file has it, `about` (`recipe.About`).
+    Folders are relative to a file of ours; in mergekit's they are relative to where the command is started, as mergekit
+    reads them. settings: some of FILE_KEYS and, where the file has it, `about` (`recipe.About`).
     """
     if not path.is_file():
         raise UserError(f"--recipe: {path} does not exist")
-    text = path.read_text(encoding="utf-8")
-    documents = _documents(text, str(path))
+    documents = _documents(path.read_text(encoding="utf-8"), str(path))
     if any(isinstance(d, dict) and "merge_method" in d for d in documents):
-        recipe, folders, settings = from_mergekit(text, str(path))
+        recipe, folders, settings = recipe_of(documents, str(path))
+        start = Path()
     else:
         recipe, folders, settings = _own_form(documents[0] if len(documents) == 1 else None, path)
-    return recipe, {name: path.parent / Path(folder) for name, folder in folders.items()}, settings
+        start = path.parent
+    return recipe, {name: inputs.place(folder, start) for name, folder in folders.items()}, settings
 
 
 def _own_form(data: object, path: Path) -> tuple[Recipe, dict[str, str], dict[str, Any]]:
@@ -77,12 +77,14 @@ def not_in_mergekit(recipe: Recipe, reading: str | None = None) -> list[str]:
     said = [f"{describe(s)}: mergekit has no `mask: {s.mask}`" for s in recipe.steps if s.mask in PLACEBOS]
     said += [f"{describe(s)}: mergekit has no method noise" for s in recipe.steps if s.method == "noise"]
     without = [s for s in recipe.steps if s.method == "fusion" and (s.reading or reading) == "magnitude"]
-    return said + [f"{describe(s)}: mergekit's fusion has no reading magnitude" for s in without]
+    said += [f"{describe(s)}: mergekit's fusion has no reading magnitude" for s in without]
+    stacks = (step for step in recipe.steps if step.method == "stack" and not _in_slices(step))
+    return said + [f"{describe(s)}: mergekit stacks ranges of layers; give `layers` of each model" for s in stacks]
 
 
 def to_mergekit(
     recipe: Recipe, folders: dict[str, str], dtype: str | None, out_dtype: str | None, reading: str | None = None,
-    iqr_multiplier: float | None = None,
+    iqr_multiplier: float | None = None, tokenizer_source: str | None = None, chat_template: str | None = None,
 ) -> str:  # fmt: skip
     """The recipe as mergekit configuration; several documents, as mergekit-multi reads them, for a nested one.
 
@@ -92,113 +94,121 @@ def to_mergekit(
     """
     if problems := not_in_mergekit(recipe, reading):
         raise UserError("this merge cannot be written for mergekit:\n" + "\n".join(problems))
-    documents: list[dict[str, Any]] = []
-    comments: list[str] = []
+    source = tokenizer_source and _absolute(tokenizer_source, folders)
+    whole = {"dtype": dtype, "out_dtype": out_dtype, "tokenizer_source": source, "chat_template": chat_template}
+    writer = _Writer(folders, whole)
+    if readings(recipe, ""):
+        writer.comment("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
+    writer.add(recipe)
+    if len(writer.documents) == 1:
+        del writer.documents[0]["name"]
+    return "".join(writer.comments) + yaml.safe_dump_all(writer.documents, sort_keys=False)
 
-    def place(part: "str | Recipe") -> str:
-        if isinstance(part, Recipe):
-            return add_step(part)
-        return str(Path(folders[part]).absolute()) if part in folders else part
 
-    def comment(whose: str, settings: dict[str, Any]) -> None:
+def _absolute(model: str, folders: dict[str, str]) -> str:
+    """The absolute path of a model whose folder is known, and the name of any other."""
+    return str(Path(folders[model]).absolute()) if model in folders else model
+
+
+class _Writer:
+    """Steps as documents, the inner ones first. whole: keys of the whole merge, which every document repeats."""
+
+    def __init__(self, folders: dict[str, str], whole: dict[str, str | None]) -> None:
+        self.folders, self.whole = folders, whole
+        self.documents: list[dict[str, Any]] = []
+        self.comments: dict[str, None] = {}  # each once, in order
+
+    def comment(self, whose: str, settings: dict[str, Any]) -> None:
         if said := ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None):
-            comments.append(f"# not in mergekit: {whose} with {said}\n")
+            self.comments[f"# not in mergekit: {whose} with {said}\n"] = None
 
-    def add_step(step: Recipe) -> str:
-        base = {} if step.base is None else {"base_model": place(step.base)}
-        models: list[dict[str, Any]] = []
-        if step.other is not None:
-            models = [{"model": place(step.other)}, {"model": base["base_model"]}]
-        for one in step.models or ():
-            settings = {k: getattr(one, k) for k in TAKES[step.method][1] if getattr(one, k) is not None}
-            models.append({"model": place(one.model), "parameters": settings})
-        shared = {"t": step.t, "normalize": step.normalize, "rescale": step.rescale, "lambda": step.lambda_}
-        shared = {k: v for k, v in shared.items() if v is not None}
-        name = f"step-{len(documents) + 1}"
-        comment(name, {k: getattr(step, k) for k in ("reading", "iqr_multiplier", "seed")})
-        method = FUSION_IN_MERGEKIT if step.method == "fusion" else step.method
-        documents.append({
-            "name": name, "models": models, "merge_method": method, **base,
-            **({"parameters": shared} if shared else {}),
-            **({"dtype": dtype} if dtype else {}), **({"out_dtype": out_dtype} if out_dtype else {}),
-        })  # fmt: skip
+    def add(self, step: Recipe) -> str:
+        """Write a step and those inside it; returns the name of its document."""
+        slices = _in_slices(step)
+        body = self._sliced(slices) if slices else self._whole(step)
+        method = _method(slices[0]) if slices else step.method
+        name = f"step-{len(self.documents) + 1}"
+        for one in [entry.model for entry in slices if entry.layers is None] if slices else [step]:
+            self.comment(name, {key: getattr(one, key) for key in ("reading", "iqr_multiplier", "seed")})
+        order = {"name": name, "models": None, "slices": None, "merge_method": FUSION if method == "fusion" else method}
+        document = order | body | self.whole
+        self.documents.append({key: value for key, value in document.items() if value is not None})
         return name
 
-    if readings(recipe, ""):
-        comment("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
-    add_step(recipe)
-    if len(documents) == 1:
-        del documents[0]["name"]
-    return "".join(comments) + yaml.safe_dump_all(documents, sort_keys=False)
+    def _place(self, part: str | Recipe) -> str:
+        if isinstance(part, Recipe):
+            return self.add(part)
+        return _absolute(part, self.folders)
+
+    def _whole(self, step: Recipe) -> dict[str, Any]:
+        """A step over whole models."""
+        body: dict[str, Any] = {"models": []}
+        if step.base is not None:
+            body["base_model"] = self._place(step.base)
+        if step.other is not None:
+            body["models"] = [{"model": self._place(step.other)}, {"model": body["base_model"]}]
+        for one in step.models or ():
+            body["models"].append({"model": self._place(one.model), **_parameters(one, TAKES[step.method][1])})
+        return body | _parameters(step, TAKES[step.method][0])
+
+    def _sliced(self, entries: list[Input]) -> dict[str, Any]:
+        """Layers of models and steps over such layers, one upon the other."""
+        slices = [self._slice(entry) for entry in entries]
+        base = {"base_model": slices[0]["base_model"]} if "base_model" in slices[0] else {}
+        if len(slices) > 1:
+            return {"slices": slices, **base}
+        parameters = slices[0].pop("parameters", None)
+        return {"slices": [{"sources": slices[0]["sources"]}], **base, "parameters": parameters}
+
+    def _slice(self, entry: Input) -> dict[str, Any]:
+        if entry.layers is not None:
+            return {"sources": [{"model": self._place(entry.model), "layer_range": entry.layers}]}
+        step = cast(Recipe, entry.model)
+        sources = [self._layers(one.model) | _parameters(one, TAKES[step.method][1]) for one in step.models or ()]
+        sources += [self._layers(part) for part in (step.other, step.base) if part is not None]
+        base = {} if step.base is None else {"base_model": sources[-1]["model"]}
+        return {"sources": sources, **base, **_parameters(step, TAKES[step.method][0])}
+
+    def _layers(self, part: str | Recipe) -> dict[str, Any]:
+        """A source of a slice."""
+        entry = cast(Input, _cut(part))
+        return {"model": self._place(entry.model), "layer_range": entry.layers}
+
+
+def _in_slices(step: Recipe) -> list[Input] | None:
+    """A step as entries of a stack that mergekit can make with slices of one method; None where it cannot."""
+    entries = (step.models or []) if step.method == "stack" else [Input(model=step)]
+    methods = {_method(entry) for entry in entries}
+    return entries if len(methods) == 1 and None not in methods else None
+
+
+def _method(entry: Input) -> str | None:
+    """mergekit's method for an entry of a stack as a slice: layers of one model, or a step over such layers."""
+    if entry.layers is not None:
+        return PASSTHROUGH
+    step = entry.model
+    if isinstance(step, str) or step.method == "stack" or not all(_cut(part) for part in step.parts):
+        return None
+    return step.method
+
+
+def _cut(part: str | Recipe) -> Input | None:
+    """The model and its layers, where a part is some layers of one model."""
+    entries = part.models if isinstance(part, Recipe) and part.method == "stack" else None
+    return entries[0] if entries and len(entries) == 1 and entries[0].layers is not None else None
+
+
+def _parameters(block: Recipe | Input, keys: set[str]) -> dict[str, Any]:
+    """The parameters of a block among these keys that are given, in the order of its fields."""
+    fields = {field.alias or name: name for name, field in type(block).model_fields.items()}
+    values = {key: getattr(block, name) for key, name in fields.items() if key in keys - NO_PARAMETERS}
+    given = {key: plain(value) for key, value in values.items() if value is not None}
+    return {"parameters": given} if given else {}
 
 
 def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict[str, Any]]:
-    """(recipe, model -> folder, {dtype, out_dtype, tokenizer}) of mergekit YAML with one or several documents.
+    """(recipe, model -> folder, settings) of mergekit YAML with one or several documents.
 
-    UserError for everything that has no counterpart here: slices, gradients, filters, unions of tokenizers, and other
-    methods.
+    UserError for everything that has no counterpart here.
     """
-    documents = _documents(text, name)
-    if not documents or not all(isinstance(d, dict) for d in documents):
-        raise UserError(f"{name}: expected a mapping with merge_method and models")
-    steps: dict[str, Recipe] = {}
-    folders: dict[str, str] = {}
-
-    def place(value: object) -> str | Recipe:
-        model = value.get("model") if isinstance(value, dict) else value
-        if not isinstance(model, str):
-            raise UserError(f"{name}: {model!r} is not the folder of a model")
-        if model not in steps:
-            folders[model] = model
-        return steps.get(model, model)
-
-    for document in documents:
-        recipe = _mergekit_step(document, place, name)
-        steps[str(document.get("name", ""))] = recipe
-    last = documents[-1]
-    for key in ("dtype", "out_dtype", "tokenizer_source"):
-        if len({str(d.get(key)) for d in documents}) > 1:
-            raise UserError(f"{name}: {key} differs between the documents; one merge has one")
-    settings = {k: last.get(k) for k in ("dtype", "out_dtype")}
-    source = last.get("tokenizer_source")
-    if source not in (None, "base"):
-        if source not in folders:
-            raise UserError(f"{name}: tokenizer_source {source!r} is not one of the models; name one, or base")
-        settings["tokenizer"] = source
-    return recipe, folders, settings
-
-
-def _mergekit_step(document: dict[str, Any], place: Callable[[object], str | Recipe], name: str) -> Recipe:
-    """One document as a step; place: a model's folder, or the earlier step that has this name."""
-    if extra := sorted(set(document) - MERGEKIT_KEYS):
-        raise UserError(f"{name}: {', '.join(extra)}: cannot be read here; only whole models, constant parameters")
-    method = document.get("merge_method")
-    if method == FUSION_IN_MERGEKIT:
-        method = "fusion"
-    if not isinstance(method, str) or method not in TAKES or method == "noise":  # noise is ours
-        known = ", ".join(each for each in TAKES if each != "noise")
-        raise UserError(f"{name}: merge_method {method!r} is not known here; known: {known}")
-    takes, model_takes = TAKES[method]
-    base, parameters = document.get("base_model"), document.get("parameters") or {}
-    if not isinstance(parameters, dict) or not isinstance(document.get("models") or [], list):
-        raise UserError(f"{name}: parameters must be a mapping and models a list")
-    models = [m if isinstance(m, dict) else {"model": m} for m in document.get("models") or []]
-    others = [m for m in models if m.get("model") != base]
-    data: dict[str, Any] = {"method": method}
-    if "base" in takes:
-        data["base"] = None if base is None else place(base)
-    if "other" in takes:
-        if len(others) != 1:
-            raise UserError(f"{name}: {method} merges a base_model with one other model, found {len(others)}")
-        data["other"] = place(others[0])
-    else:
-        shared = {k: v for k, v in parameters.items() if k in model_takes}
-        listed = others if "base" in takes else models
-        data["models"] = [{"model": place(m), **shared, **(m.get("parameters") or {})} for m in listed]
-    ignored = {"int8_mask"}  # an engine setting that changes no result
-    data |= {k: v for k, v in parameters.items() if k not in model_takes | ignored}
-    if any(isinstance(v, (list, dict)) for v in parameters.values()):
-        raise UserError(f"{name}: parameters that vary over layers or tensors cannot be read here")
-    for one in data.get("models", ()):
-        one.pop("int8_mask", None)
-    return parse(data, name)
+    return recipe_of(_documents(text, name), name)

@@ -57,6 +57,10 @@ class Method(ABC):
         """The method for one tensor. Random methods draw for each tensor anew, see `sparse.tensor_seed`."""
         return self
 
+    def for_shape(self, shape: tuple[int, ...]) -> "Method":
+        """The method for tensors of one shape, for those that see more in it than rows and their width."""
+        return self
+
 
 def as_rows(shape: tuple[int, ...]) -> tuple[int, int]:
     """(rows, width) of a tensor's shape: the last dimension is the row; 0-d and 1-d tensors are one row."""
@@ -85,7 +89,7 @@ def merge_tensors(method: Method, tensors: tuple[torch.Tensor, ...]) -> tuple[to
             )
     if first.numel() == 0:
         return first.clone(), {}
-    shape = as_rows(first.shape)
+    method, shape = method.for_shape(tuple(first.shape)), as_rows(first.shape)
     flat = [t.reshape(shape) for t in tensors]
     blocks = [RowBlock(a, tuple(t[a:b] for t in flat)) for a, b in borders(shape)]
     state = method.prepare(lambda function: map(function, blocks), shape)

@@ -11,31 +11,42 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tinyr1.core import artifact
-from tinyr1.core.checkpoints import read_config, weight_files
+from tinyr1.core.checkpoints import ADAPTER_CONFIG, read_config, weight_files
 from tinyr1.core.errors import UserError
+from tinyr1.merge import inputs
 
 
 class ParentHashes:
     """Hashes of the weight files of checkpoints, by model; threads compute them from now on.
 
-    The manifest of a checkpoint that this kit made has them already. UserError when a folder is no checkpoint, or when
-    one that this kit made was changed afterwards.
+    folders: the places of the models (`inputs`). A file is called by its path in the folder of its model, one of an
+    adapter by + and the name of the adapter's folder before it. The manifest of a checkpoint that this kit made has the
+    hashes already. UserError when a folder is no checkpoint, or when one that this kit made was changed afterwards.
     """
 
     def __init__(self, folders: dict[str, Path]) -> None:
-        self.files: dict[str, list[Path]] = {}
-        self.manifests: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, dict[str, Path]] = {}
+        self.contents: dict[str, str] = {}  # of models that this kit made and no adapter changes
+        self.known: dict[Path, str] = {}
         self.futures: dict[Path, Future[str]] = {}
         queue: SimpleQueue[Path] = SimpleQueue()
-        for name, folder in folders.items():
+        for name, place in folders.items():
+            folder, adapter = inputs.parts(place)
             read_config(folder)
-            files = self.files[name] = weight_files(folder)
+            files = {str(file.relative_to(folder)): file for file in weight_files(folder)}
             if artifact.manifest_path(folder).is_file():
-                self.manifests[name] = _checked_manifest(folder, files)
-                continue
-            for file in files:
-                self.futures[file] = Future()
-                queue.put(file)
+                manifest = _checked_manifest(folder, files)
+                self.known |= {file: manifest["files"][called]["sha256"] for called, file in files.items()}
+                if adapter is None:
+                    self.contents[name] = manifest["content"]
+            if adapter is not None:
+                of_adapter = (adapter / ADAPTER_CONFIG, inputs.adapter_weights(adapter))
+                files |= {f"+{adapter.name}/{file.name}": file for file in of_adapter}
+            self.files[name] = files
+            for file in files.values():
+                if file not in self.known and file not in self.futures:
+                    self.futures[file] = Future()
+                    queue.put(file)
         for _ in range(min(queue.qsize(), len(os.sched_getaffinity(0)))):
             # Daemons: a mistake elsewhere ends the process without waiting for a hash.
             threading.Thread(target=self._work, args=(queue,), daemon=True).start()
@@ -53,24 +64,24 @@ class ParentHashes:
 
     def identities(self) -> dict[str, Any]:
         """By model, without waiting: `content` of its manifest, else file name -> (bytes, time of the last change)."""
-        identities: dict[str, Any] = {name: manifest["content"] for name, manifest in self.manifests.items()}
+        identities: dict[str, Any] = dict(self.contents)
         for name in self.files.keys() - identities.keys():
-            stats = {file.name: file.stat() for file in self.files[name]}
-            identities[name] = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+            stats = {called: file.stat() for called, file in self.files[name].items()}
+            identities[name] = {called: (stat.st_size, stat.st_mtime_ns) for called, stat in stats.items()}
         return identities
 
     def hashes(self) -> dict[str, dict[str, str]]:
         """Model -> file name -> SHA-256; waits for those that are not ready, and raises the error of a thread."""
-        return {
-            name: {f.name: self.manifests[name]["files"][f.name]["sha256"] for f in files} if name in self.manifests
-            else {f.name: self.futures[f].result() for f in files}
-            for name, files in self.files.items()
-        }  # fmt: skip
+        return {name: {called: self._hash(file) for called, file in files.items()}
+                for name, files in self.files.items()}  # fmt: skip
+
+    def _hash(self, file: Path) -> str:
+        return self.known[file] if file in self.known else self.futures[file].result()
 
 
-def _checked_manifest(folder: Path, files: list[Path]) -> dict[str, Any]:
+def _checked_manifest(folder: Path, files: dict[str, Path]) -> dict[str, Any]:
     """The manifest of a checkpoint whose files are as this kit made them."""
     manifest = artifact.check(folder, "make it again")
-    if added := [file.name for file in files if file.name not in manifest["files"]]:
+    if added := [called for called in files if called not in manifest["files"]]:
         raise UserError(f"{folder}: {', '.join(added)} came after the folder was finished; remove it")
     return manifest

@@ -1,4 +1,4 @@
-"""Safetensors checkpoints, read block by block.
+"""Checkpoints, read block by block; safetensors files and pickles of torch alike.
 
     headers of all files -> tensors: name -> (file, first byte, shape, dtype)
     rows(name, first, last) -> window of the file that holds them (mapped, the last two stay) -> tensor over that memory
@@ -13,13 +13,16 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tinyr1.core.checkpoints import INDEX, read_config, read_weight_map, weight_files
+from tinyr1.core.checkpoints import Weights, chosen_weights, read_config
 from tinyr1.core.errors import UserError
+from tinyr1.merge import pickled, tensor_names
 from tinyr1.merge.method import as_rows
+from tinyr1.merge.quantised import check_unquantised
 
 DTYPES_STORED = {  # dtypes by their names in safetensors headers
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -49,20 +52,11 @@ class StoredTensor:
         return self.entries * self.dtype.itemsize
 
 
-class Checkpoint:
-    """Tensors and config of a checkpoint folder. UserError when a file is missing or damaged."""
+class TensorFiles:
+    """Tensors in some files, read row by row."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.config = read_config(self.folder)
-        self.files = weight_files(self.folder)
-        self.tensors: dict[str, StoredTensor] = {}
-        for file in self.files:
-            for name, stored in _header(file).items():
-                if name in self.tensors:
-                    raise UserError(f"{file}: {name} is also in {self.tensors[name].file.name}")
-                self.tensors[name] = stored
-        _check_index(self.folder, self.tensors)
+    def __init__(self, files: list[Path], tensors: dict[str, StoredTensor]) -> None:
+        self.files, self.tensors = files, tensors
         self._handles: dict[Path, int] = {}
         # The threads work on neighbouring blocks, so that two windows serve nearly all of them.
         self._windows = lru_cache(WINDOWS)(self._map)
@@ -71,7 +65,7 @@ class Checkpoint:
     def bytes(self) -> int:
         return sum(stored.bytes for stored in self.tensors.values())
 
-    def open(self) -> "Checkpoint":
+    def open(self) -> Self:
         """Open the files, for `rows`; returns itself."""
         self._handles = {file: os.open(file, os.O_RDONLY) for file in self.files}
         return self
@@ -83,7 +77,7 @@ class Checkpoint:
         self._windows.cache_clear()
 
     def rows(self, name: str, first: int, last: int) -> torch.Tensor:
-        """Rows first to last - 1 of a tensor as (rows, width), in the dtype of the file; the checkpoint is open.
+        """Rows first to last - 1 of a tensor as (rows, width), in the dtype of `tensors`; the files are open.
 
         The rows stay mapped for as long as the result lives; writing to them changes no file.
         """
@@ -116,20 +110,47 @@ class Checkpoint:
         os.posix_fadvise(self._handles[stored.file], stored.begin, stored.bytes, os.POSIX_FADV_WILLNEED)
 
 
-def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
-    """UserError unless the index lists every tensor of the files, each in its file."""
-    if not (folder / INDEX).exists():
-        return
-    weight_map = read_weight_map(folder)
-    for name, file in weight_map.items():
-        if name not in tensors or tensors[name].file.name != file:
-            raise UserError(f"{folder}: the index puts {name} into {file}, where it is not")
-    if unlisted := sorted(tensors.keys() - weight_map.keys()):
-        raise UserError(f"{tensors[unlisted[0]].file}: holds {unlisted[0]}, which the index does not list")
+class Checkpoint(TensorFiles):
+    """The tensors and the config of a checkpoint folder.
+
+    tensors: by the names that the model has; what transformers computes anew is left out. notices: what a person should
+    know about the choice of files and names, a sentence each. UserError when a file is missing or damaged, and when the
+    weights are quantised.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.config = read_config(self.folder)
+        check_unquantised(self.folder, self.config)
+        weights = chosen_weights(self.folder)
+        stored = _stored(self.folder, weights)
+        names = tensor_names.of_model(str(self.folder), stored, self.config.get("model_type"))
+        super().__init__(weights.files, {name: stored[there] for name, there in names.stored.items()})
+        self.notices = [*weights.notices, *names.notices]
 
 
-def _header(file: Path) -> dict[str, StoredTensor]:
-    """Tensors of one file by name."""
+def _stored(folder: Path, weights: Weights) -> dict[str, StoredTensor]:
+    """The tensors by the names in the files. The index decides where it is said, and has to list every tensor."""
+    found: dict[str, StoredTensor] = {}
+    for file in weights.files:
+        for name, stored in read_header(file).items():
+            if weights.weight_map is None and name in found:
+                raise UserError(f"{file}: {name} is also in {found[name].file.name}; remove one of the two files")
+            if weights.weight_map is None or weights.weight_map.get(name) == file:
+                found[name] = stored
+            elif name not in weights.weight_map:
+                raise UserError(f"{file}: holds {name}, which the index does not list; fetch or write it again")
+    for name, file in (weights.weight_map or {}).items():
+        if name not in found:
+            raise UserError(f"{folder}: the index puts {name} into {file.relative_to(folder)}, where it is not")
+    return found
+
+
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """Tensors of one file by name. UserError when the file is damaged or holds something else."""
+    if file.suffix != ".safetensors":
+        places = pickled.places(file, DTYPES_STORED.values())
+        return {name: StoredTensor(file, *place) for name, place in places.items()}
     try:
         # The library checks lengths, offsets, gaps and file size; it does not tell offsets, so they are read here.
         with safe_open(file, "pt"):

@@ -24,6 +24,7 @@ from tinyr1.merge.card import HUB_ID
 from tinyr1.merge.checkpoint import identity
 from tinyr1.merge.engine import DTYPES, MergeOptions
 from tinyr1.merge.methods import build
+from tinyr1.merge.methods import check as check_settings
 
 
 def check(cfg: Config) -> None:
@@ -34,7 +35,7 @@ def check(cfg: Config) -> None:
     chosen, problems = cfg.params.merge, []
     for name, recipe in cfg.merges.items():
         try:
-            build(recipe, chosen.reading, chosen.iqr_multiplier)
+            check_settings(recipe, chosen.reading, chosen.iqr_multiplier)
         except UserError as error:
             problems.append(f"merge.models.{name}: {error}")
     if problems:

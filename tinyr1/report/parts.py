@@ -41,7 +41,7 @@ def candidates(cfg: Config) -> dict[str, MergedModel]:
 def _part(cfg: Config, merged: MergedModel) -> str | None:
     """The part that a merge plays; None for every other merge, and for one with other settings than the run's."""
     recipe = merged.recipe
-    if merged.dtype is not None:
+    if merged.dtype is not None or any(step.varies for step in recipe.steps):
         return None
     if order := fusion_order(recipe):
         own = {(cfg.params.merge.reading, cfg.params.merge.iqr_multiplier, "importance")}

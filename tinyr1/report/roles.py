@@ -2,6 +2,7 @@
 
 from tinyr1.core.config import Config
 from tinyr1.core.recipe import Recipe, describe
+from tinyr1.core.varying import described
 
 METHODS = {
     "fusion": "Arcee Fusion",
@@ -15,6 +16,14 @@ METHODS = {
     "della": "DELLA-TIES: a part of each expert's changes, large ones more often, where most experts agree on the sign",
     "breadcrumbs": "Breadcrumbs: each expert's changes without the smallest and the largest",
     "breadcrumbs_ties": "Breadcrumbs-TIES: changes without the extremes, where most experts agree on the sign",
+    "nuslerp": "NuSLERP, an average along the arc between two models, or between their changes to the backbone",
+    "multislerp": "Multi-SLERP, an average of directions and lengths of several models",
+    "karcher": "Karcher mean, the mean direction of several models",
+    "sce": "SCE: the changes that differ most between the experts, weighted by their size, where the signs agree",
+    "model_stock": "Model Stock: the mean of the experts, drawn to the backbone as far as their changes disagree",
+    "nearswap": "NearSwap: the base, with the other model's entries where both are close",
+    "passthrough": "one model as it is, or scaled",
+    "stack": "layers of models, one upon the other",
     "noise": "placebo: the base and random noise as large as the other model's changes",
 }
 MASKS = {"random": "placebo of fusion: random entries", "largest": "placebo of fusion: the largest changes"}
@@ -63,6 +72,6 @@ def merged_role(recipe: Recipe) -> str:
     """How a model was merged: the method of its last step in words, the experts, and the settings that it gives."""
     method = MASKS.get(recipe.mask or "", METHODS[recipe.method])
     given = {words: getattr(step, name) for step in recipe.steps for name, words in SETTINGS.items()}
-    settings = [f"{words} = {value:g}" if isinstance(value, float) else f"{words} = {value}"
+    settings = [f"{words} = {value:g}" if isinstance(value, float) else f"{words} = {described(value)}"
                 for words, value in given.items() if value is not None]  # fmt: skip
     return f"merged without training, {method}: {', '.join([describe(recipe), *settings])}"

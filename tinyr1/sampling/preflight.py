@@ -43,7 +43,9 @@ def signature(folder: Path) -> str:
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:
-    """Shape of each tensor of a safetensors file."""
+    """Shape of each tensor of a safetensors file. UserError when the file is damaged or of another format."""
+    if file.suffix != ".safetensors":
+        raise UserError(f"{file}: no .safetensors file; load the model with transformers and save it again")
     try:
         with safe_open(file, "numpy") as handle:
             return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118

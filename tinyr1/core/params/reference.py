@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Kinds = tuple[type[BaseModel], ...]
+PATHS = 4  # of a block that many parameters have, the paths that its title names
 
 
 def kinds_of(annotation: Any) -> Kinds:
@@ -137,7 +138,8 @@ def page(root: type[BaseModel]) -> str:
 
 
 def _section(kinds: Kinds, paths: list[str], definitions: dict, all_kinds: list[Kinds]) -> Iterator[str]:
-    title = ", ".join(f"`{path}`" for path in paths) if paths != [""] else "The file"
+    title = ", ".join(f"`{path}`" for path in paths[:PATHS]) if paths != [""] else "The file"
+    title += f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
     yield f'<a id="{_anchor(kinds)}"></a>\n\n## {title}'
     if len(kinds) == 1:
         yield _linked(kinds[0].__doc__)
@@ -197,6 +199,8 @@ def _type(part: dict, all_kinds: list[Kinds]) -> str:
     def words(part: dict) -> str:
         if "anyOf" in part:
             return " or ".join(words(member) for member in part["anyOf"])
+        if "oneOf" in part and not all("$ref" in member for member in part["oneOf"]):  # told apart by their form
+            return " or ".join(words(member) for member in part["oneOf"])
         if "$ref" in part or "oneOf" in part:
             return _link([member["$ref"] for member in part.get("oneOf", [part])], all_kinds)
         if "const" in part or "enum" in part:

@@ -1,0 +1,56 @@
+"""Output heads that a network shares with its embedding, and that some checkpoints store beside it.
+
+One tensor under two names is merged once: with a random mask of its own, a stored head would become another tensor than
+the embedding, and transformers, which compares the two, would no longer share them.
+"""
+
+import torch
+
+from tinyr1.core.errors import UserError
+from tinyr1.merge.configs import EMBEDDINGS, HEADS, ending, ties_head
+from tinyr1.merge.method import as_rows, borders
+from tinyr1.merge.reader import Checkpoint
+
+
+def drop_stored_heads(models: dict[str, Checkpoint]) -> list[str]:
+    """Take the stored heads of tied networks out of the models; a line that says so, where there are some.
+
+    Reads the two tensors of each model that stores both. UserError where they differ.
+    """
+    stored: dict[tuple[str, str], list[str]] = {}
+    for name, model in models.items():
+        if (pair := _pair(model)) and ties_head(model.config):
+            _check_equal(name, model, *pair)
+            del model.tensors[pair[0]]
+            stored.setdefault(pair, []).append(name)
+    return [
+        f"{head}: is tied to {embedding} and stored beside it by {' and '.join(names)}; the result has one tensor"
+        for (head, embedding), names in stored.items()
+    ]
+
+
+def _pair(model: Checkpoint) -> tuple[str, str] | None:
+    """(head, embedding) of a checkpoint that stores one of each, of one shape."""
+    heads, embeddings = ending(model.tensors, HEADS), ending(model.tensors, EMBEDDINGS)
+    if len(heads) != 1 or len(embeddings) != 1:
+        return None
+    return (heads[0], embeddings[0])
+
+
+def _check_equal(name: str, model: Checkpoint, head: str, embedding: str) -> None:
+    """UserError unless a stored head is the embedding."""
+    a, b = model.tensors[head], model.tensors[embedding]
+    equal = (a.shape, a.dtype) == (b.shape, b.dtype)
+    if equal:
+        model.open()
+        try:
+            places = borders(as_rows(a.shape))
+            equal = all(torch.equal(model.rows(head, *place), model.rows(embedding, *place)) for place in places)
+        finally:
+            model.close()
+    if not equal:
+        raise UserError(
+            f"{model.folder}: {head} is not {embedding}, to which config.json ties it (model {name}): transformers "
+            "then keeps the two apart; set tie_word_embeddings to false in config.json of every model that stores "
+            "both, or remove the head"
+        )
