@@ -246,7 +246,11 @@ SUMMED = {"nuslerp": 1e-5, "multislerp": 1e-4, "karcher": 1e-5, "sce": 1e-6, "mo
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_odd_shapes(dtype, tmp_path):
-    """bfloat16 is equal but for the last bit of a few entries; for some more in karcher, see `peer_case`."""
+    """bfloat16 is equal but for the last bit of a few entries; karcher is computed in float32, see `peer_case`.
+
+    nuslerp has a sum for every column: one of them lies so near the middle of two bfloat16 numbers that the last digits
+    of a float32 sum decide which one it becomes, and the column follows.
+    """
     torch.manual_seed(5)
     odd = {}
     for name, shape in ODD.items():
@@ -261,11 +265,12 @@ def test_odd_shapes(dtype, tmp_path):
         ours = merge_tensors(kit, tuple(odd[f"{i}|{name}"] for i in range(kit.inputs)))[0]
         method = (EXACT | CLOSE)[case][0]
         in_float32 = dtype == "float32" or method == "karcher"
-        atol = SUMMED[method] * expected.abs().max().item() if in_float32 else 0
+        share = SUMMED[method] if in_float32 else 2**-6 if method == "nuslerp" else 0
+        atol = share * expected.abs().max().item()
         rtol = 2**-7 if dtype == "bfloat16" else 0
         torch.testing.assert_close(ours, expected, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
         if dtype == "bfloat16":
-            assert (ours != expected).sum() <= (0.02 if in_float32 else 0.001) * ours.numel(), key
+            assert (ours != expected).sum() <= (0.02 if share else 0.001) * ours.numel(), key
 
 
 # Up to a million entries mergekit takes exact quantiles, as the kit always does.
