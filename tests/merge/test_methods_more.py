@@ -50,6 +50,11 @@ def arc(v: torch.Tensor, w: torch.Tensor, t: float) -> torch.Tensor:
     return (torch.sin((1 - t) * angle) * v + torch.sin(t * angle) * w) / torch.sin(angle)
 
 
+def lines(tensor: torch.Tensor, along_first: bool) -> torch.Tensor:
+    """(lines, entries) of a tensor along its first or its last dimension."""
+    return tensor.movedim(0 if along_first else -1, -1).flatten(0, -2) if tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
 @pytest.mark.usefixtures("block")
 class TestDefinitions:
     @pytest.mark.parametrize(("weight", "t"), [((1, 3), 0.75), ((0.5, 0.5), 0.5), ((1, -1), 0.5), ((2, 0), 0.0)])
@@ -65,16 +70,12 @@ class TestDefinitions:
     @pytest.mark.parametrize("shape", [(37, 23), (3, 5, 8), (2, 3, 4, 6), (40, 1), (1, 40), (301,), (1,), ()])
     def test_nuslerp_of_rows_and_of_columns(self, shape):
         a, b = models(2, shape)
-        for row_wise, first in ((False, False), (True, True)):
+        for row_wise in (False, True):
             method = Nuslerp(weight=(2, 1), nuslerp_flatten=False, nuslerp_row_wise=row_wise)
-            at = 0 if first and len(shape) > 1 else -1
-            lines = [m.double().reshape(shape or (1,)).movedim(at, -1).flatten(0, -2) if len(shape) > 1
-                     else m.double().reshape(1, -1) for m in (a, b)]  # fmt: skip
+            pairs = zip(lines(a.double(), row_wise), lines(b.double(), row_wise), strict=True)
             # A line of one entry is parallel or opposite to the other, and so is interpolated linearly.
-            mixed = [(2 * v + w) / 3 if len(v) == 1 else arc(v, w, 1 / 3) for v, w in zip(*lines, strict=True)]
-            moved = torch.stack(mixed).view(a.movedim(at, -1).shape if len(shape) > 1 else shape)
-            expected = moved.movedim(-1, at) if len(shape) > 1 else moved
-            result = merged(method, a, b)
+            expected = torch.stack([(2 * v + w) / 3 if len(v) == 1 else arc(v, w, 1 / 3) for v, w in pairs])
+            result = lines(merged(method, a, b), row_wise)
             torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-7, check_dtype=False)
 
     @pytest.mark.parametrize("has_base", [False, True])
@@ -247,15 +248,13 @@ class TestOddVectors:
 
 def test_float16_tensors_keep_the_angle_that_float16_cannot_hold():
     # Products of differences are about 1e-9, and float16 has nothing between 0 and 6e-8.
-    base, *tensors = models(3, (200, 300), spread=0.0)
     torch.manual_seed(1)
-    common = torch.randn(200, 300) * 5e-5
-    near = [(torch.randn(200, 300) * 2e-5 + common) for _ in tensors]
-    half = [base.half() * 0, *(m.half() for m in near)]
+    base, common = torch.zeros(200, 300), torch.randn(200, 300) * 5e-5
+    half = tuple(m.half() for m in (base, *(common + torch.randn(200, 300) * 2e-5 for _ in range(2))))
     cosine = torch.nn.functional.cosine_similarity(*(m.double().flatten() for m in half[1:]), dim=0).item()
     assert cosine == pytest.approx(25 / 29, abs=0.01)
-    assert merge_tensors(ModelStock(models=2), tuple(half))[1]["cosine"] == pytest.approx(cosine, abs=1e-4)
-    assert merge_tensors(Nuslerp(weight=(1, 1), has_base=True), tuple(half))[1]["cosine"] == pytest.approx(cosine)
+    assert merge_tensors(ModelStock(models=2), half)[1]["cosine"] == pytest.approx(cosine, abs=1e-4)
+    assert merge_tensors(Nuslerp(weight=(1, 1), has_base=True), half)[1]["cosine"] == pytest.approx(cosine)
 
 
 COLUMNS = Nuslerp(weight=(1, 3), nuslerp_flatten=False, nuslerp_row_wise=True)

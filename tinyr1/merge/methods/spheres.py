@@ -22,6 +22,7 @@ from tinyr1.merge.methods.task_vectors import added, check_flag, check_number, c
 TINY_LENGTH = 1e-7  # what nuslerp divides by is at least this (mergekit's value)
 COLINEAR = 1e-16  # nuslerp: squared sine up to which it is linear (mergekit's value)
 TINY_TOTAL = 1e-6  # nuslerp: a sum of weights below this says nothing, and both count alike (mergekit's value)
+UNKNOWN = torch.empty(0)  # a number that a later pass finds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +146,9 @@ class Sphere:
     lengths: torch.Tensor  # (models,) of the vectors
     eps: float
     straight: bool = False
-    mean_length: torch.Tensor | None = None  # () of the weighted mean of the directions
-    cosines: torch.Tensor | None = None  # (models,) of the directions with it
-    step: torch.Tensor | None = None  # () length of the weighted sum of the steps
+    mean_length: torch.Tensor = UNKNOWN  # () of the weighted mean of the directions
+    cosines: torch.Tensor = UNKNOWN  # (models,) of the directions with it
+    step: torch.Tensor = UNKNOWN  # () length of the weighted sum of the steps
 
     def directions(self, vectors: list[torch.Tensor]) -> list[torch.Tensor]:
         return [v / (length + self.eps) for v, length in zip(vectors, self.lengths, strict=True)]

@@ -2,7 +2,9 @@
 
 mergekit 0.1.5 measures in the dtype of the tensors: it rounds entries, products and sums to it. Here sums are taken in
 float64, whose rounding is far below that of the result, and rounded to the dtype in the end. So blocks and threads
-change no bit, bfloat16 gives mergekit's numbers, and in float32 the last digits of a sum differ.
+change no bit. bfloat16 gives mergekit's numbers, unless a sum lies so near the middle of two of them that its last
+digits decide. In float32 these digits differ: mergekit's own sums in float32 move its results by up to 2e-5 of the
+largest entry in a tensor of a million, and by 1e-7 in small ones.
 
 float16 is the exception: products of two differences of fine-tuned models lie below its smallest number, and an angle
 made of them is 90 degrees for any two models. Its tensors are computed in float32 and the result is rounded once, as in
