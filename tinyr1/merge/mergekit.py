@@ -122,11 +122,14 @@ def to_mergekit(
             "name": name, "models": models, "merge_method": method, **base,
             **({"parameters": shared} if shared else {}),
             **({"dtype": dtype} if dtype else {}), **({"out_dtype": out_dtype} if out_dtype else {}),
-            **({"tokenizer_source": place(tokenizer_source)} if tokenizer_source else {}),
+            **({"tokenizer_source": tokens_from} if tokens_from else {}),
             **({"chat_template": chat_template} if chat_template else {}),
         })  # fmt: skip
         return name
 
+    tokens_from = tokenizer_source
+    if tokenizer_source and tokenizer_source not in ("base", "union"):
+        tokens_from = place(tokenizer_source)
     if readings(recipe, ""):
         comment("fusion", {"reading": reading, "iqr_multiplier": iqr_multiplier})
     add_step(recipe)
