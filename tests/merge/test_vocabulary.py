@@ -152,6 +152,13 @@ class TestSources:
         with pytest.raises(UserError, match="code: no tokenizer.json; rows cannot be matched by token"):
             into(folders, tmp_path / "out", tokenizer_source="base")
 
+    @pytest.mark.parametrize("damage", [{"model": {}}, {"model": {"vocab": [["a"]]}}, {"added_tokens": [{"id": 1}]},
+                                        {"model": {"vocab": {"a": "0"}}}])  # fmt: skip
+    def test_a_damaged_tokenizer_is_named(self, folders, damage):
+        change_json(folders["code"] / "tokenizer.json", **damage)
+        with pytest.raises(UserError, match="code/tokenizer.json: .*fetch or write it again"):
+            vocabulary.tokens_of(folders["code"])
+
     def test_the_source_is_part_of_the_identity_where_it_is_given(self):
         assert "tokenizer_source" not in MergeOptions().results()
         assert MergeOptions(tokenizer_source="union").results()["tokenizer_source"] == "union"

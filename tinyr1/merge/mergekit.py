@@ -94,7 +94,9 @@ def to_mergekit(
     """
     if problems := not_in_mergekit(recipe, reading):
         raise UserError("this merge cannot be written for mergekit:\n" + "\n".join(problems))
-    source = tokenizer_source and _absolute(tokenizer_source, folders)
+    source = tokenizer_source
+    if source not in (None, "base", "union"):  # also where a model has such a name
+        source = _absolute(source, folders)
     whole = {"dtype": dtype, "out_dtype": out_dtype, "tokenizer_source": source, "chat_template": chat_template}
     writer = _Writer(folders, whole)
     if readings(recipe, ""):

@@ -34,13 +34,17 @@ def tokens_of(folder: Path) -> dict[str, int] | None:
     if data is None:
         vocabulary = read_object(folder / "vocab.json")
         return None if vocabulary is None else vocabulary | (read_object(folder / "added_tokens.json") or {})
-    model = data.get("model")
-    listed = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(listed, list):  # (token, score) by id
-        listed = {token: i for i, (token, _) in enumerate(listed)}
-    if not isinstance(listed, dict):
-        raise UserError(f"{folder / 'tokenizer.json'}: has no model.vocab; fetch or write it again")
-    return listed | {entry["content"]: entry["id"] for entry in data.get("added_tokens") or ()}
+    try:
+        listed = data["model"]["vocab"]
+        if isinstance(listed, list):  # (token, score) by id
+            listed = {token: i for i, (token, _) in enumerate(listed)}
+        tokens = {**listed, **{entry["content"]: entry["id"] for entry in data.get("added_tokens") or ()}}
+    except (KeyError, TypeError, ValueError) as error:
+        file = folder / "tokenizer.json"
+        raise UserError(f"{file}: does not list tokens with ids; fetch or write it again") from error
+    if not all(isinstance(i, int) and i >= 0 for i in tokens.values()):
+        raise UserError(f"{folder / 'tokenizer.json'}: an id that is no whole number; fetch or write it again")
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -244,12 +248,12 @@ def added_for_union(own: Mapping[str, Path], main: str) -> list[dict[str, Any]]:
         raise UserError(f"{own[main]}: no tokenizer.json, which a union extends; save it as a fast tokenizer")
     following = max(tokens.values(), default=-1) + 1
     for folder in own.values():
+        lacking = {token: i for token, i in _known(folder).items() if token not in tokens}
         settings = {e["content"]: e for e in (read_object(folder / "tokenizer.json") or {}).get("added_tokens") or ()}
-        for token in sorted(_known(folder).items(), key=lambda item: item[1]):
-            if token[0] not in tokens:
-                entry = {"id": following, "content": token[0], **PLAIN}
-                entries.append(entry | {k: v for k, v in settings.get(token[0], {}).items() if k in PLAIN})
-                tokens[token[0]], following = following, following + 1
+        for token in sorted(lacking, key=lacking.__getitem__):
+            entry = {"id": following, "content": token, **PLAIN}
+            entries.append(entry | {k: v for k, v in settings.get(token, {}).items() if k in PLAIN})
+            tokens[token], following = following, following + 1
     return entries
 
 
