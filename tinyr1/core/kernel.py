@@ -9,8 +9,8 @@ No folder is searched for a kernel of the name `python3`: JUPYTER_PATH and home 
 
 from typing import Any
 
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
 from tinyr1.core import endings, surroundings
@@ -37,14 +37,15 @@ class Kernel:
             def _kernel_spec_manager_default(self) -> KernelSpecManager:
                 return KernelSpecManager(kernel_dirs=[])  # without folders there is the native kernel, and no other
 
-            async def start_kernel(self, **kw: Any) -> None:
+            async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]  # theirs is a coroutine too
                 await super().start_kernel(env=surroundings.for_child(passing=kernel.passing), **kw)
 
             async def _async_is_alive(self) -> bool:  # nbclient and the client of the kernel ask by this name
                 if self.provisioner is not None and self.provisioner.has_process and not self.shutting_down:
                     kernel.status = await self.provisioner.poll()
-                    if kernel.status is None:
-                        kernel.memory.look(self.provisioner.pid)
+                    pid: int | None = getattr(self.provisioner, "pid", None)  # where it is a process of this machine
+                    if kernel.status is None and pid is not None:
+                        kernel.memory.look(pid)
                 return await super()._async_is_alive()
 
             is_alive = _async_is_alive

@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
     }
     depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         if self.depth > DEEPEST:
             mark = self.peek_event().start_mark

@@ -54,7 +54,7 @@ def lasting() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     output, errors = _Lasting(sys.stdout), _Lasting(sys.stderr)
     output.other = errors  # and not the other way: nobody looks for a sentence about errors in a table of scores
-    sys.stdout, sys.stderr = output, errors  # type: ignore[assignment]  # it has all that a stream has
+    sys.stdout, sys.stderr = output, errors  # they have all that a stream has
     try:
         yield
     finally:
