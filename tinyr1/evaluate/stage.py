@@ -13,7 +13,6 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from tinyr1.core import artifact, jsonl, machine
@@ -175,7 +174,7 @@ def _with_looping(graded: pd.DataFrame) -> pd.DataFrame:
 def _with_reason(graded: pd.DataFrame) -> pd.DataFrame:
     """With the column `reason`: "unreadable" where an answer is wrong because its box cannot be read, else None."""
     unreadable = graded["outcome"].eq("wrong") & graded["extracted"].isna()
-    return graded.assign(reason=np.where(unreadable, "unreadable", None))
+    return graded.assign(reason=unreadable.map({True: "unreadable", False: None}))
 
 
 def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:

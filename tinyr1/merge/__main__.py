@@ -173,7 +173,7 @@ def _execute(a: argparse.Namespace) -> int:
     models = checkpoint.load_models(recipe, folders, options)
     if a.out is not None:
         outputs.check_room(a.out, checkpoint.output_bytes(models, recipe, options))
-    if parents is None:
+    if parents is None or a.out is None:
         print(checkpoint.describe_plan(recipe, models, a.out, options))
     else:
         print(_make(recipe, folders, models, a.out, options, parents, a.replace, about))

@@ -72,10 +72,10 @@ def _tensor_problems(main: str, first: "Checkpoint", name: str, model: "Checkpoi
     shared = sorted(first.tensors.keys() & model.tensors.keys())
     resized = _resized(first, model)
     for tensor in resized:
-        a, b = (one.tensors[tensor].shape[0] for one in (first, model))
+        rows, rows_of_main = (one.tensors[tensor].shape[0] for one in (model, first))
         problems.append(
-            f"{tensor}: {b} rows in {name}, {a} in {main}, and their tokens differ or are not known; say which tokens "
-            "the result has: --tokenizer-source base, union or one of the models"
+            f"{tensor}: {rows} rows in {name}, {rows_of_main} in {main}, and their tokens differ or are not known; say "
+            "which tokens the result has: --tokenizer-source base, union or one of the models"
         )
     problems += _shape_problems(main, first, name, model, [tensor for tensor in shared if tensor not in resized])
     kinds: dict[tuple[str, str, bool], list[str]] = {}
@@ -84,9 +84,9 @@ def _tensor_problems(main: str, first: "Checkpoint", name: str, model: "Checkpoi
         floats = a.is_floating_point and b.is_floating_point
         if a != b and not (floats and converts):
             kinds.setdefault((_short(b), _short(a), floats), []).append(tensor)
-    for (b, a, floats), tensors in kinds.items():
+    for (dtype, dtype_of_main, floats), tensors in kinds.items():
         remedy = "say in what to compute: --dtype, or dtype in the recipe" if floats else "make the models agree on it"
-        problems.append(f"{_named(tensors, len(shared))}: {b} in {name}, {a} in {main}; {remedy}")
+        problems.append(f"{_named(tensors, len(shared))}: {dtype} in {name}, {dtype_of_main} in {main}; {remedy}")
     return problems
 
 
