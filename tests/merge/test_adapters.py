@@ -297,7 +297,7 @@ class TestNamed:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         change_json(adapter / "adapter_config.json", base_model_name_or_path="x/y")
-        with pytest.raises(UserError, match=r"write base\+adapter .*x/y: no folder here, and on the hub: x/y at rev"):
+        with pytest.raises(UserError, match=r"write base\+adapter .*x/y: no folder here, and on the hub: x/y could"):
             inputs.fetched(adapter)
 
     def test_elsewhere_an_adapter_is_no_checkpoint(self, base, adapter):

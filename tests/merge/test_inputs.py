@@ -394,5 +394,5 @@ class TestPlaces:
             models = three | {"code": Path("owner/name")}
             status, _, said = command(monkeypatch, capsys, models, tmp_path / "out", *more)
             assert status == 2
-            assert said.startswith("error: owner/name: no folder here, and on the hub: owner/name at revision None")
+            assert said.startswith("error: owner/name: no folder here, and on the hub: owner/name could not be fetched")
             assert len(said.splitlines()) == 1

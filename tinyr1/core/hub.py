@@ -39,7 +39,8 @@ def model_folder(where: str, model: str, revision: str | None, pickles: bool = F
 
     pickles: whether the pickled weights of a model are fetched that has no safetensors file.
     """
-    with _explained(where, f"{model} at revision {revision}", f"{SITE}/{model}", "give a folder with the model"):
+    what = model if revision is None else f"{model} at revision {revision}"
+    with _explained(where, what, f"{SITE}/{model}", "give a folder with the model"):
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=list(CHECKPOINT)))

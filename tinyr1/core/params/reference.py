@@ -137,10 +137,17 @@ def page(root: type[BaseModel]) -> str:
     )
 
 
+def _listed(paths: list[str]) -> str:
+    return ", ".join(f"`{path}`" for path in paths)
+
+
 def _section(kinds: Kinds, paths: list[str], definitions: dict, all_kinds: list[Kinds]) -> Iterator[str]:
-    title = ", ".join(f"`{path}`" for path in paths[:PATHS]) if paths != [""] else "The file"
-    title += f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
+    title = _listed(paths[:PATHS]) if paths != [""] else "The file"
+    others = paths[PATHS:]
+    title += f" and {len(others)} more" if others else ""
     yield f'<a id="{_anchor(kinds)}"></a>\n\n## {title}'
+    if others:
+        yield f"The others are {_listed(others)}."
     if len(kinds) == 1:
         yield _linked(kinds[0].__doc__)
         yield _table(["parameter", "type and range", "default", "meaning"], (
