@@ -291,7 +291,7 @@ def test_a_cpu_is_refused_by_hours_and_memory_and_not_by_the_name_of_the_run():
         ({"processes_per_node": 8, "gradient_checkpointing": False}, gpus(8, "A100-40GB"),
          "set trainer.zero_stage: 1 and trainer.gradient_checkpointing: true"),
         ({"processes_per_node": 4, "zero_stage": 1}, gpus(2), "set trainer.processes_per_node: 2"),
-        ({"processes_per_node": 3, "zero_stage": 1}, gpus(3), "use a multiple of 3"),
+        ({"hostfile": "not-written-yet.txt", "zero_stage": 1}, gpus(3), "use a multiple of 3"),
     ],
 )  # fmt: skip
 def test_the_smallest_change_that_makes_a_training_fit(trainer, on, change):
