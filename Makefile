@@ -31,7 +31,7 @@ EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=so
 .PHONY: check-merge check-evaluate check-compare test-runs test-rooms
 
 help:
-	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 16 min on 2 CPU cores, 24 GB; FORCE=1 starts what does not fit"
+	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB; FORCE=1 starts what does not fit"
 	@echo "make ablations [RUN=smol]   what its params file compares beside that, with controls and other seeds; FILE= another list"
 	@echo "make plan [RUN=smol]        tokens, memory, disk, hours, money, and what does not fit; ARGS=\"--gpus 8 --gpu H100-80GB --price 2.5\""
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
