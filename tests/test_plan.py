@@ -483,6 +483,13 @@ def test_what_this_machine_has_made_of_a_run_does_not_change_the_table():
     assert readme_table.table() == before
 
 
+def test_reports_elsewhere_leave_the_readme_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path))
+    monkeypatch.setattr(readme_table.artifact, "write_atomic", lambda *_: pytest.fail("README.md was written"))
+    assert readme_table.main() == 0
+    assert "TINYR1_REPORTS names another folder" in capsys.readouterr().out
+
+
 def test_a_run_without_a_machine_of_its_own_is_named(monkeypatch):
     monkeypatch.delitem(readme_table.MACHINES, "paper")
     with pytest.raises(UserError, match=r"params/paper.yaml: the table of runs has no machine for it"):

@@ -97,7 +97,12 @@ def _measured(name: str) -> str:
 
 
 def main() -> int:
+    """Write the table into README.md, which shows the published reports of reports/ and no others."""
+
     def write() -> None:
+        if config.reports_folder() != config.ROOT / "reports":
+            print("README.md stays as it is: it shows reports/, and TINYR1_REPORTS names another folder")
+            return
         artifact.write_atomic(readme.README, with_table(readme.README.read_text(encoding="utf-8")))
         print(f"{readme.README} shows the plans of params/")
 
