@@ -248,6 +248,7 @@ NOT_JUDGING = {
     "tinyr1.core.params.evaluation": "parameters, whose values are in the key",
     "tinyr1.core.params.schema": "parameters, whose values are in the key",
     "tinyr1.core.progress": "shows progress",
+    "tinyr1.core.surroundings": "the environment of child processes",
     "tinyr1.core.errors": "the class of errors",
     "tinyr1.sampling.store": "the file of grades",
     "tinyr1.evaluate.released": "rules, whose values are in the key",

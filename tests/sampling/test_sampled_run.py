@@ -29,7 +29,8 @@ def engine_text(home, text):
     """params/smol.yaml with another engine block."""
     path = home / "params" / "smol.yaml"
     lines = path.read_text(encoding="utf-8").split("\n")
-    first = next(i for i, line in enumerate(lines) if line.startswith("  engine:"))
+    block = lines.index("evaluate:")  # the teacher has an engine, too
+    first = next(i for i, line in enumerate(lines[block:], block) if line.startswith("  engine:"))
     last = next(i for i, line in enumerate(lines[first:], first) if line.rstrip().endswith("}"))
     path.write_text("\n".join([*lines[:first], f"  engine: {text}", *lines[last + 1 :]]), encoding="utf-8")
 
