@@ -651,7 +651,7 @@ def test_numbers_are_those_of_yaml_1_2(params_text, text, seed):
         ("9223372036854775808", "seed: 9223372036854775808 should be less than or equal to 4294967295"),
         ("9" * 5000, "a value cannot be read: Exceeds the limit"),
         ("2025-02-30", "a value cannot be read: day is out of range for month"),
-        ("{<<: 1}", "`<<` does not copy parameters into a params file; write them out"),
+        ("{<<: 1}", "`<<` copies no keys here; write them out"),
         ("!!python/name:os.system ''", "is not read; write the plain value"),
         ("[" * 400, "it is nested deeper than 60 levels"),
         ("[" * 400 + "]" * 400, "it is nested deeper than 60 levels"),
@@ -720,3 +720,8 @@ def test_the_variables_that_hold_keys_are_those_of_its_servers(home, params_text
     data["evaluate"]["engine"] = ENDPOINT | {"api_key_variable": "QUIZ_KEY"}
     served = config.Config(run="x", params=config.validate(data, FILE))
     assert served.key_variables == ("QUIZ_KEY",)
+
+
+def test_a_params_file_is_one_document():
+    with pytest.raises(UserError, match="params/x.yaml: holds 2 documents; a params file is one"):
+        config.parse("seed: 1\n---\nseed: 2\n", "params/x.yaml")

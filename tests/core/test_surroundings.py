@@ -147,6 +147,7 @@ def test_every_child_of_the_package_gets_this_environment():
     [
         ("OMP_NUM_THREADS", "garbage", "'garbage': is no number of threads; give a whole number from 1 on, or unset"),
         ("OMP_NUM_THREADS", "0", "'0': is no number of threads"),
+        ("OMP_NUM_THREADS", "4,", "'4,': is no number of threads"),
         ("MKL_NUM_THREADS", "", "'': is no number of threads"),
         ("CUDA_VISIBLE_DEVICES", "all", "'all': is no list of GPUs; give numbers or UUIDs, as in 0,1, or unset it"),
         ("FORCE", "yes", "'yes': is neither 0 nor 1"),
@@ -175,7 +176,8 @@ def test_all_wrong_values_are_told_at_once(around, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("CUDA_VISIBLE_DEVICES", one) for one in ("", "-1", "0, 3", "GPU-8932f937-d72c", "MIG-GPU-8/1/0", "NoDevFiles")]
-    + [("FORCE", "1"), ("TINYR1_HOME", "runs/of/mine"), ("TINYR1_EVENTS", "/x"), ("OMP_NUM_THREADS", "16")],
+    + [("FORCE", "1"), ("TINYR1_HOME", "runs/of/mine"), ("TINYR1_EVENTS", "/x")]
+    + [("OMP_NUM_THREADS", one) for one in ("16", "4,2")],
 )
 def test_good_values_pass(around, monkeypatch, name, value):
     monkeypatch.setenv(name, value)

@@ -84,7 +84,7 @@ class TestRefused:
             (TIES | {"parameters": {"normalize": [0, 1]}}, "normalize: .* differs between layers; give one value"),
             (SLERP | {"dtype": ["bfloat16"]}, r"dtype: \['bfloat16'\] is not the name of a dtype"),
             (SLERP | {"random_seed": "x"}, "random_seed: 'x' is not a whole number"),
-            (SLERP | {1: 2}, "1 is not the name of a key"),
+            (SLERP | {1: 2}, "key 1 is not a text; put it in quotes"),
             # filters
             (SLERP | {"parameters": {"t": {"filter": "mlp", "value": 1}}}, "t: a tensor that no filter takes has no n"),
             (SLERP | {"parameters": {"t": [{"value": 1}, {"filter": "mlp", "value": 0}]}}, "t.1: is never reached"),
@@ -286,6 +286,22 @@ def test_a_stack_of_unlike_steps_becomes_documents_and_one_without_ranges_cannot
 
 
 # --- what the numbers do ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"merge_method: linear\nmodels: [a, b]\nmodels: [a, c]\n", "key 'models' is given twice"),
+        (b"recipe: {method: linear, models: [{model: a, weight: 1, weight: 2}]}\nmodels: {a: a}\n", "'weight' is giv"),
+        (b"merge_method: linear\nmodels: [m\xf6del]\n", "line 2: a byte is not UTF-8"),
+        (b"models: " + b"[" * 500, "it is nested deeper than 60 levels"),
+        (b"- a\n- b\n", "needs `recipe` .a merge step. and `models`"),
+    ],
+)  # fmt: skip
+def test_a_file_that_says_two_things_or_cannot_be_read_is_refused_in_a_sentence(raw, said, tmp_path):
+    (tmp_path / "r.yml").write_bytes(raw)
+    with pytest.raises(UserError, match=said):
+        mergekit.read_recipe(tmp_path / "r.yml")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
-r"""The text of a params file as plain data: UTF-8, YAML with the numbers of YAML 1.2, no key twice.
+r"""The text of a params file or a recipe as plain data: UTF-8, YAML with the numbers of YAML 1.2, no key twice.
 
-    bytes --text_of--> text --mapping--> dict for `tinyr1.core.config`, which knows the parameters
-                                 \-----> UserError with the place in the file
+    bytes --text_of--> text --mapping----> dict for `tinyr1.core.config`, which knows the parameters
+                            --documents--> values for `tinyr1.merge.mergekit`, which knows recipes
+                                 \-------> UserError with the place in the file
 
 PyYAML reads YAML 1.1, in which 010 is 8 and 1:30 is 90. Other readers, and most persons, do not.
 """
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
@@ -34,15 +36,23 @@ def text_of(path: Path, name: str) -> str:
 
 def mapping(text: str, name: str) -> dict:
     """The mapping that a YAML text holds; `name` is how messages call the file. UserError where it holds another."""
+    found = documents(text, name)
+    if len(found) > 1:
+        raise UserError(f"{name}: holds {len(found)} documents; a params file is one, without a line `---` inside")
+    data = found[0] if found else None
+    if not isinstance(data, dict):
+        raise UserError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
+    return data
+
+
+def documents(text: str, name: str) -> list[Any]:
+    """The YAML documents of a text that are not empty; `name` is how messages call the file."""
     try:
-        data = yaml.load(text, Loader=_Loader)
+        return [data for data in yaml.load_all(text, Loader=_Loader) if data is not None]
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not valid YAML: {error}") from error
     except ValueError as error:  # a date such as 2025-02-30, or a number of thousands of digits
         raise UserError(f"{name}: a value cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{name}: expected a mapping of parameters, found {type(data).__name__}")
-    return data
 
 
 class _Loader(yaml.SafeLoader):
@@ -71,7 +81,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, str):  # YAML reads 3, yes, null and 2024-08-01 as something else
                 raise ConstructorError(None, None, f"key {key!r} is not a text; put it in quotes", key_node.start_mark)
             if key == "<<":
-                told = "`<<` does not copy parameters into a params file; write them out"
+                told = "`<<` copies no keys here; write them out"
                 raise ConstructorError(None, None, told, key_node.start_mark)
             if key in seen:
                 raise ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)

@@ -138,8 +138,8 @@ def _broken_rule(name: str, value: str) -> str | None:
     if name == "CUDA_VISIBLE_DEVICES":
         right = all(DEVICE.fullmatch(one) for one in map(str.strip, value.split(",")) if one)
         return None if right else "is no list of GPUs; give numbers or UUIDs, as in 0,1, or unset it"
-    right = value.isascii() and value.isdigit() and int(value) > 0
-    return None if right else "is no number of threads; give a whole number from 1 on, or unset it"
+    counts = re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", value)  # a list is for loops inside each other
+    return None if counts else "is no number of threads; give a whole number from 1 on, or unset it"
 
 
 def _own_rule(name: str) -> str | None:

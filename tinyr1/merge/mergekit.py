@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import yaml
 
+from tinyr1.core import params_text
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import FILE_KEYS, PLACEBOS, TAKES, About, Input, Recipe, describe, parse, parse_about, readings
 from tinyr1.core.varying import plain
@@ -21,7 +22,7 @@ def read_recipe(path: Path) -> tuple[Recipe, dict[str, Path], dict[str, Any]]:
     """
     if not path.is_file():
         raise UserError(f"--recipe: {path} does not exist")
-    documents = _documents(path.read_text(encoding="utf-8"), str(path))
+    documents = params_text.documents(params_text.text_of(path, str(path)), str(path))
     if any(isinstance(d, dict) and "merge_method" in d for d in documents):
         recipe, folders, settings = recipe_of(documents, str(path))
         start = Path()
@@ -56,14 +57,6 @@ def own_form(recipe: Recipe, folders: dict[str, Path], settings: dict[str, Any],
     data = {"recipe": recipe.model_dump(by_alias=True, exclude_none=True), "models": models, **settings}
     data |= {"about": about.model_dump()} if about != About() else {}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-
-
-def _documents(text: str, name: str) -> list[Any]:
-    """The YAML documents of a file that are not empty."""
-    try:
-        return [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not valid YAML: {error}") from error
 
 
 # --- mergekit's YAML ----------------------------------------------------------------------------------------
@@ -213,4 +206,4 @@ def from_mergekit(text: str, name: str) -> tuple[Recipe, dict[str, str], dict[st
 
     UserError for everything that has no counterpart here.
     """
-    return recipe_of(_documents(text, name), name)
+    return recipe_of(params_text.documents(text, name), name)
