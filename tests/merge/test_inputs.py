@@ -245,6 +245,46 @@ class TestNames:
         assert bool(tensor_names.of_model("x", [name], model_type).stored) == kept
 
 
+class TestPredictionLayers:
+    """Layers for multi-token prediction, which transformers drops on loading."""
+
+    def store(self, folder: Path, name: str) -> None:
+        """Another layer under another name: the copy of all that belongs to the only layer of the model."""
+        tensors = load_file(folder / WHOLE)
+        store(folder, tensors | {n.replace("model.layers.0", name): t.clone() for n, t in tensors.items() if ".layers.0." in n})
+
+    @pytest.mark.parametrize("name", ["mtp.layers.0", "model.mtp.layers.0", "model.layers.1", "model.mtp_layers.0"])
+    @pytest.mark.parametrize("owners", [("code",), ("math", "science")])
+    def test_what_not_all_have_is_left_out_and_said(self, three, tmp_path, monkeypatch, capsys, name, owners):
+        assert command(monkeypatch, capsys, three, tmp_path / "out")[0] == 0
+        for owner in owners:
+            self.store(three[owner], name)
+            change_json(three[owner] / "config.json", num_nextn_predict_layers=1)
+        status, said, _ = command(monkeypatch, capsys, three, tmp_path / "again")
+        assert status == 0
+        assert bytes_of(tmp_path / "again") == bytes_of(tmp_path / "out")
+        assert "layers for multi-token prediction" in said
+        assert all(owner in said.split("stored by")[1].splitlines()[0] for owner in owners)
+        assert json.loads((tmp_path / "again" / "config.json").read_text()).get("num_nextn_predict_layers", 0) == 0
+
+    def test_what_all_have_is_merged(self, three, tmp_path, monkeypatch, capsys):
+        for folder in three.values():
+            self.store(folder, "mtp.layers.0")
+            change_json(folder / "config.json", num_nextn_predict_layers=1)
+        status, said, _ = command(monkeypatch, capsys, three, tmp_path / "out")
+        assert status == 0
+        assert "multi-token" not in said
+        assert any(name.startswith("mtp.") for name in load_file(tmp_path / "out" / WHOLE))
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 1
+
+    def test_a_layer_that_one_model_lacks_is_still_refused(self, three, tmp_path, monkeypatch, capsys):
+        tensors = load_file(three["science"] / WHOLE)
+        store(three["science"], {name: t for name, t in tensors.items() if ".layers.0." not in name})
+        status, _, error = command(monkeypatch, capsys, three, tmp_path / "out")
+        assert status == 2
+        assert "only code has them" in error
+
+
 class TestPickles:
     def pickled(self, folder: Path, parts: int = 1) -> None:
         """The weights of a folder as pytorch_model.bin, or as shards with an index."""

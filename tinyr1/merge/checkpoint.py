@@ -29,6 +29,7 @@ from tinyr1.merge.layers import comparable, layers_of
 from tinyr1.merge.method import BLOCK, as_rows
 from tinyr1.merge.methods import check as check_settings
 from tinyr1.merge.parents import ParentHashes
+from tinyr1.merge.prediction import drop_where_missing
 from tinyr1.merge.reader import Checkpoint
 from tinyr1.merge.sources import check_sources
 from tinyr1.merge.tied import drop_stored_heads
@@ -115,7 +116,7 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
     check_settings(recipe, options.reading, options.iqr_multiplier)  # first: they cost nothing to check
     models = {name: adapters.load(place) for name, place in checks.folders_of(recipe, folders).items()}
     notices = list(dict.fromkeys(notice for model in models.values() for notice in model.notices))
-    notices += drop_stored_heads(models)
+    notices += drop_stored_heads(models) + drop_where_missing(models)
     models, fitted = vocabulary.fit(
         models, folders, recipe.main_leaf, options.tokenizer_source, has_base=recipe.base is not None
     )
