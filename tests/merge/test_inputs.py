@@ -251,7 +251,8 @@ class TestPredictionLayers:
     def store(self, folder: Path, name: str) -> None:
         """Another layer under another name: the copy of all that belongs to the only layer of the model."""
         tensors = load_file(folder / WHOLE)
-        store(folder, tensors | {n.replace("model.layers.0", name): t.clone() for n, t in tensors.items() if ".layers.0." in n})
+        layer = {n: t.clone() for n, t in tensors.items() if ".layers.0." in n}
+        store(folder, tensors | {n.replace("model.layers.0", name): t for n, t in layer.items()})
 
     @pytest.mark.parametrize("name", ["mtp.layers.0", "model.mtp.layers.0", "model.layers.1", "model.mtp_layers.0"])
     @pytest.mark.parametrize("owners", [("code",), ("math", "science")])

@@ -1,6 +1,6 @@
 """Layers for multi-token prediction (MTP), which some models store behind their last layer.
 
-    model.layers.61.*  of DeepSeek-V3, 61 layers     mtp.*  of Qwen3-Next     model.layers.46.*  of GLM-4.5-Air, 46 layers
+    model.layers.61.*  of DeepSeek-V3 (61 layers)    model.layers.46.*  of GLM-4.5-Air (46)    mtp.*  of Qwen3-Next
 
 They serve speculative decoding. transformers drops them on loading, so that a model that was trained with it is stored
 without them, and is still the same network as the one that it comes from.
