@@ -103,8 +103,10 @@ words = [sys.executable, "-c", "raise ValueError('no room')"]
 launch.follow(words, {}, cfg.home / "logs" / "train-math.log", "math", lambda: None, "step")
 """
 GRADER = """
+import sys
 from tinyr1.evaluate.grading.symbolic import Verifier
-with Verifier(memory_mb=1) as verifier:
+sys.executable = "/bin/false"  # stands for the Python that compares
+with Verifier() as verifier:
     verifier.compare("1", "$1$")
 """
 IN_A_STAGE = {
