@@ -6,10 +6,12 @@ The version in git's index is checked, so running and saving a notebook in Jupyt
 import ast
 import copy
 import subprocess
+import sys
 
 import nbformat
 import papermill
 import pytest
+import yaml
 
 from tinyr1.core import record
 from tinyr1.core.config import ROOT, STAGES
@@ -22,6 +24,15 @@ def committed(stage):
     name = f"notebooks/{stage}.ipynb"
     shown = subprocess.run(["git", "show", f":{name}"], cwd=ROOT, capture_output=True, check=False)
     return shown.stdout.decode() if shown.returncode == 0 else (ROOT / name).read_text(encoding="utf-8")
+
+
+def strip_command():
+    """What `git commit` does with a notebook, in this environment."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    (hook,) = (hook for hook in hooks if hook["id"] == "notebooks-without-outputs")
+    program, *words = hook["entry"].split()
+    assert program == ".venv/bin/nbstripout"
+    return [sys.executable, "-m", "nbstripout", *words, *hook["args"]]
 
 
 @pytest.fixture
@@ -82,7 +93,23 @@ class TestNotebook:
             cell.execution_count = n
             cell.outputs = [nbformat.v4.new_output("stream", text="done\n")]
             cell.metadata.scrolled = True
+        code_cells(saved)[0].source = 'run = "mine"'
         before = hash_of(book)
         assert hash_of(saved) == before
         code_cells(saved)[-1].source += "\n"
         assert hash_of(saved) != before
+
+    def test_what_a_commit_strips_leaves_nothing_of_what_jupyterlab_saves(self, stage, book, tmp_path):
+        path = tmp_path / f"{stage}.ipynb"
+        for n, cell in enumerate(code_cells(book), 1):
+            cell.execution_count = n
+            cell.outputs = [nbformat.v4.new_output("stream", text="done\n")]
+            cell.metadata.scrolled = True
+        book.cells[0].metadata["jp-MarkdownHeadingCollapsed"] = True
+        book.metadata.language_info = {
+            "codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py", "version": "3.12.1",
+            "mimetype": "text/x-python", "name": "python", "nbconvert_exporter": "python", "pygments_lexer": "ipython3",
+        }  # fmt: skip
+        nbformat.write(book, path)
+        subprocess.run([*strip_command(), path], check=True)
+        assert path.read_text(encoding="utf-8") == committed(stage)

@@ -41,8 +41,6 @@ def main() -> int:
     arguments = parser.parse_args()
     for number in SIGNALS:
         signal.signal(number, lambda *given: end(arguments.run, *given))
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # the terminal is closed; under nohup the run goes on
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
     again = f"make {arguments.stage or 'reproduce'} RUN={arguments.run}"
     return guarded(
         lambda: run(arguments.run, arguments.stage), f"interrupted; the same command goes on from here: {again}"

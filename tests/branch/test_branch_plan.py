@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tinyr1.branch import hosts, packing, plan, stage
+from tinyr1.branch import failures, hosts, packing, plan, stage
 from tinyr1.core import artifact, config, jsonl, launch, machine, record, show
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
@@ -185,18 +185,47 @@ def test_several_hosts_are_started_with_a_log_of_each_rank_and_the_variables_of_
     assert "DS_ACCELERATOR=cpu\n" in (work / "environment").read_text()
 
 
-def test_the_rank_that_failed_first_is_shown(tmp_path):
-    (tmp_path / "ranks").mkdir()
-    assert plan.first_failure(tmp_path) is None
-    for number, (name, text) in enumerate({
-        "rank2": "all is well\n", "rank1": "Traceback (most recent call last):\n  x\nMemoryError: 7 GB\n",
-        "rank0": "Traceback (most recent call last):\n  x\nRuntimeError: the peer is gone\n",
-    }.items()):  # fmt: skip
-        file = tmp_path / "ranks" / f"{name}.log"
-        file.write_text(text)
-        os.utime(file, (1000 + number, 1000 + number))
-    assert plan.first_failure(tmp_path).startswith("The first rank that failed, rank1.log:\nTraceback")
-    assert plan.first_failure(tmp_path).endswith("MemoryError: 7 GB")
+RAISED = "Traceback (most recent call last):\n  File \"tinyr1/branch/train.py\", line 5, in main\n"
+
+
+@pytest.fixture
+def rank_logs(tmp_path):
+    """Call with the text of each rank's log, in the order in which they were written last; their folder."""
+
+    def write(**texts):
+        for number, (name, text) in enumerate(texts.items()):
+            file = tmp_path / f"{name}.log"
+            file.write_text(text)
+            os.utime(file, (1000 + number, 1000 + number))
+        return tmp_path
+
+    return write
+
+
+def test_the_rank_that_failed_first_is_shown_with_its_cause_in_the_first_line(rank_logs):
+    assert failures.first_failure(rank_logs(), "") is None
+    lost, full = f"{RAISED}RuntimeError: the peer is gone\n", f"step 3\n{RAISED}MemoryError: 7 GB\n"
+    logs = rank_logs(rank2="all is well\n", rank1=full + "noise\n" * 10_000, rank0=lost)
+    first, *more = failures.first_failure(logs, "node2: [ERROR] [x] exits with return code = 1").splitlines()
+    assert first == "the first rank that failed, rank1.log: MemoryError: 7 GB, at tinyr1/branch/train.py:5"
+    assert more[:2] == ["step 3", "Traceback (most recent call last):"]
+    assert failures.first_failure(rank_logs(rank2="", rank1="error: the loss is not a number", rank0=lost), "") == (
+        "the first rank that failed, rank1.log: the loss is not a number\nerror: the loss is not a number"
+    )
+
+
+def test_a_rank_that_was_killed_is_named_by_its_host_before_those_that_lost_it(rank_logs):
+    lost = f"{RAISED}RuntimeError: connection closed by peer\n"
+    said = "\n".join(
+        f"{host}: [2026-01-02 03:04:05] [ERROR] [launch.py:259:sigkill_handler] ['x'] exits with return code = {code}"
+        for host, code in (("node1", 1), ("node2", -9), ("node3", -6))
+    )
+    assert failures.first_failure(rank_logs(rank0=lost, rank1="step 7\n", rank2=lost), said) == (
+        "a rank of node2, rank1.log, was killed by signal 9 (SIGKILL); the others failed because it is gone\nstep 7"
+    )
+    assert failures.first_failure(rank_logs(rank0="step 7\n"), said) == (
+        "a rank of node2 was killed by signal 9 (SIGKILL); the others failed because it is gone"
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", "# node1 slots=8\n\n"])

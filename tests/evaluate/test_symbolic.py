@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from processes import ended
 
+from tinyr1.core.errors import UserError
 from tinyr1.evaluate.grading import symbolic
 from tinyr1.evaluate.grading.symbolic import Verifier
 
@@ -96,7 +97,7 @@ def test_a_child_that_is_killed_while_it_starts_is_started_again(monkeypatch, de
         if starts:
             assert own.compare("204", "\\boxed{204}").status == "equal"
         else:
-            with pytest.raises(RuntimeError, match="does not start"):
+            with pytest.raises(UserError, match="does not start"):
                 own.compare("204", "\\boxed{204}")
 
 
@@ -117,7 +118,7 @@ def test_a_child_that_ends_by_itself_is_not_started_again(monkeypatch):
     started = []
     monkeypatch.setattr(symbolic, "_Child", lambda *a: started.append(1) or child)
     child = SimpleNamespace(was_killed=lambda: False, is_ready=lambda: False, close=lambda: None)
-    with Verifier(1) as own, pytest.raises(RuntimeError, match="does not start"):
+    with Verifier(1) as own, pytest.raises(UserError, match="does not start"):
         own.compare("1", "$1$")
     assert len(started) == 1
 

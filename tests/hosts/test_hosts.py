@@ -18,7 +18,7 @@ import yaml
 from checkpoints import Shape, experts
 
 from tinyr1.branch import hosts
-from tinyr1.core import artifact, jsonl
+from tinyr1.core import artifact, config, jsonl
 from tinyr1.core.config import ROOT
 from tinyr1.core.errors import UserError
 from tinyr1.core.prompts import Encoded
@@ -189,7 +189,8 @@ def test_two_hosts_train_a_model_lose_a_rank_and_go_on_and_a_host_with_a_fault_i
     os.kill(rank, signal.SIGKILL)
     status, said = ended(training)
     assert status == 2, said
-    assert "The first rank that failed" in said, said
+    assert f"error: math: a rank of {SECOND}, " in said, said
+    assert "was killed by signal 9 (SIGKILL); the others failed because it is gone" in said
     before = len(jsonl.read(log))
     assert before < STEPS, "it was killed on its way"
 
@@ -249,6 +250,17 @@ def test_a_hostfile_has_names_and_slots(tmp_path):
     file.write_text("node1 slots=8\nnode2 8\n")
     with pytest.raises(UserError, match="hosts:2: 'node2 8' is not of the form `hostname slots=8`"):
         hosts.read_hostfile(file)
+
+
+def test_a_path_that_a_shell_would_break_is_refused_before_a_host_is_asked(home, monkeypatch):
+    (home / "hosts").write_text("node1 slots=1\n")
+    monkeypatch.setenv("TINYR1_HOME", str(home / "my runs"))
+    monkeypatch.setattr(hosts, "ask", lambda *_: pytest.fail("a host was asked"))
+    cfg = config.load("smol")
+    trainer = cfg.params.trainer.model_copy(update={"hostfile": str(home / "hosts")})
+    cfg = cfg.model_copy(update={"params": cfg.params.model_copy(update={"trainer": trainer})})
+    with pytest.raises(UserError, match=r"DeepSpeed hands '.*/my runs/smol' to a shell .*; move the repository, or"):
+        hosts.check(cfg, False)
 
 
 @pytest.mark.parametrize(

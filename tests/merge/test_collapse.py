@@ -6,6 +6,8 @@ import torch
 from checkpoints import Shape, experts
 from transformers import AutoModelForCausalLM
 
+from tinyr1.core import artifact, config, launch
+from tinyr1.core.errors import UserError
 from tinyr1.merge import collapse
 from tinyr1.report import plots, plots_merge
 
@@ -47,15 +49,47 @@ def test_a_checkpoint_is_measured_layer_by_layer_without_the_first_tokens(tmp_pa
     assert measured[0] == pytest.approx((collapse.variance(tokens), collapse.effective_rank(tokens)))
 
 
-def test_models_are_measured_in_a_child_process_and_told(tmp_path):
-    folders = experts(tmp_path, Shape(architecture="llama"))
-    table = collapse.by_layer(folders, IDS)
+@pytest.fixture
+def finished(home):
+    """(run, checkpoints by name) of three small models that are finished."""
+    folders = experts(home / "models", Shape(architecture="llama"))
+    for folder in folders.values():
+        artifact.seal(folder, "key", {})
+    return config.load("smol"), folders
+
+
+def test_models_are_measured_in_a_child_process_once(finished, monkeypatch):
+    cfg, folders = finished
+    table = collapse.by_layer(cfg, folders, IDS)
     assert table.groupby("model", sort=False).layer.apply(list).to_dict() == dict.fromkeys(folders, [0, 1, 2])
     assert table[table.model == "code"][["variance", "effective_rank"]].to_numpy() == pytest.approx(
         torch.tensor(collapse.of_model(folders["code"], IDS)).numpy(), rel=1e-6
     )
     assert len(plots_merge.activations(table, list(folders)).axes) == 2
     plots.plt.close("all")
+    monkeypatch.setattr(launch, "follow", lambda *_, **__: pytest.fail("it was measured before"))
+    assert collapse.by_layer(cfg, folders, IDS).equals(table)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", "activations: the command was killed by signal 9 (SIGKILL)"),
+        ("print('HOSTILE' in os.environ); 1 / 0", "activations: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_child_that_fails_is_a_sentence_and_sees_the_variables_of_every_child(finished, monkeypatch, fault, said):
+    cfg, folders = finished
+    monkeypatch.setenv("HOSTILE", "1")
+    follow = launch.follow
+    monkeypatch.setattr(
+        launch, "follow", lambda words, *more: follow([words[0], "-c", f"import os; {fault}"], *more)
+    )
+    with pytest.raises(UserError) as error:
+        collapse.by_layer(cfg, folders, IDS)
+    assert str(error.value).startswith(said)
+    assert "True" not in str(error.value).splitlines()
+    assert not (cfg.home / "activations.jsonl").exists()
 
 
 def test_the_merged_model_is_told_in_proportion_to_its_parents():

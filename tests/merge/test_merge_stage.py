@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -218,6 +218,13 @@ def test_recipes_are_checked_before_there_is_a_model(home):
     ]
 
 
+def in_this_process(command, *_):
+    """Stands for the process that measures activations, which takes ten seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command[2:])
+        collapse.main()
+
+
 @pytest.mark.parametrize(("recipes", "figures"), [
     (("mean", "sparse"), FIGURES),
     (("mean", "fused"), FIGURES | {"selected_share"}),
@@ -228,7 +235,7 @@ def test_the_notebook_shows_what_there_is_of_fusion(run, monkeypatch, recipes, f
     recorded = []
     monkeypatch.setattr(config, "load", lambda name: cfg)
     monkeypatch.setattr(record, "require", lambda cfg, stage: {"artifacts": {}})
-    monkeypatch.setattr(collapse, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(collapse, "launch", SimpleNamespace(follow=in_this_process, die_with_parent=lambda: None))
     monkeypatch.setattr(collapse, "texts", lambda cfg: [[4, 5, 6, 7, 8, 9], [10, 11, 4, 5]])
     monkeypatch.setattr(masks, "ENTRIES", 2**16)
     monkeypatch.setattr(record, "write", lambda *args: recorded.append(args) or {"artifacts": {}})

@@ -133,12 +133,23 @@ def check(cfg: Config, has_gpu: bool) -> "pd.DataFrame":
         rows = [("this machine", trainer.processes_per_node, mine)]
     else:
         hosts = read_hostfile(located(trainer.hostfile))
+        _refuse_paths_in_pieces(ROOT, Path(sys.executable), cfg.home)
         rows = [
             (host.name, host.slots, found)
             for host, found in _reports(cfg, hosts, trainer.processes_per_node, has_gpu).items()
         ]
     table = [{"host": n, "slots": slots, "GPUs": r["gpus"], "torch": r["packages"]["torch"]} for n, slots, r in rows]
     return pd.DataFrame(table).set_index("host")
+
+
+def _refuse_paths_in_pieces(*paths: Path) -> None:
+    """UserError for the first path that a shell would not read as one word."""
+    for path in paths:
+        if shlex.quote(str(path)) != str(path):
+            raise UserError(
+                f"trainer.hostfile: DeepSpeed hands {str(path)!r} to a shell of each host without quotes, which breaks "
+                "it; move the repository, or TINYR1_HOME, to a path of letters, digits, /, -, _ and ."
+            )
 
 
 def _reports(cfg: Config, hosts: list[Host], ranks: int, has_gpu: bool) -> dict[Host, dict[str, Any]]:

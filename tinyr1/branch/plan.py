@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyr1.branch import failures
 from tinyr1.branch.hosts import read_hostfile
 from tinyr1.branch.sequences import layout
 from tinyr1.core import artifact, launch
@@ -44,7 +45,6 @@ CPU_ENVIRONMENT = {
 # Parameters of the trainer block that change how a training is started and watched, and not the model.
 WITHOUT_EFFECT = {"save_steps", "report_to", "spike", "launcher"}
 RANK_LOGS, HOST_ENVIRONMENT = "ranks", "environment"  # in the work folder of a training on several hosts
-RANK_FAILED = "exits with return code = "  # what DeepSpeed's launcher says of a rank; the other hosts would wait for it
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint of a training that was written to its end
 
 
@@ -174,30 +174,20 @@ def meet(cfg: Config, has_gpu: bool) -> None:
     """Lets all ranks of several hosts add a number up. UserError when they do not find each other in a minute."""
     if cfg.params.trainer.hostfile is None:
         return
-    work = cfg.home / "logs" / "meeting"
+    work, log = cfg.home / "logs" / "meeting", cfg.home / "logs" / "meeting.log"
     prepare_hosts(cfg, work, has_gpu)
     words, environment = launcher(cfg, work, has_gpu)
     try:
         launch.follow(
-            [*words, "--module", "tinyr1.branch.meeting"], environment, cfg.home / "logs" / "meeting.log", "hosts",
-            lambda: None, "rank", "waiting for all ranks to meet", failed=RANK_FAILED,
+            [*words, "--module", "tinyr1.branch.meeting"], environment, log, "hosts",
+            lambda: None, "rank", "waiting for all ranks to meet", failed=failures.ENDS,
         )  # fmt: skip
     except UserError as error:
         raise UserError(
             f"the ranks of {cfg.params.trainer.hostfile} do not find each other: the port {words[4]} of the first host "
             f"may be closed to the others, or NCCL or gloo takes another network (NCCL_SOCKET_IFNAME, "
-            f"GLOO_SOCKET_IFNAME). {first_failure(work) or error}"
+            f"GLOO_SOCKET_IFNAME). {failures.first_failure(work / RANK_LOGS, launch.latest(log)) or error}"
         ) from error
-
-
-def first_failure(work: Path) -> str | None:
-    """The error of the rank that failed first, from the logs of the ranks; None where none tells of one."""
-    logs = sorted((work / RANK_LOGS).glob("*.log"), key=lambda file: file.stat().st_mtime_ns)
-    for file in logs:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if launch.TRACEBACK in text or "\nerror: " in text:
-            return f"The first rank that failed, {file.name}:\n{launch.error_excerpt(text)}"
-    return None
 
 
 def _free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tinyr1.branch import packing, plan
+from tinyr1.branch import failures, packing, plan
 from tinyr1.core import artifact, jsonl, launch
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
@@ -57,10 +57,10 @@ def train_job(
                 words, environment, log, job.name, lambda: training_progress(folder / KEPT_FROM_TRAINING, watch),
                 "step", "starting DeepSpeed and loading the model", "saving the model",
                 work / launch.STOP if cfg.params.trainer.save_steps else None,
-                plan.RANK_FAILED if cfg.params.trainer.hostfile else "",
+                failures.ENDS if cfg.params.trainer.hostfile else "",
             )  # fmt: skip
         except UserError as error:
-            if failed := plan.first_failure(work):
+            if failed := failures.first_failure(work / plan.RANK_LOGS, launch.latest(log)):
                 raise UserError(f"{job.name}: {failed}\nThe logs of all ranks: {work / plan.RANK_LOGS}") from error
             raise
         if (work / launch.STOP).exists() and not finished.exists():

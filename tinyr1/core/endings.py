@@ -2,7 +2,7 @@
 
     while it runs: Memory.look(pid) --> least memory that the machine had left, most that the process tree held
     exit status --told--> "ended with exit status 3" | "was killed by signal 9; the machine had 0.3 GB of memory left …"
-    its log --cause--> "ValueError: no room, at tinyr1/branch/train.py:12", of the rank that failed first
+    its log --cause--> "ValueError: no room, at tinyr1/branch/train.py:12", of the process that failed first
 """
 
 import re
@@ -13,7 +13,9 @@ import psutil
 
 TRACEBACK = "Traceback (most recent call last):"
 FRAME = re.compile(r'File "(?:[^"]*/)?(?P<file>tinyr1/[^"]+)", line (?P<line>\d+)')
-RANK = re.compile(r"^\[rank\d+\]: ")
+ERROR = "error: "  # begins the line with which a command of this kit ends (tinyr1.core.errors)
+# What launchers put before each line of one of several processes: a rank of PyTorch, a part of vLLM's engine.
+ONE_OF_SEVERAL = re.compile(r"^(\[rank\d+\]: |\([\w-]+ pid=\d+\) )")
 # Exit statuses with which shells (128 + signal) and launchers (256 - signal) pass a signal on; 255 is any failure.
 FATAL = (signal.SIGABRT, signal.SIGBUS, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM)
 PASSED_ON = {status: int(one) for one in FATAL for status in (128 + one, 256 - one)}
@@ -79,18 +81,29 @@ def told(status: int, memory: Memory) -> str:
 
 
 def cause(log: str) -> str:
-    """The exception that ended a process, with the last frame in this project; of several ranks, that of the first one
-    that failed. "" where the log holds no whole traceback."""
+    """Why a process ended, in a line: its `error:` line, or its exception with the last frame in this project; of
+    several processes with one log, that of the first one that failed. "" where the log holds neither."""
     lines = log.splitlines()
     starts = [i for i, line in enumerate(lines) if TRACEBACK in line]
-    ranks = [i for i in starts if RANK.match(lines[i])]
-    if ranks:
-        prefix = RANK.match(lines[ranks[0]])[0]  # type: ignore[index]  # it matched a line above
-        starts = [i for i in ranks if lines[i].startswith(prefix)]
-    if not starts:
-        return ""
-    column, frame = lines[starts[-1]].index(TRACEBACK), ""
-    for line in lines[starts[-1] + 1 :]:
+    labels = [found[0] if (found := ONE_OF_SEVERAL.match(lines[i])) else "" for i in starts]
+    if first := next(filter(None, labels), ""):
+        starts = [i for i, label in zip(starts, labels, strict=True) if label == first]
+    ends = [i for i, line in enumerate(lines) if line.startswith(ERROR)]
+    if ends and (not starts or (not first and ends[-1] > starts[-1])):
+        return _error_line(lines[ends[-1] :])
+    return _exception(lines[starts[-1] :]) if starts else ""
+
+
+def _error_line(lines: list[str]) -> str:
+    """The text of the `error:` line that comes first, with the first reason where it only announces some."""
+    said, reasons = lines[0].removeprefix(ERROR), lines[1:2]
+    return f"{said} {reasons[0].strip()}" if said.endswith(":") and reasons else said
+
+
+def _exception(lines: list[str]) -> str:
+    """The exception below the head of a traceback, which comes first; "" where the log ends before it."""
+    column, frame = lines[0].index(TRACEBACK), ""
+    for line in lines[1:]:
         if line[column : column + 1].strip():
             return line[column:].strip() + frame
         if found := FRAME.search(line):

@@ -10,6 +10,7 @@ import gc
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what a cluster sends before it tak
 PARENT = "TINYR1_PARENT"  # environment variable: process id and host of the process that a child must not outlive
 CONTEXT_LINES = 25  # of a log, up to the end of its last error
 AFTER_LINES = 8  # lines that are shown after it
+COMMAND = "\n$ "  # begins the line of a command in a log
+OTHERS = 2.0  # seconds in which the other parts of a command that has failed say so: DeepSpeed looks once a second
+LEAST = 1 << 20  # bytes below which a disk is full
 
 TRACEBACK = endings.TRACEBACK
 # What nanobind prints at the end of a process whose objects are still referenced, as after every exception.
@@ -104,11 +108,8 @@ def follow(
     has failed for which the other parts would wait; it is ended then. UserError with the last error in the log
     when the command fails. An interrupt ends the child before it is raised again.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"\n$ {shell(command, environment)}\n")
-        file.flush()
-        start = file.tell()  # the log keeps what earlier commands wrote
+    start = _begin_log(log, f"{COMMAND}{shell(command, environment)}\n")
+    with log.open("ab") as file:
         variables = surroundings.for_child(environment | watched(), passing)
         process = subprocess.Popen(command, env=variables, stdout=file, stderr=file, start_new_session=True)
     bar, memory = Bar(title, unit), endings.Memory()
@@ -118,6 +119,8 @@ def follow(
                 memory.look(process.pid)
                 _show(bar, poll(), first, last)
                 time.sleep(0.5)
+        if process.poll() is None:
+            time.sleep(OTHERS)
         if news := poll():
             bar.update(*news)
     finally:
@@ -126,10 +129,28 @@ def follow(
     if process.returncode:
         written = log.read_bytes()[start:].decode(errors="replace")
         why = f"{title}: {found}\n" if (found := endings.cause(written)) else ""
+        full = "; the disk of its log is full: free some space" if shutil.disk_usage(log.parent).free < LEAST else ""
         raise UserError(
-            f"{why}{title}: the command {endings.told(process.returncode, memory)}. From {log}:\n"
+            f"{why}{title}: the command {endings.told(process.returncode, memory)}{full}. From {log}:\n"
             f"{error_excerpt(written)}\nTo run it alone: {shell(command, environment)}"
         )
+
+
+def _begin_log(log: Path, line: str) -> int:
+    """Add a line to a log, which keeps what earlier commands wrote; its size then."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            return file.tell()
+    except OSError as error:  # a full disk is one without the name of a file
+        raise OSError(error.errno, error.strerror, str(log)) from error
+
+
+def latest(log: Path) -> str:
+    """What the latest command of `follow` has written into a log, with the command at its beginning."""
+    return log.read_text(encoding="utf-8", errors="replace").rpartition(COMMAND)[2]
 
 
 @contextmanager
@@ -178,7 +199,7 @@ def error_excerpt(text: str) -> str:
 def _error_end(lines: list[str]) -> int:
     """Index of the line after the last error; all lines where there is no error."""
     for i in range(len(lines) - 1, -1, -1):
-        if lines[i].startswith("error: "):
+        if lines[i].startswith(endings.ERROR):
             return i + 1
         if (column := lines[i].find(TRACEBACK)) >= 0:
             # The frames are indented behind whatever a launcher put before each line; the exception is not.

@@ -213,9 +213,13 @@ def holds(cfg: Config, stage: str, entry: Mapping) -> bool:
 
 
 def notebook_hash(stage: str) -> str:
-    """Hash of the kinds and sources of a notebook's cells, which running and saving it in JupyterLab do not change."""
-    notebook = json.loads((ROOT / "notebooks" / f"{stage}.ipynb").read_text(encoding="utf-8"))
-    return digest([[cell["cell_type"], "".join(cell["source"])] for cell in notebook["cells"]])
+    """Hash of the kinds and sources of a notebook's cells, which running and saving it in JupyterLab do not change.
+
+    The cell of parameters does not count: it names the run, and so does the record.
+    """
+    cells = json.loads((ROOT / "notebooks" / f"{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
+    counted = [cell for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
+    return digest([[cell["cell_type"], "".join(cell["source"])] for cell in counted])
 
 
 def source_hash(*parts: str) -> str:

@@ -5,12 +5,14 @@ token and use fewer directions. arXiv 2603.04972 names both as signs of a collap
 (docs/fidelity.md §3.6 says why), the two definitions below are.
 
     token ids -> model -> hidden states of each layer (tokens, width) -> variance, effective_rank
+
+    by_layer --plan--> python -m tinyr1.merge.collapse PLAN OUT, which holds one model at a time --lines--> table
 """
 
-import multiprocessing
-import os
+import argparse
+import json
+import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tinyr1.core import launch
+from tinyr1.core import artifact, jsonl, launch
 from tinyr1.core.config import Config
 from tinyr1.data.tokens import read_tokens
 
@@ -52,28 +54,34 @@ def texts(cfg: Config) -> list[list[int]]:
     return [tokens.row_ids(i)[:LONGEST].tolist() for tokens in rows for i in range(min(ROWS, len(tokens)))]
 
 
-def by_layer(models: dict[str, Path], ids: list[list[int]]) -> pd.DataFrame:
-    """Columns model, layer (0 is the embedding), variance, effective_rank; models: name -> checkpoint.
+def by_layer(cfg: Config, models: dict[str, Path], ids: list[list[int]]) -> pd.DataFrame:
+    """Columns model, layer (0 is the embedding), variance, effective_rank; models: name -> finished checkpoint.
 
-    A child process loads the models, one after the other, and gives all memory back when it ends.
+    A child process loads the models, one after the other, and gives all memory back when it ends. What the same
+    checkpoints gave before is kept. UserError, with its log, when the child fails.
     """
-    spawn = multiprocessing.get_context("spawn")  # a copy of a process with threads could wait for ever
-    with ProcessPoolExecutor(1, spawn, _stay_with, (launch.watched(),)) as child:
-        measured = child.submit(_of_models, list(models.values()), ids).result()
-    return pd.DataFrame([
-        {"model": name, "layer": layer, "variance": spread, "effective_rank": rank}
-        for name, layers in zip(models, measured, strict=True) for layer, (spread, rank) in enumerate(layers)
-    ])  # fmt: skip
+    remedy = cfg.remedy("03_fusion_merge")
+    contents = {name: artifact.check(folder, remedy)["content"] for name, folder in models.items()}
+
+    def build(path: Path) -> dict:
+        plan = path.with_suffix(".plan")
+        path.unlink(missing_ok=True)  # of a process that was killed
+        artifact.write_atomic(plan, json.dumps({"models": {n: str(f) for n, f in models.items()}, "ids": ids}))
+        command = [sys.executable, "-m", "tinyr1.merge.collapse", str(plan), str(path)]
+        log = cfg.home / "logs" / "activations.log"
+        launch.follow(command, {}, log, "activations", lambda: _progress(path, len(models)), "model")
+        plan.unlink()
+        return {}
+
+    path = cfg.home / "activations.jsonl"
+    artifact.make(path, {"models": contents, "ids": ids}, build, remedy)
+    return pd.DataFrame(jsonl.read(path))
 
 
-def _stay_with(parent: dict[str, str]) -> None:
-    """End with the notebook, even where its kernel is killed; parent: `launch.watched` of it."""
-    os.environ.update(parent)
-    launch.die_with_parent()
-
-
-def _of_models(folders: list[Path], ids: list[list[int]]) -> list[list[tuple[float, float]]]:
-    return [of_model(folder, ids) for folder in folders]
+def _progress(path: Path, of: int) -> tuple[int, int, str] | None:
+    """(models, all, text for the bar) from the lines of the child; None before the first model."""
+    done = len({line["model"] for line in jsonl.read(path)})
+    return (done, of, "") if done else None
 
 
 def of_model(folder: Path, ids: list[list[int]]) -> list[tuple[float, float]]:
@@ -104,3 +112,22 @@ def told(table: pd.DataFrame, merged: str, parents: Sequence[str]) -> str:
         low, middle, high = 100 * np.quantile(ratio, (0, 0.5, 1))
         said.append(f"{called} {middle:.0f} % as much ({low:.0f} to {high:.0f} % over the layers)")
     return f"Beside the mean of {', '.join(parents)}, the activations of {merged} {said[0]} and {said[1]}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("plan", type=Path, help="JSON with models (name -> checkpoint) and ids, written by by_layer")
+    parser.add_argument("out", type=Path, help="JSON lines, one for each layer of each model")
+    arguments = parser.parse_args()
+    launch.die_with_parent()
+    plan = json.loads(arguments.plan.read_text(encoding="utf-8"))
+    with arguments.out.open("ab") as file:
+        for name, folder in plan["models"].items():
+            for layer, (spread, rank) in enumerate(of_model(Path(folder), plan["ids"])):
+                line = {"model": name, "layer": layer, "variance": spread, "effective_rank": rank}
+                file.write(jsonl.encode(line))
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()

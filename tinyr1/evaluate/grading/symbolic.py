@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyr1.core import surroundings
+from tinyr1.core.errors import UserError
 
 START_SECONDS = 120  # to import SymPy, on a busy machine
 END_SECONDS = 5  # between the end of a child's output and its own
@@ -68,7 +69,7 @@ class Verifier:
     def compare(self, gold: str, text: str) -> Comparison:
         """Whether the last expression in a text equals `gold` (LaTeX or a number).
 
-        RuntimeError if Math-Verify cannot be started.
+        UserError if Math-Verify cannot be started.
         """
         child = self.idle.get()
         try:
@@ -106,7 +107,7 @@ class Verifier:
 
 
 def _started(memory_mb: int, seconds: float) -> "_Child":
-    """A child that is ready. RuntimeError where it ends by itself, or where a signal ends several in a row."""
+    """A child that is ready. UserError where it ends by itself, or where a signal ends several in a row."""
     for _ in range(STARTS):
         child = _Child(memory_mb, seconds)
         if child.is_ready():
@@ -115,7 +116,7 @@ def _started(memory_mb: int, seconds: float) -> "_Child":
         child.close()
         if not killed:
             break
-    raise RuntimeError(
+    raise UserError(
         "Math-Verify does not start: run `python -m tinyr1.evaluate.grading.symbolic 2048 3` for the reason, "
         "and `make setup`"
     )
