@@ -8,7 +8,7 @@ from test_grade import OPTION, SOUND, response, rules
 
 from tinyr1.data import arithmetic
 from tinyr1.data.answers import integer, plain
-from tinyr1.evaluate.grading import extract, grade
+from tinyr1.evaluate.grading import extract, grade, options
 
 DRESS = ("{}", "${}$", "{{{}}}", "\\text{{{}}}", "\\textbf{{{}}}", "\\textrm{{{}}}", "\\mathrm{{{}}}", "\\mathbf{{{}}}",
          "\\mathsf{{{}}}", "\\boldsymbol{{{}}}", "\\bm{{{}}}", "\\bf {}", "{{\\rm {}}}", "\\displaystyle {}",
@@ -21,8 +21,8 @@ DRESS = ("{}", "${}$", "{{{}}}", "\\text{{{}}}", "\\textbf{{{}}}", "\\textrm{{{}
 @pytest.mark.parametrize("dress", DRESS)
 def test_the_dress_of_an_answer_changes_no_kind_of_it(dress):
     assert extract.boxed_integer(f"so \\boxed{{{dress.format(73)}}}") == 73
-    assert extract.option(f"so \\boxed{{{dress.format('C')}}}") == "C"
-    assert extract.option(f"so \\boxed{{{dress.format('(C)')}}}") == "C"
+    assert options.option(f"so \\boxed{{{dress.format('C')}}}") == "C"
+    assert options.option(f"so \\boxed{{{dress.format('(C)')}}}") == "C"
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.combinations(DRESS[1:18], 2)])
@@ -88,7 +88,7 @@ def test_an_integer_is_taken_where_it_cannot_be_misread(text, expected):
 def test_a_later_box_that_is_never_closed_takes_back_the_one_before():
     assert extract.boxed_integer("\\boxed{73} no, \\boxed{74") is None
     assert extract.boxed_integer("\\boxed{74 no, \\boxed{73}") == 73
-    assert extract.option("\\boxed{A} no, \\boxed{B") is None
+    assert options.option("\\boxed{A} no, \\boxed{B") is None
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_arithmetic_has_a_value_or_none(text, expected):
 def test_a_hostile_box_costs_linear_time(text):
     started = time.process_time()
     integer(text)
-    extract.option(f"\\boxed{{{text}}}")
+    options.option(f"\\boxed{{{text}}}")
     assert time.process_time() - started < 2
 
 
@@ -145,7 +145,7 @@ def test_a_hostile_box_costs_linear_time(text):
     ],
 )  # fmt: skip
 def test_the_letter_of_a_box(text, expected):
-    assert extract.option(text) == expected
+    assert options.option(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_the_letter_of_a_box(text, expected):
     ],
 )  # fmt: skip
 def test_the_letter_of_a_statement(text, expected):
-    assert extract.option(text) == expected
+    assert options.option(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_letter_of_a_statement(text, expected):
 )  # fmt: skip
 def test_hostile_prose_costs_linear_time(text):
     started = time.process_time()
-    extract.stated_option(text)
+    options.stated_option(text)
     assert time.process_time() - started < 3
 
 

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from tinyr1.data.answers import integer
-from tinyr1.evaluate.grading import extract
+from tinyr1.evaluate.grading import extract, options
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_honest_forms_in_the_box_count_as_the_answer(truth):
     ],
 )  # fmt: skip
 def test_an_option_is_read_where_it_is_given_as_the_answer(text, expected):
-    assert extract.option(text) == expected
+    assert options.option(text) == expected
 
 
 @pytest.mark.parametrize(

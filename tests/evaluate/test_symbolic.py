@@ -45,7 +45,7 @@ def test_a_bomb_ends_by_itself_when_nobody_is_left_to_kill_it():
         "from tinyr1.evaluate.grading.symbolic import Verifier\n"
         "v = Verifier(1, seconds=1)\nv.compare('1', '$1$')\nchild = v.idle.get()\n"
         "print(child.process.pid, flush=True)\n"
-        "v.idle.put(child)\nchild.reply(['204', '\\\\boxed{9^{9^{9^9}}}'], 600)"
+        "v.idle.put(child)\nchild.reply(['204', '\\\\boxed{9^{9^{9^9}}}', 'text'], 600)"
     )
     judge = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = judge.stdout.readline().strip()

@@ -39,6 +39,7 @@ _ANSWER_IS = re.compile(r"\A\s*(?:the\s+)?(?:final\s+)?answer(?:\s*[:=]|\s+is\b:
 _RELATION = re.compile(r"==|[<>!:≠≈≤≥±]\s*=?|=\s*[<>]")
 _MARKS = re.compile(r"[*`{}\"“”]|(?<!\w)_+|_+(?!\w)")
 LONGEST = 1000  # characters of an answer
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of options
 
 
 def plain(text: str) -> str:

@@ -115,7 +115,7 @@ _SPOILING = (
     "double thrice triple inverse reciprocal opposite negative minus plus times wrong incorrect false least most more "
     "less over under"
 )
-_SPOILED = frozenset(_SPOILING.split())
+SPOILED = frozenset(_SPOILING.split())
 LONGEST_NAME = 200  # characters
 MOST_WORDS = 5  # in a name such as "area of the triangle"
 
@@ -131,7 +131,7 @@ def is_name(text: str) -> bool:
         return False
     parts = list(_PART.finditer(text))
     words = [part["name"] for part in parts if part["name"]]
-    if not words or any(part["other"] for part in parts) or _SPOILED & {word.lower() for word in words}:
+    if not words or any(part["other"] for part in parts) or SPOILED & {word.lower() for word in words}:
         return False
     if sum(len(word) > 3 for word in words) > MOST_WORDS or _SIZE.fullmatch(text):  # |x| = 5 may mean x = -5
         return False

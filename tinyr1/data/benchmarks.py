@@ -1,16 +1,18 @@
 """Benchmark questions in one shape, whatever their files look like.
 
     files of AIME, GPQA-Diamond, LiveCodeBench --files--> rows --\
-                                  the miniature's tasks --raw--> rows --> questions + their provenance
+    files of one's own ------------------own_questions-----------> rows --> questions + their provenance
+                                  the miniature's tasks --raw--> rows --/
 
-A question is a dict: id, benchmark (its name), domain, kind ("integer", "option" or "program"), question, family,
-private (True: its text must not reach a report), and
+A question is a dict: id, benchmark (its name), domain, kind ("integer", "expression", "option" or "program"),
+question, family, private (True: its text must not reach a report), and
 
-    integer   answer: decimal digits without leading zeros
-    option    answer: a letter, where the options are part of the question (the miniature); or "0", the index of the
-              right one in `options` (four texts), which the protocol puts into an order
-    program   starter_code, func_name ("": standard input and output), tests (dicts with input and output), erratum
-              ("" or what is wrong with the problem)
+    integer     answer: decimal digits without leading zeros
+    expression  answer: a number, formula or word, as its file has it
+    option      answer: a letter, where the options are part of the question (the miniature); or the index of the right
+                one in `options` (texts), which the protocol puts into an order, or leaves in theirs where `fixed`
+    program     starter_code, func_name ("": standard input and output), tests (dicts with input and output), erratum
+                ("" or what is wrong with the problem)
 
 `tinyr1.evaluate.protocol` makes the prompts from them.
 """
@@ -29,10 +31,18 @@ from typing import Any
 
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
-from tinyr1.core.params.domains import RELEASES, Benchmark, LiveCodeBenchmark, MiniatureBenchmark
-from tinyr1.data import files
+from tinyr1.core.params.domains import (
+    RELEASES,
+    Benchmark,
+    ChoiceBenchmark,
+    LiveCodeBenchmark,
+    MathBenchmark,
+    MiniatureBenchmark,
+    PublishedBenchmark,
+)
+from tinyr1.data import files, own_questions
 from tinyr1.data.answers import integer
-from tinyr1.data.files import PublishedBenchmark, column
+from tinyr1.data.files import column
 
 Question = dict
 DECODED_LIMIT = 512 << 20  # bytes; the largest LiveCodeBench problem unpacks to far less
@@ -65,6 +75,7 @@ class Provenance:
     release: str | None = None
     window: tuple[str, str] | None = None  # first and last contest date, inclusive
     sha256: str | None = None
+    columns: dict[str, Any] | None = None  # of a file of one's own: which column holds what
     late_on_last_day: int = 0  # contests after 00:00 of the window's last day, which the official filter leaves out
 
 
@@ -77,7 +88,7 @@ class LoadedBenchmark:
 
     def record(self) -> dict:
         """The provenance as plain values, for a record."""
-        return asdict(self.source)
+        return {key: value for key, value in asdict(self.source).items() if key != "columns" or value is not None}
 
 
 def load_benchmark(name: str, domain: str, benchmark: Benchmark, split: str, seed: int) -> LoadedBenchmark:
@@ -91,8 +102,9 @@ def load_benchmark(name: str, domain: str, benchmark: Benchmark, split: str, see
         questions, origin = _miniature(benchmark, split, seed), {"rows": benchmark.questions}
     else:
         questions, origin = _published(f"domains.{domain}.benchmarks.{name}", benchmark)
-    common = {"benchmark": name, "domain": domain, "kind": benchmark.answers, "private": benchmark.kind in PRIVATE}
-    questions = [q | common for q in questions[: benchmark.questions]]
+    common = {"benchmark": name, "domain": domain, "kind": benchmark.answers}
+    private = benchmark.kind in PRIVATE
+    questions = [q | common | {"private": private or "private" in q} for q in questions[: benchmark.questions]]
     errata = sum(bool(q.get("erratum")) for q in questions)
     return LoadedBenchmark(questions, Provenance(name, questions=len(questions), errata=errata, **origin))
 
@@ -122,11 +134,16 @@ def _published(where: str, benchmark: PublishedBenchmark) -> tuple[list[Question
         first, last = map(str, benchmark.window)
         origin |= {"release": benchmark.release, "window": (first, last)}
     try:
-        questions, rows, late = _read(found.paths, benchmark)
+        if isinstance(benchmark, MathBenchmark | ChoiceBenchmark):
+            own = own_questions.read(found.paths, benchmark)
+            questions, rows, more = own.questions, own.rows, {"columns": own.columns}
+        else:
+            questions, rows, late = _read(found.paths, benchmark)
+            more = {"late_on_last_day": late}
         _check(questions, rows, benchmark)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return questions, origin | {"rows": rows, "late_on_last_day": late}
+    return questions, origin | {"rows": rows} | more
 
 
 def _read(paths: tuple[Path, ...], benchmark: PublishedBenchmark) -> tuple[list[Question], int, int]:

@@ -5,7 +5,7 @@
 
 The `path` of a benchmark has one of these forms:
 
-    data/aime24.jsonl                      a JSON, JSONL, CSV or parquet file, relative to the repository
+    data/aime24.jsonl                      a JSON, JSONL, CSV, TSV or parquet file, relative to the repository
     data/lcb                               a folder of such files
     hf://owner/dataset/folder/file.jsonl   one file of a hub dataset, at the commit that `revision` names
     hf://owner/dataset                     LiveCodeBench only: the files of its `release`
@@ -31,11 +31,11 @@ from typing import BinaryIO, cast
 from tinyr1.core import artifact, hub, jsonl
 from tinyr1.core.config import located
 from tinyr1.core.errors import UserError
-from tinyr1.core.params.domains import HUB, AimeBenchmark, GpqaBenchmark, LiveCodeBenchmark
+from tinyr1.core.params.domains import HUB, LiveCodeBenchmark, PublishedBenchmark
 
-PublishedBenchmark = AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark
 PARQUET_ROWS = 256  # read at a time: one row of reasoning has up to a megabyte
-FORMATS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FORMATS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
+           ".parquet": "parquet"}  # fmt: skip
 COMPRESSED = (".gz", ".zst")
 HEAD = 1 << 16  # bytes that are read at once
 csv.field_size_limit(1 << 24)  # characters; the default of 131,072 is below the longest explanations of GPQA
@@ -111,10 +111,15 @@ class Record:
 
 def data_format(path: Path) -> str | None:
     """How a file is read, by its name whatever the case: json, csv or parquet; None where it is no file of rows."""
+    ending = _ending(path)
+    return None if ending == ".parquet" and path.suffix.lower() != ending else FORMATS.get(ending)
+
+
+def _ending(path: Path) -> str:
+    """The ending that tells the format: `.csv` of a.CSV.gz."""
     name = path.name.lower()
     packed = next((ending for ending in COMPRESSED if name.endswith(ending)), "")
-    ending = Path(name.removesuffix(packed)).suffix
-    return None if packed and ending == ".parquet" else FORMATS.get(ending)
+    return Path(name.removesuffix(packed)).suffix
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -133,12 +138,17 @@ def records(path: Path) -> Iterator[Record]:
 
 def read_rows(path: Path) -> Iterator[dict]:
     """Rows of a file, one after another. UserError names the file, and the row that is bad."""
+    return (row for _, row in numbered_rows(path))
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """(number as in `Record`, row) of a file, one after another. UserError names the file, and the row that is bad."""
     for record in records(path):
         if record.error:
             raise UserError(f"{path}:{record.row}: {record.error}")
         if not isinstance(record.value, dict):
             raise UserError(f"{path}:{record.row}: expected a JSON object, found {type(record.value).__name__}")
-        yield record.value
+        yield record.row, record.value
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -200,7 +210,7 @@ def _skip_blanks(text: str, at: int, comma: str) -> int:
 
 def _csv_records(path: Path) -> Iterator[Record]:
     with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        reader = csv.DictReader(file, strict=True, delimiter="\t" if _ending(path) == ".tsv" else ",")
         try:
             columns = reader.fieldnames or ()
             if twice := sorted({name for name in columns if list(columns).count(name) > 1}):

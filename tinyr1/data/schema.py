@@ -24,7 +24,8 @@ def _absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Text, "" where there is none. ValueError for anything else."""
     if _absent(value):
         return ""
     if not isinstance(value, str):
@@ -36,13 +37,13 @@ def _text(value: object) -> str:
     return value
 
 
-def _answer(value: object) -> str:
+def as_answer(value: object) -> str:
     """Text, or a number as text: 5 and 5.0 are "5"."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not _absent(value):
         if math.isinf(value):
             raise ValueError("is an infinite number")
         return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
-    return _text(value)
+    return as_text(value)
 
 
 def _mark(value: object) -> bool:
@@ -65,12 +66,12 @@ def _list(value: object) -> list:
 def _content(value: object) -> str:
     """The text of a message; of a list of parts, their texts one after another."""
     if not isinstance(value, list):
-        return _text(value)
+        return as_text(value)
     texts = []
     for part in value:
         if not isinstance(part, dict) or part.get("type") != "text":
             raise ValueError("holds a part that is not text")
-        texts.append(_text(part.get("text")))
+        texts.append(as_text(part.get("text")))
     return "".join(texts)
 
 
@@ -79,8 +80,8 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-Text = Annotated[str, BeforeValidator(_text)]
-Answer = Annotated[str, BeforeValidator(_answer)]
+Text = Annotated[str, BeforeValidator(as_text)]
+Answer = Annotated[str, BeforeValidator(as_answer)]
 Content = Annotated[str, BeforeValidator(_content)]
 Marks = Annotated[list[Annotated[bool, BeforeValidator(_mark)]], BeforeValidator(_list)]
 Texts = Annotated[list[Text], BeforeValidator(_list)]
@@ -140,7 +141,7 @@ class OpenThoughtsMetadata(_Columns):
 
 
 def _trajectory(value: object) -> str:
-    return _text(value) if not isinstance(value, list) else "".join(_text(part) for part in value)
+    return as_text(value) if not isinstance(value, list) else "".join(as_text(part) for part in value)
 
 
 class S1(_Columns):

@@ -4,6 +4,7 @@
     python -m tinyr1.evaluate --endpoint http://localhost:8000/v1 --model NAME --benchmarks aime24
     python -m tinyr1.evaluate --model NAME --benchmarks aime24 --responses samples.jsonl      grade, sample nothing
     python -m tinyr1.evaluate --model FOLDER --benchmarks aime24 --against OUT_FOLDER         and compare in pairs
+    python -m tinyr1.evaluate --model FOLDER --benchmarks math:quiz.jsonl,choice:exam.csv     questions of one's own
 
 Benchmarks, engine and sampling come from a params file; options override them. The output folder holds responses,
 graded samples, scores.csv, examples.txt, evaluation.json (protocol, sources, isolation, outcomes) and the files that
@@ -22,7 +23,7 @@ from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params.domains import RELEASES
 from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
-from tinyr1.evaluate import adopt, against, examples, lm_eval, notices, scores, stage
+from tinyr1.evaluate import adopt, against, examples, lm_eval, notices, own, scores, stage
 from tinyr1.evaluate.single import SingleModel, checkpoint_folder, content_key, fitted_to_context
 
 # Benchmarks that a params file need not have: the one whose settings they take, and their own questions. The paper has
@@ -46,7 +47,7 @@ def command_parser() -> argparse.ArgumentParser:
         epilog="Model code runs confined; see evaluate.sandbox in the params file.",
     )  # fmt: skip
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id; with --endpoint the served name")
-    parser.add_argument("--benchmarks", required=True, help="names from the params file, with commas: aime24,gpqa,lcb")
+    parser.add_argument("--benchmarks", required=True, help=f"names from the params file, and {own.FORMS}, with commas")
     parser.add_argument("--protocol", choices=("sound", "released"), help="default: the params file's")
     parser.add_argument("--run", default="r1-1.5b", help="params file with benchmarks, engine and sampling")
     parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model and hash>")
@@ -56,6 +57,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, help="of sampling; the paper has 0.6")
     parser.add_argument("--top-p", type=float, help="of sampling; the paper has 0.95")
     parser.add_argument("--path", action="append", default=[], metavar="BENCHMARK=FILE", help="a local file or folder")
+    own.add_options(parser)
     parser.add_argument("--release", choices=tuple(RELEASES), help="LiveCodeBench's; sets which of its files are read")
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
     parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the server's key")
@@ -67,7 +69,8 @@ def command_parser() -> argparse.ArgumentParser:
 def overridden(params: Params, options: argparse.Namespace) -> Params:
     """The params with the options of the command in place; UserError lists the options that do not fit."""
     data = params.model_dump(mode="json")
-    wanted = _benchmark_blocks(data, options)
+    wanted = _benchmark_blocks(data, own.named(params, data, options.benchmarks), options.run)
+    own.described(wanted, options)
     for domain in data["domains"].values():
         domain["benchmarks"] = {name: block for name, block in domain["benchmarks"].items() if name in wanted}
     for pair in options.path:
@@ -107,19 +110,19 @@ def _set_release(wanted: dict[str, dict], release: str) -> None:
             block |= {"release": release, "sha256": None}
 
 
-def _benchmark_blocks(data: dict, options: argparse.Namespace) -> dict[str, dict]:
-    """The blocks of the benchmarks that the command names, by name; TWINS are put into `data` beside their models."""
+def _benchmark_blocks(data: dict, names: list[str], run: str) -> dict[str, dict]:
+    """The blocks of the benchmarks with these names, by name; TWINS are put into `data` beside their models."""
     blocks = [domain["benchmarks"] for domain in data["domains"].values()]
     known = {name: block for in_domain in blocks for name, block in in_domain.items()}
-    for twin, (model, own) in TWINS.items():
+    for twin, (model, questions) in TWINS.items():
         for in_domain in blocks:
             if model in in_domain and twin not in known:
-                known[twin] = in_domain[twin] = in_domain[model] | own
-    wanted = [ALIASES.get(name.strip(), name.strip()) for name in options.benchmarks.split(",")]
+                known[twin] = in_domain[twin] = in_domain[model] | questions
+    wanted = [ALIASES.get(name, name) for name in names]
     if unknown := sorted(set(wanted) - set(known)):
         raise UserError(
-            f"--benchmarks: {', '.join(unknown)}: not in params/{options.run}.yaml, which gives "
-            f"{', '.join(sorted(known))}"
+            f"--benchmarks: {', '.join(unknown)}: not in params/{run}.yaml, which gives "
+            f"{', '.join(sorted(known))}; a file of your own is {own.FORMS}"
         )
     return {name: known[name] for name in wanted}
 
@@ -183,7 +186,8 @@ def evaluate_model(options: argparse.Namespace) -> None:
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
     print(examples.example_prompts(cfg, asked, imported=options.responses is not None))
     tested = stage.self_test(cfg, asked)
-    print(f"{tested['samples'].sum()} answers known to be right or wrong were graded so\n")
+    print(f"{tested['samples'].sum()} answers known to be right or wrong were graded so")
+    print("\n".join([*notices.as_texts(tested), ""]))
     if options.responses:
         adopt.adopt_answers(cfg, options.responses, asked)
         sampled = {"imported": str(options.responses)}

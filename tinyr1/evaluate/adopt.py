@@ -35,7 +35,7 @@ def adopt_answers(cfg: Config, path: Path, asked: dict[str, list[dict]]) -> None
     ((name, questions),) = asked.items()
     (model,) = cfg.models
     rules = protocols.of(cfg.params, name)
-    known = [q | {"question": protocols.shown_text(rules, q)} if "options" in q else q for q in questions]
+    known = [_with_order(rules, q) if "options" in q and not q.get("fixed") else q for q in questions]
     keys = {"model_key": stage.model_key(cfg, model), "protocol_key": stage.protocol_key(cfg, name, questions)}
     answers = read_answers(path, known, keys["protocol_key"])
     lines = [line | keys for line in answers.lines]
@@ -49,6 +49,11 @@ def adopt_answers(cfg: Config, path: Path, asked: dict[str, list[dict]]) -> None
         print(f"  {beyond} are samples beyond the {rules.samples} of each question that are graded; raise --samples")
     for note in answers.notes:
         print(f"  {note}")
+
+
+def _with_order(rules: protocols.Protocol, question: dict) -> dict:
+    """A question whose text is that of its prompt, with the options in the order of sample 0."""
+    return question | {"question": protocols.shown_text(rules, question)}
 
 
 def _prompts_opened(texts: list[str]) -> bool:
@@ -152,7 +157,8 @@ class _Questions:
         """The question of a row that has its id or its whole text. _Refused when there is not exactly one.
 
         shown: everything that the file says of the question. The letter of an option means nothing without the order
-        of the options, so the file must show the question of an answer that is a letter.
+        of the options, so the file must show the question of an answer that is a letter, unless the options have the
+        order of the question's own file.
         """
         ids = {c: str(row[c]) for c in ID_COLUMNS if isinstance(row.get(c), (str, int))}
         texts = [row[c].strip() for c in QUESTION_COLUMNS if isinstance(row.get(c), str)]
@@ -164,7 +170,8 @@ class _Questions:
                            f"{next(iter(self.by_id))!r}, or the whole question")  # fmt: skip
         if len({q["id"] for q in hits}) > 1:
             raise _Refused(f"its columns name different questions: {', '.join(sorted({q['id'] for q in hits}))}")
-        if hits[0]["kind"] == "option" and not any(hits[0]["question"].strip() in text for text in _texts(shown)):
+        needs_order = hits[0]["kind"] == "option" and not hits[0].get("fixed")
+        if needs_order and not any(hits[0]["question"].strip() in text for text in _texts(shown)):
             raise _Refused(f"{hits[0]['id']}: the row does not show the question with its options in the order used "
                            "here, so a letter cannot be graded")  # fmt: skip
         return hits[0]

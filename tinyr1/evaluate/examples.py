@@ -43,7 +43,7 @@ def _publishable(question: dict) -> dict:
     """The question, or one of its shape in place of one that must not be published."""
     if not question["private"]:
         return question
-    options = [f"(option {n})" for n in range(4)]
+    options = [f"(option {n})" for n in range(len(question["options"]))]
     return question | {"question": "(a question that must not be published)", "options": options}
 
 
@@ -69,8 +69,13 @@ def _example(answer: pd.Series, asked: list[dict]) -> str:
     question = next(q for q in asked if q["id"] == answer["question"])
     if question["private"]:
         return "its questions must not be published"
-    truth = f"\n\nright: {question['answer']}" if "answer" in question else ""
+    truth = f"\n\nright: {right_answer(question)}" if "answer" in question else ""
     return f"{question['question']}\n\n{_shortened(answer['text'])}{truth}"
+
+
+def right_answer(question: dict) -> str:
+    """The right answer for a reader: of options, the text of the right one."""
+    return question["options"][int(question["answer"])] if "options" in question else question["answer"]
 
 
 def _shortened(text: str) -> str:
@@ -116,7 +121,9 @@ def side_by_side(cfg: Config, graded: pd.DataFrame, asked: dict[str, list[dict]]
         answer = answers.loc[model]
         ended = str(answer["outcome"]).replace("_", " ") + (", loops" if answer["looping"] else "")
         rows.append((model, ended, answer["text"]))
-    rows.append(("right is", "", question.get("answer") or f"a program that passes {len(question['tests'])} tests"))
+    is_program = question["kind"] == "program"
+    right = f"a program that passes {len(question['tests'])} tests" if is_program else right_answer(question)
+    rows.append(("right is", "", right))
     cells = ("".join(f"<td{style}>{html.escape(str(text))}</td>" for text in row) for row in rows)
     head = f"<thead><tr><th>{html.escape(benchmark)}</th><th>outcome</th><th>text</th></tr></thead>"
     return HTML(f"<table>{head}<tbody>\n" + "\n".join(f"<tr>{row}</tr>" for row in cells) + "\n</tbody></table>")

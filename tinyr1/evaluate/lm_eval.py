@@ -84,6 +84,7 @@ def sample_lines(rows: pd.DataFrame, questions: list[dict], described: dict) -> 
         if part.empty:
             continue
         doc = {"id": question["id"], "question": question["question"], "family": question.get("family", "")}
+        doc |= {"options": question["options"]} if "options" in question else {}
         target = str(question.get("answer", ""))
         extracted = [INVALID if pd.isna(e) else str(e) for e in part["extracted"]]
         lines.append({

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tinyr1.core.prompts import THINK_CLOSE
+from tinyr1.evaluate.grading.selftest import AS_TEXT
+from tinyr1.evaluate.grading.symbolic import OPINIONS
 
 SHARE = 0.9  # of a benchmark's answers that end in one and the same way
 GRADED = ("correct", "wrong")
@@ -30,19 +32,31 @@ NOTHING_FOUND = "{n} of them hold no answer in the form that the prompt asks for
 
 
 def disagreement(graded: pd.DataFrame, asked: Mapping[str, list[dict]], opinions: pd.DataFrame) -> list[str]:
-    """One sentence on how often Math-Verify disagrees with the grades of integer answers; none where there are none.
+    """One sentence on how often Math-Verify disagrees with the grades of OPINIONS; none where there are none.
 
     opinions: as `tinyr1.evaluate.stage.second_opinions` returns them.
     """
-    integers = {(name, q["id"]) for name, questions in asked.items() for q in questions if q["kind"] == "integer"}
-    n = sum(pair in integers for pair in zip(graded["benchmark"], graded["question"], strict=True))
+    judged = {(name, q["id"]): q["kind"] for name, qs in asked.items() for q in qs if q["kind"] in OPINIONS}
+    n = sum(pair in judged for pair in zip(graded["benchmark"], graded["question"], strict=True))
     if not n:
         return []
     verdicts = opinions["math_verify"] if len(opinions) else pd.Series(dtype=str)
+    called = "integer" if set(judged.values()) == {"integer"} else "mathematical"
     differs = int(verdicts.isin(VERDICTS).sum())
     return [
-        f"second opinion: Math-Verify disagrees on {differs} of {n} integer answers and has no verdict on "
+        f"second opinion: Math-Verify disagrees on {differs} of {n} {called} answers and has no verdict on "
         f"{len(verdicts) - differs} (second_opinion in evaluation.json lists them)"
+    ]
+
+
+def as_texts(tested: pd.DataFrame) -> list[str]:
+    """One sentence for each benchmark with references that Math-Verify cannot read. tested: `stage.self_test`'s."""
+    if AS_TEXT not in tested.index.get_level_values("answer"):
+        return []
+    counts = tested.xs(AS_TEXT, level="answer")["samples"].groupby("benchmark").sum()
+    return [
+        f"{name}: Math-Verify cannot read {n} of the reference answers; a word or text is right where it is the same"
+        for name, n in counts.items()
     ]
 
 

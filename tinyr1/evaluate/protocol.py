@@ -16,9 +16,9 @@ from string import Template
 from tinyr1.core import artifact, prompts
 from tinyr1.core.params.domains import Benchmark, Domain
 from tinyr1.core.params.schema import Params
+from tinyr1.data.answers import LETTERS
 from tinyr1.evaluate.released import RELEASED
 
-LETTERS = "ABCD"
 PAPER = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768}  # paper §3.1.2
 PAPER_SAMPLES = {"aime": 16, "gpqa": 4, "livecodebench": 4}  # paper §3.1.2
 GRADING = ("option_order", "reads", "truncated_counts", "extraction", "grader")  # the rules that make an outcome
@@ -102,14 +102,16 @@ def of(params: Params, name: str) -> Protocol:
     )  # fmt: skip
 
 
-_STRICT = {"integer": "boxed_integer", "option": "anchored_option", "program": "last_fence_or_program"}
+_STRICT = {"integer": "boxed_integer", "expression": "boxed_expression", "option": "anchored_option",
+           "program": "last_fence_or_program"}  # fmt: skip
 
 
 def _sound(domain: Domain, benchmark: Benchmark) -> dict:
-    """The rules of `sound`: the domain's instruction, and the strict extraction of the benchmark's kind of answer."""
-    orders_options = benchmark.kind == "gpqa"  # its options are texts to be ordered; others have them in the question
+    """The rules of `sound`: the benchmark's instruction or its domain's, and the strict extraction of its answers."""
+    orders_options = benchmark.kind in ("gpqa", "choice")  # others have their options in the question
     question = "${question}\n${options}" if orders_options else "${question}"
-    instruction = domain.instruction_for(benchmark.answers == "option").replace("$", "$$")  # of a string.Template
+    own = getattr(benchmark, "instruction", None)
+    instruction = (own or domain.instruction_for(benchmark.answers == "option")).replace("$", "$$")  # string.Template's
     with_starter = prompts.user_turn(instruction, question, "${starter_code}")
     return {
         "system": None, "prompt": prompts.user_turn(instruction, question),
@@ -125,17 +127,25 @@ def order(protocol: Protocol, question: dict, sample: int) -> tuple[int, ...] | 
     """Option ids in the order in which sample `sample` shows them, A first; None without options to order.
 
     The order depends on the question's id and the sample alone, so all models and runs see the same. balanced: each
-    block of four samples shows every option at every letter once. shuffled: each sample is drawn by itself
-    (docs/evaluation.md §5).
+    block of n samples shows every one of n options at every letter once. shuffled: each sample is drawn by itself
+    (docs/evaluation.md §5). A question that is `fixed` keeps the order of its file (§0.5).
     """
     if protocol.option_order is None or "options" not in question:
         return None
+    n = len(question["options"])
+    if question.get("fixed"):
+        return tuple(range(n))
     if protocol.option_order == "shuffled":
-        return tuple(Random(f"shuffled/{question['id']}/{sample}").sample(range(4), 4))
-    block, turn = divmod(sample, 4)
+        return tuple(Random(f"shuffled/{question['id']}/{sample}").sample(range(n), n))
+    block, turn = divmod(sample, n)
     rng = Random(f"balanced/{question['id']}/{block}")
-    base, turns = rng.sample(range(4), 4), rng.sample(range(4), 4)
-    return tuple(base[(i + turns[turn]) % 4] for i in range(4))
+    base, turns = rng.sample(range(n), n), rng.sample(range(n), n)
+    return tuple(base[(i + turns[turn]) % n] for i in range(n))
+
+
+def letters(question: dict) -> str:
+    """The letters of a question's options; a question that shows its options in its text has four."""
+    return LETTERS[: len(question.get("options", LETTERS[:4]))]
 
 
 def requests(protocol: Protocol, questions: list[dict], samples: int | None = None) -> list[dict]:

@@ -19,9 +19,9 @@ from tinyr1.core import artifact
 from tinyr1.core.config import SCORE_COLUMNS, Config
 from tinyr1.evaluate import stats
 from tinyr1.evaluate.grading import grade
+from tinyr1.evaluate.protocol import letters
 
 CHANCE = "chance"  # the scores of guessing, beside the models' in a table of shares
-GUESSED = 0.25  # the chance of a guess among four options
 Published = Mapping[tuple[str, str], float]  # (model, benchmark) -> pass@1 in [0, 1] that somebody else published
 QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
 
@@ -37,8 +37,8 @@ def by_question(graded: pd.DataFrame) -> pd.DataFrame:
 
 
 def chance(question: dict) -> float:
-    """The score of guessing at a question: 0.25 with four options, 0 where the answer is not chosen from a list."""
-    return GUESSED if question["kind"] == "option" else 0.0
+    """The score of guessing at a question: 1/n with n options, 0 where the answer is not chosen from a list."""
+    return 1 / len(letters(question)) if question["kind"] == "option" else 0.0
 
 
 def share_table(graded: pd.DataFrame, asked: Mapping[str, list[dict]]) -> pd.DataFrame:

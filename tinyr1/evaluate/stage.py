@@ -21,7 +21,7 @@ from tinyr1.core.params.evaluation import EndpointEngine, Engine, VllmEngine
 from tinyr1.core.prompts import final_answer
 from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade, programs, selftest
-from tinyr1.evaluate.grading.symbolic import Verifier
+from tinyr1.evaluate.grading.symbolic import OPINIONS, Verifier
 from tinyr1.evaluate.loops import loops
 from tinyr1.sampling import responses
 from tinyr1.sampling.child import sample_in_child
@@ -178,9 +178,9 @@ def _with_reason(graded: pd.DataFrame) -> pd.DataFrame:
 
 
 def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:
-    """Integer answers on which Math-Verify and the grader disagree; empty when they agree on all
+    """Integers and formulas on which Math-Verify, by itself, and the grader disagree; empty when they agree on all
     (docs/evaluation.md §4.2). graded: as `grade_all` returns it."""
-    truth = {(name, q["id"]): q["answer"] for name, qs in asked.items() for q in qs if q["kind"] == "integer"}
+    truth = {(name, q["id"]): q["answer"] for name, qs in asked.items() for q in qs if q["kind"] in OPINIONS}
     rows = [r for r in graded.to_dict("records") if (r["benchmark"], r["question"]) in truth]
     items = [
         {key: r[key] for key in ("question", "sample", "outcome", "extracted")}

@@ -14,14 +14,19 @@ from tinyr1.branch import plan
 from tinyr1.branch.sequences import layout
 from tinyr1.core import artifact, paper, record
 from tinyr1.core.config import Config
+from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import (
+    HUB,
     RELEASES,
     Benchmark,
+    ChoiceBenchmark,
     HubSource,
     LiveCodeBenchmark,
+    MathBenchmark,
     MiniatureBenchmark,
     MiniatureSource,
 )
+from tinyr1.data.files import find_files, records
 from tinyr1.data.tokens import read_tokens
 
 # Rows that pass `keep`, by dataset and accepted values; "" is the whole dataset (docs/fidelity.md §1.1 to §1.4).
@@ -41,6 +46,7 @@ MINIATURE_TOKENS = {"math": 87, "science": 120, "science_values": 90, "code": 13
 MINIATURE_TARGETS = 0.43  # share of tokens with loss; reports/smol, 02_branch_sft. Reasoning rows: nearly all
 FILL = 0.92  # share of packed sequences that tokens take; reports/smol, 02_branch_sft
 QUESTIONS = {"aime": 30, "gpqa": 198}  # docs/fidelity.md §4.1, §1.4
+UNKNOWN = 500  # questions of a file of one's own that is not here
 MINIATURE_ANSWER = 0.3  # of max_tokens; reports/smol, scores.csv
 
 
@@ -184,14 +190,25 @@ def questions(benchmark: Benchmark) -> int:
     if isinstance(benchmark, LiveCodeBenchmark):
         # The paper's window has 279 of the 880 questions of release_v5 (docs/fidelity.md §4.4).
         return min(paper.BENCHMARKS["livecodebench"].questions, RELEASES.get(benchmark.release or "", 279))
+    if isinstance(benchmark, MathBenchmark | ChoiceBenchmark):
+        return _questions_of_ones_own(benchmark)
     return QUESTIONS[benchmark.kind]
+
+
+def _questions_of_ones_own(benchmark: MathBenchmark | ChoiceBenchmark) -> int:
+    """The rows of local files that are there, else UNKNOWN; the evaluation says what is wrong with a file."""
+    try:
+        paths = () if benchmark.path.startswith(HUB) else find_files("", benchmark).paths
+        return sum(1 for path in paths for _ in records(path)) or UNKNOWN
+    except UserError:
+        return UNKNOWN
 
 
 def _answer_tokens(benchmark: Benchmark) -> float:
     """Tokens of an answer: as TinyR1's on the benchmark of its kind (docs/fidelity.md §5.1), the longest known."""
     if isinstance(benchmark, MiniatureBenchmark):
         return MINIATURE_ANSWER * benchmark.max_tokens
-    known = {"aime": "aime24", "gpqa": "gpqa", "livecodebench": "livecodebench"}[benchmark.kind]
+    known = {"aime": "aime24", "math": "aime24", "choice": "gpqa"}.get(benchmark.kind, benchmark.kind)
     thousand = paper.TABLE_1[paper.TINYR1][known][1] or 0
     return min(1000 * thousand, benchmark.max_tokens)
 

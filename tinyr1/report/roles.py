@@ -31,11 +31,15 @@ MASKS = {"random": "placebo of fusion: random entries", "largest": "placebo of f
 SETTINGS = {"reading": "reading", "iqr_multiplier": "λ", "t": "t", "lambda_": "factor"}
 
 
-# Benchmarks in words: by their kind, those of the miniature by their tasks.
+# Benchmarks in words: by their kind, and those of the miniature by their tasks.
 BENCHMARKS = {
     "aime": "problems of the mathematics competition AIME, answered by a whole number from 0 to 999",
     "gpqa": "GPQA-Diamond: science questions for experts, with four options",
     "livecodebench": "LiveCodeBench: programming problems of contests, judged by running the programs",
+    "math": "questions of a file of one's own, answered by a number or a formula",
+    "choice": "questions of a file of one's own, with options",
+}
+MINIATURE = {
     "math": "made-up problems in arithmetic, in words, answered by a whole number",
     "science": "made-up questions of physics, chemistry and biology, with four options",
     "science_values": "made-up questions of physics, chemistry and biology, answered by a whole number",
@@ -46,7 +50,10 @@ BENCHMARKS = {
 def benchmark_roles(cfg: Config) -> list[tuple[str, str]]:
     """(benchmark, what it asks) of every benchmark of a run, in the order of the tables."""
     asked = cfg.params.benchmarks.items()
-    return [(name, BENCHMARKS[getattr(benchmark, "tasks", benchmark.kind)]) for name, benchmark in asked]
+    return [
+        (name, MINIATURE[benchmark.tasks] if benchmark.kind == "miniature" else BENCHMARKS[benchmark.kind])
+        for name, benchmark in asked
+    ]
 
 
 def model_roles(cfg: Config) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tinyr1.core.params.blocks import Block, Commit, Count, Date, Level, Name, PositiveShare, Sha256, Share
 from tinyr1.core.params.training import Sft
@@ -108,8 +108,8 @@ class FileSource(_Source):
     kind: Literal["files"]
     """Rows of local files."""
     path: str
-    """A .jsonl, .json, .csv or .parquet file, a folder of them, or a pattern such as data/part-*.jsonl.gz; relative to
-    the repository. Text files may be compressed (.gz, .zst). Choice."""
+    """A .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or a pattern such as data/part-*.jsonl.gz;
+    relative to the repository. Text files may be compressed (.gz, .zst). Choice."""
     rows: Count | None
     """At most so many raw rows are read; null: all. Choice."""
 
@@ -146,12 +146,15 @@ class _Published(_Benchmark):
     """A benchmark that is read from files."""
 
     answers: ClassVar[str]
-    """How its questions are answered: integer, option or program."""
-    hub_form: ClassVar[str] = "hf://owner/dataset/file.jsonl (or .csv, .parquet)"
-    hub_pattern: ClassVar[str] = r"hf://[\w.-]+/[\w.-]+(/[\w.-]+)+\.(jsonl|csv|parquet)"
+    """How its questions are answered: integer, expression, option or program."""
+    hub_form: ClassVar[str] = "hf://owner/dataset/file.jsonl (or .json, .csv, .tsv, .parquet; with .gz, .zst)"
+    hub_pattern: ClassVar[str] = (
+        r"hf://[\w.-]+/[\w.-]+(/[\w.-]+)+\.(parquet|(jsonl|ndjson|json|csv|tsv)(\.gz|\.zst)?)"
+    )
     path: str
-    """A .jsonl, .csv or .parquet file or a folder of them, relative to the repository, or a file of a hub dataset:
-    hf://owner/dataset/file at `revision`. Choice (docs/evaluation.md §0.1)."""
+    """A .jsonl, .json, .csv, .tsv or .parquet file or a folder of them, relative to the repository, or a file of a hub
+    dataset: hf://owner/dataset/file at `revision`. Text files may be compressed (.gz, .zst). Choice (docs/evaluation.md
+    §0.1)."""
     revision: Commit | None = None
     """Commit of a hf:// dataset; such paths need it, and no others have it. Choice (docs/evaluation.md §0.1)."""
     sha256: Sha256 | None = None
@@ -182,6 +185,80 @@ class GpqaBenchmark(_Published):
 
     kind: Literal["gpqa"]
     """GPQA-Diamond."""
+    answers: ClassVar[str] = "option"
+
+
+class QuestionColumns(Block):
+    """The columns of a file of one's own questions (docs/evaluation.md §0.5)."""
+
+    question: str | None = None
+    """Column with the question; null: question, problem or prompt, whichever the file has. Choice."""
+    answer: str | None = None
+    """Column with the reference answer, or with a worked solution that has it behind #### or in a box; null: answer,
+    expected_answer, final_answer or solution. With options, the column that names the right one; null: answer,
+    answerKey, answer_key, label or correct. Choice."""
+    id: str | None = None
+    """Column with a name for each question; null: id, unique_id, question_id or another usual one, else the name of the
+    file with the number of the row. Choice."""
+    options: str | Annotated[list[str], Field(min_length=2, max_length=26)] | None = None
+    """Column with all options, as a list or as texts with labels, or one column for each option, in the order of their
+    letters; null: choices, options, or A, B, C and so on. Choice."""
+    answer_as: Literal["letter", "index", "text"] | None = None
+    """How the right option is named: by its letter or label, by its index from 0, or by its own text; null: in the one
+    way that fits every row. Choice."""
+    right: str | None = None
+    """Column with the text of the right option, in place of `options` and `answer`; null: Correct Answer or
+    correct_answer. The options are then put into an order by the protocol, as those of GPQA. Choice."""
+    wrong: Annotated[list[str], Field(min_length=1, max_length=25)] | None = None
+    """Columns with the texts of the others; goes with `right`. Null: Incorrect Answer 1 and so on, or distractor1 and
+    so on. Choice."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "QuestionColumns":
+        if (self.right is None) != (self.wrong is None):
+            raise ValueError("right: goes with `wrong`; name the column of the right option and those of the others")
+        if self.right is not None and (self.options or self.answer or self.answer_as):
+            raise ValueError(f"right: {self.right!r} names the right option, so options and answer have no meaning")
+        return self
+
+
+class _Own(_Published):
+    """Questions of one's own, from files with columns of any name."""
+
+    columns: QuestionColumns | None = None
+    """The names of the columns; null: the usual ones. Choice (docs/evaluation.md §0.5)."""
+    instruction: str | None = None
+    """Text appended to each question; null: the domain's `instruction`, or its `instruction_with_options` where there
+    are options. Choice."""
+
+    @field_validator("instruction")
+    @classmethod
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty; give a text, or null for the instruction of the domain")
+        return value
+
+
+class MathBenchmark(_Own):
+    """Questions with any mathematical answer, judged by Math-Verify behind strict rules (docs/evaluation.md §0.5)."""
+
+    kind: Literal["math"]
+    """Questions of one's own with mathematical answers."""
+    answers: ClassVar[str] = "expression"
+
+    @model_validator(mode="after")
+    def _has_no_options(self) -> "MathBenchmark":
+        for name in ("options", "answer_as", "right", "wrong"):
+            if getattr(self.columns, name, None) is not None:
+                raise ValueError(f"columns.{name}: goes with `kind: choice`; the kind is math")
+        return self
+
+
+class ChoiceBenchmark(_Own):
+    """Questions with 2 to 26 options, answered by a letter (docs/evaluation.md §0.5)."""
+
+    kind: Literal["choice"]
+    """Questions of one's own with options."""
     answers: ClassVar[str] = "option"
 
 
@@ -234,9 +311,8 @@ class MiniatureBenchmark(_Benchmark):
         return {"math": "integer", "science": "option", "science_values": "integer", "code": "program"}[self.tasks]
 
 
-Benchmark = Annotated[
-    AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark | MiniatureBenchmark, Field(discriminator="kind")
-]
+PublishedBenchmark = AimeBenchmark | GpqaBenchmark | LiveCodeBenchmark | MathBenchmark | ChoiceBenchmark
+Benchmark = Annotated[PublishedBenchmark | MiniatureBenchmark, Field(discriminator="kind")]
 
 
 class Domain(Block):

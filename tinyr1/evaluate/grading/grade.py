@@ -26,22 +26,26 @@ from tinyr1.core import artifact, record
 from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.core.progress import Bar, say
 from tinyr1.core.prompts import THINK_OPEN, final_answer
-from tinyr1.evaluate.grading.extract import boxed_integer, last_letter, option, tries_to_answer
+from tinyr1.evaluate.grading.expression import judge_expression
+from tinyr1.evaluate.grading.extract import boxed_expression, boxed_integer, last_letter, tries_to_answer
 from tinyr1.evaluate.grading.fences import fenced_code, program
+from tinyr1.evaluate.grading.options import option
 from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.evaluate.grading.released_math import quick_equal, released_answer
 from tinyr1.evaluate.grading.symbolic import Verifier
-from tinyr1.evaluate.protocol import LETTERS, Protocol, order
+from tinyr1.evaluate.protocol import Protocol, letters, order
 from tinyr1.sampling import store
 from tinyr1.sandbox.runner import Runner
 
 OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_error")
 UNDECIDED = ("timeout", "grader_error")  # neither right nor shown to be wrong; scores.csv has a column for each
 EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
-    "boxed_integer": boxed_integer, "released_math": released_answer, "anchored_option": option,
+    "boxed_integer": boxed_integer, "boxed_expression": boxed_expression, "released_math": released_answer,
     "last_letter": last_letter, "last_fence": fenced_code, "last_fence_or_program": program,
 }  # fmt: skip
-BOXED = ("boxed_integer", "anchored_option")  # rules to which a box that they cannot read is an answer: a wrong one
+ANCHORED = "anchored_option"  # the rule that has to know how many options there are
+# Rules to which a box that they cannot read is an answer: a wrong one.
+BOXED = ("boxed_integer", "boxed_expression", ANCHORED)
 SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
 
 FORM = store.Form("grade", {
@@ -51,9 +55,10 @@ FORM = store.Form("grade", {
 # What a grade depends on. Code: the modules of this package that can change one; a test walks their imports.
 JUDGING = (
     *(f"evaluate/grading/{name}.py"
-      for name in ("grade", "extract", "fences", "programs", "released_math", "released_text", "symbolic")),
+      for name in ("grade", "expression", "extract", "fences", "options", "programs", "released_math", "released_text",
+                   "symbolic")),
     "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
-    "data/arithmetic.py",
+    "data/arithmetic.py", "data/boxes.py",
 )  # fmt: skip
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "numpy")  # Math-Verify's, and numpy for the programs
 RESPONSE_FIELDS = ("text", "finish", "sample", "order", "opened")
@@ -67,7 +72,7 @@ def outcome(
 
     response: text, finish ("stop" or "length"), sample, the order of the options where one is stored, and opened:
     whether the prompt opened the think tag (without this field: it did). question: as `tinyr1.data.benchmarks` makes
-    it. runner, verifier: programs and the released math rule need them; ValueError where one is missing. An option is
+    it. runner, verifier: programs and formulas need them; ValueError where one is missing. An option is
     returned as its id where the protocol orders the options, else as its letter. An answer that is boxed and that
     cannot be read is wrong, and nothing is extracted.
     """
@@ -80,17 +85,21 @@ def outcome(
         # An answer to a prompt that opened the tag may end by itself without closing it: nothing was cut off.
         if unclosed and (response["finish"] != "stop" or THINK_OPEN in response["text"]):
             return "truncated", None
-    answer = None if text is None else EXTRACTION[protocol.extraction](text)
+    answer = None if text is None else _extracted(text, question, protocol.extraction)
     if answer is None:
         if cut:
             return "truncated", None
         return ("wrong" if text and protocol.extraction in BOXED and tries_to_answer(text) else "no_answer"), None
     if protocol.grader == "option":
         shown = response.get("order") or order(protocol, question, response["sample"])
-        answer = shown[LETTERS.index(str(answer))] if shown else answer
+        answer = shown[letters(question).index(str(answer))] if shown else answer
     extracted = str(answer)
     verdict = _verdict(extracted, question, protocol, runner, verifier)
     return ("truncated" if cut and verdict == "wrong" else verdict), extracted
+
+
+def _extracted(text: str, question: dict[str, Any], rule: str) -> int | str | None:
+    return option(text, len(letters(question))) if rule == ANCHORED else EXTRACTION[rule](text)
 
 
 def _verdict(
@@ -100,6 +109,10 @@ def _verdict(
     match protocol.grader:
         case "integer":
             return "correct" if int(extracted) == int(question["answer"]) else "wrong"
+        case "expression":
+            if verifier is None:
+                raise ValueError("formulas are compared with a Verifier")
+            return SYMBOLIC[judge_expression(verifier, question["answer"], extracted)]
         case "option":
             return "correct" if extracted == question["answer"] else "wrong"
         case "program":
@@ -113,7 +126,7 @@ def _verdict(
             if verifier is None:
                 raise ValueError("the released math rule compares with a Verifier")
             return SYMBOLIC[verifier.compare(question["answer"], f"${extracted}$").status]
-    raise ValueError(f"grader {protocol.grader!r}: expected integer, option, program or math_equal")
+    raise ValueError(f"grader {protocol.grader!r}: expected integer, expression, option, program or math_equal")
 
 
 Name = tuple[str, str, str, int]  # model, benchmark, question, number of the sample

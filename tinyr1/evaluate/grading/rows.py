@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tinyr1.core.prompts import split_reasoning
 from tinyr1.data.answers import integer, kind_of_answer
-from tinyr1.evaluate.grading import extract
+from tinyr1.evaluate.grading import extract, options
 from tinyr1.evaluate.grading.symbolic import TAIL, Verifier
 
 LONGEST = 80  # characters of an answer that is an expression; a longer one is a worked solution
@@ -30,7 +30,7 @@ def grader() -> Iterator[Grade]:
             if final is None:
                 return False
             if kind == "option":
-                return extract.option(final) == gold.strip("()")
+                return options.option(final) == gold.strip("()")
             if kind == "integer" and (number := integer(gold)) is not None:
                 return extract.boxed_integer(final) == number
             verdict = verifier.compare(gold.strip("$"), final[-TAIL:]).status

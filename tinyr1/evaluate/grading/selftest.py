@@ -13,12 +13,15 @@ from fractions import Fraction
 from typing import Any
 
 from tinyr1.core.errors import UserError
+from tinyr1.data.answers import integer
 from tinyr1.evaluate.grading import grade
+from tinyr1.evaluate.grading.expression import is_formula
 from tinyr1.evaluate.grading.symbolic import Verifier
-from tinyr1.evaluate.protocol import LETTERS, Protocol, order
+from tinyr1.evaluate.protocol import Protocol, letters, order
 from tinyr1.sandbox.runner import SOURCE_BYTES, Runner
 
 INTEGERS = (0, 1, 7, 42, 100, 999, -1)
+AS_TEXT = "boxed, a reference that is compared as a text"  # the form of answer that counts such references
 CONSTANTS = {"": "pass", "0": "print(0)", "YES": "print('YES')"}
 
 
@@ -42,13 +45,13 @@ def run_self_test(
 ) -> list[dict[str, Any]]:
     """A row for each form of answer: benchmark, protocol, answer, expected, samples, as_expected, not_run.
 
-    Programs need the runner; without one their rows count them as not run. UserError names the first five answers that
-    get another outcome than the expected one.
+    Programs need the runner; without one their rows count them as not run. A reference that Math-Verify cannot read has
+    the form AS_TEXT. UserError names the first five answers that get another outcome than the expected one.
     """
     tally: dict[tuple[str, str], Counter[str]] = {}
     failures = []
     for question in questions:
-        for answer in _answers(protocol, question):
+        for answer in _answers(protocol, question, verifier):
             expected = " or ".join(sorted(answer.expected))
             count = tally.setdefault((answer.form, expected), Counter())
             if answer.text is None or (question["kind"] == "program" and runner is None):
@@ -73,14 +76,17 @@ def run_self_test(
     ]  # fmt: skip
 
 
-def _answers(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
+def _answers(protocol: Protocol, question: dict[str, Any], verifier: Verifier | None) -> Iterator[Answer]:
     yield Answer("no answer", "I do not know.", {"no_answer"})
+    if question["kind"] == "expression":
+        yield from _expressions(question["answer"], verifier)
+        return
     yield from {"integer": _integers, "option": _letters, "program": _programs}[question["kind"]](protocol, question)
 
 
-def _tags(protocol: Protocol, text: str, sample: int = 0) -> Iterator[Answer]:
+def _tags(protocol: Protocol | None, text: str, sample: int = 0) -> Iterator[Answer]:
     """A right answer in a text without think tags, with one too many, and in a reasoning that never ends."""
-    whole = protocol.reads == "whole"
+    whole = protocol is not None and protocol.reads == "whole"
     yield Answer("without reasoning", text, {"correct"}, sample, reasoning="", opened=False)
     yield Answer("with a closing tag behind it", f"{text}\n</think>", {"correct"}, sample)
     yield Answer("inside a reasoning without an end", text, {"correct" if whole else "truncated"}, sample,
@@ -103,6 +109,21 @@ def _integers(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
         yield Answer(form, f"\\boxed{{{constant}}}", {"correct" if right else "wrong"})
 
 
+def _expressions(truth: str, verifier: Verifier | None) -> Iterator[Answer]:
+    """The reference is right in any box; no other number, no word and no part of two answers is."""
+    box = f"\\boxed{{{truth}}}"
+    readable = verifier is None or is_formula(verifier, truth)
+    yield Answer("boxed" if readable else AS_TEXT, box, {"correct"})
+    yield from _tags(None, box)
+    yield Answer("boxed, after another box", f"\\boxed{{8}} was wrong, so ${box}$.", {"correct"})
+    yield Answer("bare", f"It is {truth}", {"no_answer"})
+    yield Answer("an empty box", f"\\boxed{{}} {truth}", {"no_answer"})
+    yield Answer("a word", "\\boxed{\\text{nothing at all}}", {"wrong"})
+    yield Answer("taken back", f"{box} or rather \\boxed{{{truth}", {"wrong"})
+    for constant in INTEGERS if (number := integer(truth)) is not None else ():
+        yield Answer("a constant", f"\\boxed{{{constant}}}", {"correct" if constant == number else "wrong"})
+
+
 def _nearly(constant: int, truth: int) -> bool:
     """Whether the released rule takes a constant for the truth: within 1e-4 of it, its hundredth or its hundredfold."""
     targets = (Fraction(truth, 100), Fraction(truth), Fraction(truth * 100))
@@ -113,11 +134,11 @@ def _letters(protocol: Protocol, question: dict[str, Any]) -> Iterator[Answer]:
     """Every letter on every sample of a question: right exactly where the right option stands."""
     for sample in range(protocol.samples):
         shown = order(protocol, question, sample)
-        right = LETTERS[shown.index(int(question["answer"]))] if shown else question["answer"]
+        right = letters(question)[shown.index(int(question["answer"]))] if shown else question["answer"]
         yield Answer("boxed", f"\\boxed{{{right}}}", {"correct"}, sample)
         yield from _tags(protocol, f"\\boxed{{{right}}}", sample)
         yield Answer("anchored", f"**Answer: {right}**", {"correct"}, sample)
-        for letter in LETTERS:
+        for letter in letters(question):
             expected = "correct" if letter == right else "wrong"
             yield Answer("a constant letter", f"\\boxed{{{letter}}}", {expected}, sample)
         expected = "correct" if protocol.extraction == "last_letter" else "no_answer"

@@ -1,8 +1,8 @@
 """Compares mathematical expressions with Math-Verify, in child processes that can be killed (docs/evaluation.md §4.2).
 
-      Verifier.compare(gold, text)                 python -m tinyr1.evaluate.grading.symbolic MEMORY_MB SECONDS
+      Verifier.compare, .formulas                  python -m tinyr1.evaluate.grading.symbolic MEMORY_MB SECONDS
       takes an idle child, or starts one
-      writes a line [gold, text] ────────────────▶ parses and compares, under limits of memory and CPU time
+      writes a line [gold, text, form] ──────────▶ parses and compares, under limits of memory and CPU time
       waits for SECONDS         ◀───────────────── a line [equal, extracted]
       no line: kills the child, and the next comparison starts another
 
@@ -27,6 +27,7 @@ from typing import Any
 from tinyr1.core import surroundings
 from tinyr1.core.errors import UserError
 
+OPINIONS = ("integer", "expression")  # kinds of answers that get a second opinion
 START_SECONDS = 120  # to import SymPy, on a busy machine
 END_SECONDS = 5  # between the end of a child's output and its own
 STARTS = 3  # of a child that a signal ends before it is ready: the kernel kills one when memory runs out
@@ -71,10 +72,20 @@ class Verifier:
 
         UserError if Math-Verify cannot be started.
         """
+        return self._asked([gold, text, "text"])
+
+    def formulas(self, gold: str, formula: str) -> Comparison:
+        """Whether two formulas are equal; nothing is sought in them, and "nothing" says that one cannot be read.
+
+        RuntimeError if Math-Verify cannot be started.
+        """
+        return self._asked([gold, f"${formula}$", "formula"])
+
+    def _asked(self, request: list[str]) -> Comparison:
         child = self.idle.get()
         try:
             child = child or _started(self.memory_mb, self.seconds)
-            line = child.reply([gold, text], self.seconds)
+            line = child.reply(request, self.seconds)
             if line:
                 equal, extracted = json.loads(line)
                 return Comparison("nothing" if not extracted else "equal" if equal else "different", extracted)
@@ -169,7 +180,13 @@ def _serve(memory_mb: int, seconds: float) -> None:
     """The child: read requests from standard input and answer them until it closes."""
     import resource
 
-    from math_verify import parse, verify
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    def read(text: str, form: str) -> list:
+        if form == "text":
+            return parse(text, parsing_timeout=None)
+        latex = [LatexExtractionConfig()]
+        return parse(text, latex, fallback_mode="no_fallback", parsing_timeout=None)
 
     replies, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not write among the replies
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
@@ -180,10 +197,11 @@ def _serve(memory_mb: int, seconds: float) -> None:
         most = math.ceil(time.process_time() + seconds) + 1
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-        gold, text = json.loads(line)
-        parsed = parse(text, parsing_timeout=None)
-        equal = bool(parsed) and verify(parse(f"${gold}$", parsing_timeout=None), parsed, timeout_seconds=None)
-        print(json.dumps([equal, str(parsed[-1]) if parsed else ""]), file=replies, flush=True)
+        gold, text, form = json.loads(line)
+        parsed, expected = read(text, form), read(f"${gold}$", form)
+        equal = bool(parsed) and verify(expected, parsed, timeout_seconds=None)
+        readable = parsed and (expected or form == "text")
+        print(json.dumps([equal, str(parsed[-1]) if readable else ""]), file=replies, flush=True)
 
 
 if __name__ == "__main__":
