@@ -128,7 +128,7 @@ def order(protocol: Protocol, question: dict, sample: int) -> tuple[int, ...] | 
 
     The order depends on the question's id and the sample alone, so all models and runs see the same. balanced: each
     block of n samples shows every one of n options at every letter once. shuffled: each sample is drawn by itself
-    (docs/evaluation.md §5). A question that is `fixed` keeps the order of its file (§0.5).
+    (docs/evaluation.md §5). A question that is `fixed` keeps the order of its file (docs/evaluation.md §0.5).
     """
     if protocol.option_order is None or "options" not in question:
         return None
