@@ -79,7 +79,9 @@ def _fork_main(request: dict[str, Any], handles: list[int], confinement: Any, nu
             work = json.loads(file.read())
         # First out of the way, since one of the four may have the number that another one is to get.
         result = fcntl.fcntl(result, fcntl.F_DUPFD, HIGH)
-        for source, target in ((stdin, 0), (stdout, 1), (null, 2), (result, RESULT)):
+        # What a function prints, such as lines for debugging, is not its answer.
+        printed = null if work["func_name"] else stdout
+        for source, target in ((stdin, 0), (printed, 1), (null, 2), (result, RESULT)):
             os.dup2(source, target)
         ruleset = None
         if confinement.ruleset is not None:
@@ -91,7 +93,7 @@ def _fork_main(request: dict[str, Any], handles: list[int], confinement: Any, nu
         try:
             confinement.apply(request["memory_bytes"], request["cpu_seconds"], ruleset)
         except OSError as error:
-            results.send({"status": "error", "error": str(error)})
+            results.send({"error": str(error)})
             raise
         # The judge takes nothing from a fork that has not said this: an unconfined one never runs a program.
         results.send({"ready": ""})
