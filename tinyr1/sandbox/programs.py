@@ -45,6 +45,7 @@ HIDDEN = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 
 def _main_module() -> types.ModuleType:
     module = types.ModuleType("__main__")
+    module.__file__ = os.path.abspath("solution.py")
     exec(PRELUDE, module.__dict__)
     return module
 
@@ -124,10 +125,8 @@ def _real(job: dict[str, Any], results: Results) -> None:
     MAIN.__name__ = "solution" if call else "__main__"
     sys.modules.update({"__main__": MAIN, MAIN.__name__: MAIN})
     names = MAIN.__dict__
-    interpreter.open_streams()
-    # The prelude's `from sys import *` bound the fork-server's own streams.
+    # The prelude's `from sys import *` bound those of the fork-server.
     names.update((name, getattr(sys, name)) for name in ("stdin", "stdout", "stderr", "argv"))
-    names["__file__"] = os.path.abspath("solution.py")
     names["__builtins__"] = vars(builtins) if call else builtins  # as Python has it for a module and for a script
     sys.setrecursionlimit(50000)
     if "asyncio" in job["code"]:
@@ -164,7 +163,6 @@ def _compiled(code: str, seconds: int) -> Any:
 
 def _lcb_compat(job: dict[str, Any], results: Results) -> None:
     """Run all tests of a sample as the official runner does, and send a record for each."""
-    interpreter.open_streams()
     signal.signal(signal.SIGALRM, _alarm)
     vars(builtins).update(quit=None, help=None)
     for name in HIDDEN:
