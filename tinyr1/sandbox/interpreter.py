@@ -18,11 +18,11 @@ import socket
 import sys
 import threading
 import types
-from typing import IO, Any
+from typing import Any
 
 # The fork-server runs without the module that gives every interpreter its exit() and quit().
 site.setquit()
-STREAMS: list[IO[str] | IO[bytes]] = []  # those that `open_streams` has opened for writing
+STREAMS: list[Any] = []  # those that `open_streams` has opened for writing
 
 
 def open_streams() -> None:
@@ -30,10 +30,12 @@ def open_streams() -> None:
 
     Descriptor 0 must be a file with positions and descriptor 1 a pipe, as in a fork, since streams remember that.
     """
-    stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    stdin: Any = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    stdout: Any
+    stderr: Any
     stdout, stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))  # noqa: SIM115
     for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
-        vars(stream.buffer.raw)["name"] = f"<{name}>"
+        stream.buffer.raw.name = f"<{name}>"
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["solution.py"]
