@@ -13,7 +13,7 @@ from tinyr1.core.params.evaluation import Sandbox
 from tinyr1.evaluate.grading.programs import judge_program
 from tinyr1.sandbox.runner import Runner
 
-LIMITS = Sandbox(cpu_seconds=6, memory_mb=1024, semantics="real", isolation="landlock")
+LIMITS = Sandbox(cpu_seconds=30, memory_mb=1024, semantics="real", isolation="landlock")
 ISOLATIONS = ("landlock", *(("bubblewrap",) if shutil.which("bwrap") else ()))
 SHARED = ROOT.parent / "shared" / "cases" / "evaluation" / "benign_programs.jsonl"
 
