@@ -1,7 +1,7 @@
 """The 42 escape tests of docs/evaluation.md §3.8: hostile programs, and ordinary ones that must still work.
 
-Run as root the programs get a user of their own; the last test then runs this file and test_runner.py once more as
-an ordinary user, and some of it as the root of a container.
+Run as root the programs get a user of their own; the last test then runs this file, test_runner.py and
+test_ordinary.py once more as an ordinary user, and some of it as the root of a container.
 """
 
 import base64
@@ -238,6 +238,40 @@ def test_10_a_record_that_never_ends_and_a_record_for_a_program_that_prints(runn
     assert wrong(runner, "import os\nprint('right')\n" + record(b'{"value": "1"}'), "right").status == "protocol"
 
 
+EVERYWHERE = """import os
+def attempt(target, data):
+    try: os.write(target if type(target) is int else os.open(target, os.O_WRONLY), data)
+    except OSError: pass
+def say(record):
+    data = len(record).to_bytes(4, 'big') + record
+    for fd in range(3, 256):
+        for target in (fd, f'/proc/self/fd/{fd}', f'/dev/fd/{fd}'): attempt(target, data)
+"""
+CLAIMS = (b'{"status": "timeout", "error": ""}', b'{"status": "ok", "error": ""}', b'{"error": "TimeoutException: "}',
+          b'{"value": "right"}', b'{"outcome": "correct"}')  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_10_a_verdict_declared_on_every_descriptor_is_none(runner, folder, claim):
+    for printed, status in (("wrong", 1), ("right", 0)):  # a claim takes the verdict even from a program that is right
+        code = f"{EVERYWHERE}print({printed!r}, flush=True)\nsay({claim!r})\nos._exit({status})"
+        assert wrong(runner, code).status in ("protocol", "error" if status else "protocol")
+
+
+def test_10_only_the_clock_makes_a_timeout(runner, folder):
+    claim = record(b'{"error": "TimeoutException: "}')
+    function = f"import os\ndef f(a):\n    {claim}    os._exit(1)"
+    assert wrong(runner, function, "1", "f", "1").status == "error"
+    official = runner.limits.model_copy(update={"semantics": "lcb-compat", "cpu_seconds": 1})
+    test = [{"input": "1", "output": "2"}]
+    with Runner(official) as running:
+        for code in (function, f"import os\n{claim}os._exit(1)", "class TimeoutException(Exception): pass\n"
+                     "def f(a): raise TimeoutException"):  # fmt: skip
+            verdict = judge_program(running, code, test, "f")
+            assert (verdict.outcome, verdict.status) == ("wrong", "error")
+        assert judge_program(running, "def f(a):\n    while True: pass", test, "f").outcome == "timeout"
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -361,6 +395,21 @@ def test_22_files_of_others(runner, folder):
         "            print(path, e)\n        else: print('ESCAPED', path)\nprint('end')"
     )
     assert runner.run(code, "").output == "end\n"
+
+
+def test_22_metadata_of_others(runner, folder, tmp_path):
+    identity = runner.description()["identity"]
+    if runner.limits.isolation == "landlock" and identity != "private user":
+        pytest.skip(f"a program of the {identity} may look up metadata (docs/evaluation.md §3.7)")
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    private.joinpath("token").write_text(SECRET)
+    paths = [f"{private}/token", os.path.expanduser("~/.ssh"), f"{folder}/token", __file__, "/etc/passwd"]
+    found = runner.run(f"import os\nprint([os.path.exists(path) for path in {paths!r}])", "").output
+    if runner.limits.isolation == "bubblewrap":
+        assert found == f"{[False] * len(paths)}\n"
+    else:
+        assert found.startswith("[False, False, ")
 
 
 WRITES = """open('{p}/new', 'w')
@@ -693,21 +742,23 @@ CONTAINER = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+se
 OTHERS = {
     "an ordinary user": ([f"--reuid={ORDINARY_UID}", f"--regid={ORDINARY_UID}", "--clear-groups"], "not bubblewrap"),
     "root of a container": (
-        ["--no-new-privs", f"--bounding-set={CONTAINER}"], "not bubblewrap and (14 or 22 or 23 or 38 or 42)",
+        ["--no-new-privs", f"--bounding-set={CONTAINER}"],
+        "not bubblewrap and (14 or 22 or 23 or 38 or 42 or test_ordinary)",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("who", OTHERS)
 def test_the_same_as(who, tmp_path):
-    """This file and test_runner.py in a process that gave up root, or most of its rights."""
+    """The tests of programs in a process that gave up root, or most of its rights."""
     if os.geteuid() != 0 or os.environ.get("TINYR1_SAME_AS"):
         pytest.skip("only root can become somebody else, once")
     if not shutil.which("setpriv") or not shutil.which("unshare"):
         pytest.skip("util-linux is not installed")
     options, selection = OTHERS[who]
     words = ["setpriv", *options, "--inh-caps=-all", sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
-             "-k", selection, str(Path(__file__)), str(Path(__file__).with_name("test_runner.py"))]  # fmt: skip
+             "-k", selection, *(str(Path(__file__).with_name(f"test_{name}.py"))
+                                for name in ("escapes", "runner", "ordinary"))]  # fmt: skip
     if who == "an ordinary user" and not all(map(reachable, (Path(os.path.realpath(sys.executable)), ROOT))):
         words = ["unshare", "--mount", "sh", "-ec", OPENED, "sh", sys.base_prefix, str(tmp_path), *words]
     with tempfile.TemporaryDirectory(prefix="tinyr1-") as own:  # pytest refuses a temporary folder of somebody else's

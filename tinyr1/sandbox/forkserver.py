@@ -30,7 +30,8 @@ from tinyr1.core.errors import UserError
 from tinyr1.sandbox import scratch
 
 ZYGOTE = Path(__file__).with_name("zygote.py")
-INSIDE = ("confine.py", "programs.py", "syscalls.py", "zygote.py")  # the files that the isolated interpreter reads
+# The files that the isolated interpreter reads.
+INSIDE = ("confine.py", "interpreter.py", "programs.py", "syscalls.py", "zygote.py")
 # One thread for each numerical library, since a test has one core. A fixed seed of string hashes gives sets the same
 # order in every execution, so that a program does not pass by luck.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -56,8 +57,9 @@ class Refused(SandboxError):
 class Result:
     """What one execution did.
 
-    status: ok; error (an exception or an exit status); timeout; memory; output_limit; crash (a signal); protocol
-    (records that no program that ran to its end sends).
+    status: ok; error (an exception or an exit status); timeout; memory (the exception MemoryError, or the kernel's
+    kill); output_limit; crash (a signal); protocol (records that no program that ran to its end sends). The program's
+    own word tells only error and memory apart; judge and fork-server observed all else.
     output: standard output, or the JSON of a returned value (see `tinyr1.sandbox.programs.plain`); empty unless ok.
     """
 
@@ -115,13 +117,15 @@ def bubblewrap(program: str, root: bool) -> list[str]:
     parents = sorted({str(folder) for path in bound for folder in Path(path).parents} - {"/"})
     folders = [word for path in parents for word in ("--perms", "0755", "--dir", path)]
     devices = [p for path in ("/dev/null", *SYSTEM) if path.startswith("/dev/") for p in ("--dev-bind", path, path)]
+    names = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+    links = [word for name, fd in names.items() for word in ("--symlink", f"/proc/self/fd{fd}", f"/dev/{name}")]
     # Root needs these three to give every execution to the slot's own user, and to kill it there.
     capabilities = ("SETUID", "SETGID", "KILL") if root else ()
     return [
         program, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
         *([] if root else ["--unshare-user"]), "--new-session", "--cap-drop", "ALL",
         *(word for name in capabilities for word in ("--cap-add", f"CAP_{name}")),
-        *folders, *binds, *devices, "--proc", "/proc", "--symlink", "/proc/self/fd/0", "/dev/stdin",
+        *folders, *binds, *devices, "--proc", "/proc", *links,
         "--perms", "0755", "--dir", "/empty", "--remount-ro", "/", "--chdir", "/empty",
     ]  # fmt: skip
 
@@ -156,6 +160,8 @@ class ForkServer:
         if kind == "bubblewrap":
             words = bubblewrap(shutil.which("bwrap") or "bwrap", root) + words
         self.folder = scratch.folder("sandbox")
+        # Its forks' working folder: a file that does not exist there must be missing, not forbidden, to any user.
+        os.chmod(self.folder.name, 0o755)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # A session of its own: Ctrl-C in the terminal reaches the judge only, which then ends the fork-server in order.
@@ -215,14 +221,15 @@ class ForkServer:
             stack.callback(os.close, output)
             stack.callback(os.close, results)
             handles += [output_write, results_write]
+            os.fchmod(output_write, 0o666)  # a program of another user may open it once more, as /dev/stdout
             try:
                 socket.send_fds(self._control, [json.dumps(request).encode()], handles)
             finally:
                 for handle in handles:
                     os.close(handle)
-            return self._collect(output, results, ceilings, take)
+            return self._collect(output, results, ceilings, take, job.get("seconds"))
 
-    def _collect(self, output: int, results: int, ceilings: Ceilings, take: Take) -> Result:
+    def _collect(self, output: int, results: int, ceilings: Ceilings, take: Take, alarm: int | None) -> Result:
         """Read both pipes and the fork-server's answer to their end; stop a fork that sends too much or wrong data."""
         # The fork-server keeps the limits. The judge waits a little longer and then gives the fork-server up.
         deadline = time.monotonic() + ceilings.wall_seconds + GRACE_SECONDS
@@ -254,15 +261,15 @@ class ForkServer:
                         self._control.send(b"stop")
         if not records.ready:
             raise SandboxError(f"a fork could not be confined: {records.failure or answer}")
-        return _result(answer, stopped, bytes(printed), records, ceilings)
+        return _result(answer, stopped, bytes(printed), records, ceilings, alarm)
 
 
 class _Records:
-    """The records of one fork: first {"ready"}, then results, and at the end at most one failure."""
+    """The records of one fork: first {"ready"}, then results, and at the end at most one {"error"}, its failure."""
 
     def __init__(self, take: Take) -> None:
         self.ready, self.size = False, 0
-        self.failure: dict[str, str] | None = None
+        self.failure: str | None = None
         self._take, self._buffer = take, bytearray()
 
     def feed(self, chunk: bytes) -> str:
@@ -286,9 +293,9 @@ class _Records:
         if not self.ready and set(record) == {"ready"}:
             self.ready = True
             return ""
-        if set(record) == {"status", "error"}:
-            self.failure = record
-            return "" if record["status"] in ("error", "memory", "timeout") else "protocol"
+        if set(record) == {"error"}:
+            self.failure = record["error"]
+            return ""
         return self._take(record) if self.ready else "protocol"
 
     @property
@@ -306,8 +313,13 @@ def _parsed(data: bytes) -> dict[str, str] | None:
     return record if texts else None
 
 
-def _result(answer: dict[str, Any], stopped: str, printed: bytes, records: _Records, ceilings: Ceilings) -> Result:
-    """The result of an execution, from how the fork ended and from its records."""
+def _result(
+    answer: dict[str, Any], stopped: str, printed: bytes, records: _Records, ceilings: Ceilings, alarm: int | None
+) -> Result:
+    """The result of an execution, from how the fork ended and from its records.
+
+    alarm: the seconds of wall clock after which lcb-compat ends a test by an exception inside the program.
+    """
     cpu, killed, failure = answer["cpu_seconds"], answer["signal"], records.failure
     # What the judge and the fork-server saw comes before what the fork says of itself.
     error = ""
@@ -315,14 +327,24 @@ def _result(answer: dict[str, Any], stopped: str, printed: bytes, records: _Reco
         status = stopped
     elif answer["stopped"] or cpu >= ceilings.cpu_seconds:
         status = "timeout"
-    elif failure:
-        status, error = failure["status"], failure["error"]
     elif killed:
         # Within its time only the kernel, when it runs out of memory, or a person sends SIGKILL.
         status, error = "memory" if killed == signal.SIGKILL else "crash", signal.Signals(killed).name
+    elif failure is not None:
+        # A fork that reports an exception ends with exit status 1 at once; a program that forged the report went on.
+        rung = alarm is not None and answer["wall_seconds"] >= alarm
+        status, error = _kind(failure, rung) if answer["exit"] == 1 else "protocol", failure
     elif answer["exit"] or not records.complete:
         status, error = ("error", f"exit status {answer['exit']}") if answer["exit"] else ("protocol", "half a record")
     else:
         status = "ok"
     output = printed.decode(errors="replace") if status == "ok" else ""
     return Result(status, output, error, cpu, answer["wall_seconds"], answer["memory_mb"])
+
+
+def _kind(failure: str, rung: bool) -> str:
+    """The status for an exception, "<class>: <text>". rung: whether enough time passed for the alarm of lcb-compat."""
+    name = failure.partition(":")[0]
+    if rung and "timeoutexception" in name.lower():
+        return "timeout"
+    return "memory" if name.endswith("MemoryError") else "error"

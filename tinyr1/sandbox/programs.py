@@ -1,30 +1,31 @@
 """Runs a generated program inside its confined process, in one of two ways (docs/evaluation.md §1.2, §3.5).
 
-`real`        each test has a process: real standard streams, the program as `__main__`, one call of a function
+`real`        each test has a process: real standard streams; a program that reads them is `__main__`, one whose
+              function is called, once, is imported as `solution`
 `lcb-compat`  all tests of a sample share a process that imitates LiveCodeBench's official runner: its mock of standard
               input, the program wrapped into a function, one Solution object for all tests, a wall-clock alarm
 
 Results leave through one descriptor as records: four bytes of length, then a JSON object whose values are texts.
 {"ready"} comes first; {"value"} is the JSON of a function's value, {"stdout"} is what a test of lcb-compat printed, and
-{"status", "error"} says what ended the program. The program can reach and change everything in this module and gains
-nothing by it, since right and wrong are decided in another process. This file uses the standard library only.
+{"error"} is the exception that ended the program. None of them is a verdict, so a program gains nothing by writing them
+itself: what it claims to print or return is compared like what it prints, and the fork-server observes how it ended.
+This file uses the standard library only.
 """
 
 import ast
-import atexit
 import builtins
 import contextlib
 import io
 import json
 import os
-import resource
 import signal
 import struct
 import sys
-import threading
 import types
 from collections.abc import Callable
 from typing import Any
+
+import interpreter
 
 # The lines that LiveCodeBench's runner puts before every program.
 MODULES = (
@@ -44,6 +45,7 @@ HIDDEN = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 
 def _main_module() -> types.ModuleType:
     module = types.ModuleType("__main__")
+    module.__file__ = os.path.abspath("solution.py")
     exec(PRELUDE, module.__dict__)
     return module
 
@@ -109,38 +111,28 @@ def run(job: dict[str, Any], results: Results) -> int:
     try:
         (_lcb_compat if job["semantics"] == "lcb-compat" else _real)(job, results)
     except BaseException as error:  # noqa: BLE001 - whatever a program raises is its own result
-        # A program at its memory limit has none left for the report; confine.SPARE_BYTES are there for it.
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-        name = type(error).__name__
-        status = "memory" if isinstance(error, MemoryError) else "error"
-        if job["semantics"] == "lcb-compat" and "timeoutexception" in name.lower():
-            status = "timeout"
-        results.send({"status": status, "error": f"{name}: {error}"[:500]})
+        interpreter.lend_spare_memory()
+        results.send({"error": f"{type(error).__name__}: {error}"[:500]})
         return 1
     return 0
 
 
-def _streams() -> None:
-    """Open the standard streams as a script has them. Standard error leads to /dev/null: it is not the answer."""
-    stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-    stdout, stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))  # noqa: SIM115
-    for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-    sys.argv = ["solution.py"]
-
-
 def _real(job: dict[str, Any], results: Results) -> None:
-    """Run the program as a script, or call its function once."""
+    """Run the program as a script, or import it and call its function once."""
     call = job["func_name"]
     arguments = [json.loads(line) for line in job["inputs"][0].split("\n") if line.strip()] if call else []
-    sys.modules["__main__"], names = MAIN, MAIN.__dict__
-    _streams()
-    # The prelude's `from sys import *` bound the fork-server's own streams.
+    # An imported program does not run what it keeps for a run as a script: there it may read input, test itself, exit.
+    MAIN.__name__ = "solution" if call else "__main__"
+    sys.modules.update({"__main__": MAIN, MAIN.__name__: MAIN})
+    names = MAIN.__dict__
+    # The prelude's `from sys import *` bound those of the fork-server.
     names.update((name, getattr(sys, name)) for name in ("stdin", "stdout", "stderr", "argv"))
+    names["__builtins__"] = vars(builtins) if call else builtins  # as Python has it for a module and for a script
     sys.setrecursionlimit(50000)
-    code = compile(job["code"], "solution.py", "exec", dont_inherit=True)
+    if "asyncio" in job["code"]:
+        interpreter.make_event_loops_work()
+    # Python skips a byte order mark at the beginning of a file, not of a text.
+    code = compile(job["code"].removeprefix("\ufeff"), "solution.py", "exec", dont_inherit=True)
     try:
         exec(code, names)
         if call:
@@ -151,12 +143,8 @@ def _real(job: dict[str, Any], results: Results) -> None:
             raise Opaque("the program exited before its function returned") from error
     if call:
         results.send({"value": json.dumps(returned(value))})
-        return
-    # The end of a script: wait for its threads and thread pools, run what it registered for its exit, flush. Python has
-    # no public function for the first two; ending the interpreter in the ordinary way would tear all modules down.
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
-    atexit._run_exitfuncs()  # noqa: SLF001
-    sys.stdout.flush()
+    else:
+        interpreter.end_of_script()
 
 
 def _alarm(*_: object) -> None:
@@ -175,7 +163,6 @@ def _compiled(code: str, seconds: int) -> Any:
 
 def _lcb_compat(job: dict[str, Any], results: Results) -> None:
     """Run all tests of a sample as the official runner does, and send a record for each."""
-    _streams()
     signal.signal(signal.SIGALRM, _alarm)
     vars(builtins).update(quit=None, help=None)
     for name in HIDDEN:

@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 # before a program runs, so that no program can import the sandbox's other files.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import confine  # noqa: E402
+import interpreter  # noqa: E402
 import programs  # noqa: E402
 
 sys.path.pop(0)
@@ -69,6 +70,17 @@ def _preload(site_packages: list[str]) -> str | None:
     return numpy.__version__
 
 
+def _open_streams(null: int) -> None:
+    """Open the standard streams on descriptors of the kinds that forks have, and leave these to /dev/null."""
+    pipe = os.pipe()
+    os.dup2(null, 0)
+    os.dup2(pipe[1], 1)
+    interpreter.open_streams()
+    os.dup2(null, 1)
+    for handle in pipe:
+        os.close(handle)
+
+
 def _fork_main(request: dict[str, Any], handles: list[int], confinement: Any, null: int) -> NoReturn:
     """What the fork does: arrange its descriptors, confine itself, run the job."""
     # A program may put another function in the place of os._exit, so it is looked up before the program runs.
@@ -79,7 +91,9 @@ def _fork_main(request: dict[str, Any], handles: list[int], confinement: Any, nu
             work = json.loads(file.read())
         # First out of the way, since one of the four may have the number that another one is to get.
         result = fcntl.fcntl(result, fcntl.F_DUPFD, HIGH)
-        for source, target in ((stdin, 0), (stdout, 1), (null, 2), (result, RESULT)):
+        # What a function prints, such as lines for debugging, is not its answer.
+        printed = null if work["func_name"] else stdout
+        for source, target in ((stdin, 0), (printed, 1), (null, 2), (result, RESULT)):
             os.dup2(source, target)
         ruleset = None
         if confinement.ruleset is not None:
@@ -91,7 +105,7 @@ def _fork_main(request: dict[str, Any], handles: list[int], confinement: Any, nu
         try:
             confinement.apply(request["memory_bytes"], request["cpu_seconds"], ruleset)
         except OSError as error:
-            results.send({"status": "error", "error": str(error)})
+            results.send({"error": str(error)})
             raise
         # The judge takes nothing from a fork that has not said this: an unconfined one never runs a program.
         results.send({"ready": ""})
@@ -144,13 +158,14 @@ def main() -> None:
     _with_deep_stack()
     plan = json.loads(sys.argv[1])
     # The judge passes the socket as standard input, so it needs no name that a program could look for.
-    control = socket.socket(fileno=0)
-    null = os.open(os.devnull, os.O_WRONLY)
+    control = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, HIGH))
+    null = os.open(os.devnull, os.O_RDWR)
     readable = [path for path in plan["readable"] if os.path.exists(path)]
     confinement = confine.Confinement(plan["layers"], readable, plan["uid"])
     if confinement.ruleset is not None:
         confinement.ruleset = fcntl.fcntl(confinement.ruleset, fcntl.F_DUPFD, HIGH)
     version = _preload(plan["site_packages"])
+    _open_streams(null)
     # Objects that the collector never visits are not written to, so all forks share the memory pages they are in.
     gc.collect()
     gc.freeze()
