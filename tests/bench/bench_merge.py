@@ -2,7 +2,9 @@
 
 Two inputs: layers with the shapes of Qwen2.5-32B (embedding and two layers, random bf16 weights with differences of
 the size that branches have), and the branches of a finished run. Each program is started as its own command, from
-start to exit, with the operating system's account of its memory; the floor is reading and writing the same bytes.
+start to exit, with the operating system's account of its memory. The floor (`floor.py`) moves the same bytes in the
+same way and computes nothing. Before a warm command the inputs are read once, before a cold one they leave the page
+cache.
 Parameters/s are those of merging: the time that a program needs for a checkpoint of nearly no size is taken off.
 """
 
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -83,28 +86,42 @@ def timed(command: list, environment: dict | None = None) -> tuple[float, float]
 
 
 def floor(inputs: list[Path], output_bytes: int, scratch: Path) -> tuple[float, float]:
-    """Seconds to read every input once and to write and flush as many bytes as the result has."""
-    started = time.perf_counter()
+    """Reading every input once while as many bytes are written as the result has."""
+    return timed([sys.executable, Path(__file__).with_name("floor.py"), scratch, str(output_bytes), *weights(inputs)])
+
+
+def weights(folders: Iterable[Path]) -> list[Path]:
+    return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+
+
+def warm(files: list[Path]) -> None:
+    """Bring the files into the page cache."""
     buffer = bytearray(CHUNK)
-    for file in (f for folder in inputs for f in folder.glob("*.safetensors")):
+    for file in files:
         with file.open("rb", buffering=0) as handle:
             while handle.readinto(buffer):
                 pass
-    with scratch.open("wb", buffering=0) as handle:
-        for _ in range(0, output_bytes, CHUNK):
-            handle.write(buffer)
-        os.fsync(handle.fileno())
-    scratch.unlink()
-    return time.perf_counter() - started, 0.0
+
+
+def cold(files: list[Path]) -> None:
+    """Take the files out of the page cache; their bytes must be on the disk for that."""
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def kit(recipe: dict, folders: dict[str, Path], reading: str, out: Path) -> tuple[float, float]:
     """One merge by the kit's command."""
-    file = out.with_suffix(".yaml")
-    models = {name: str(folder.resolve()) for name, folder in folders.items()}
-    file.write_text(json.dumps({"recipe": recipe, "models": models}), encoding="utf-8")
+    file = recipe_file(recipe, folders, out.with_suffix(".yaml"))
     command = [sys.executable, "-m", "tinyr1.merge", "--recipe", file, "--reading", reading, "--out", out]
     return timed(command)
+
+
+def recipe_file(recipe: dict, folders: dict[str, Path], file: Path) -> Path:
+    models = {name: str(folder.resolve()) for name, folder in folders.items()}
+    file.write_text(json.dumps({"recipe": recipe, "models": models}), encoding="utf-8")
+    return file
 
 
 def mergekit(base: Path, other: Path, out: Path) -> tuple[float, float]:
@@ -131,7 +148,9 @@ def starts(scratch: Path, repeats: int) -> dict[str, float]:
     return {program: statistics.median(seconds) for program, seconds in found.items()}
 
 
-def compare(folders: dict[str, Path], scratch: Path, repeats: int, start: dict[str, float]) -> pd.DataFrame:
+def compare(
+    folders: dict[str, Path], scratch: Path, repeats: int, start: dict[str, float], cache: Callable[[list[Path]], None]
+) -> pd.DataFrame:
     """Medians over alternating repeats: seconds, parameters/s, peak GB, GB written, ratio to mergekit."""
     seconds: dict[tuple[str, str], list[float]] = {}
     memory: dict[tuple[str, str], list[float]] = {}
@@ -144,9 +163,10 @@ def compare(folders: dict[str, Path], scratch: Path, repeats: int, start: dict[s
     def fresh() -> Path:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
+        cache(weights(folders.values()))
         return scratch / "out"
 
-    kit(CHAIN, folders, "exact", fresh())  # compiles once, and brings the inputs into memory for everybody
+    kit(CHAIN, folders, "exact", fresh())  # compiles once
     for _ in range(repeats):
         for kind, recipe in (("two models", TWO), ("chain of three", CHAIN)):
             for reading in ("exact", "released"):
@@ -155,6 +175,7 @@ def compare(folders: dict[str, Path], scratch: Path, repeats: int, start: dict[s
             fresh()
             note(kind, "floor", floor(used, size, scratch / "floor"))
         first = mergekit(folders["science"], folders["math"], fresh() / "mid")
+        cache(weights([folders["code"], scratch / "out" / "mid"]))
         second = mergekit(folders["code"], scratch / "out" / "mid", scratch / "out" / "end")
         note("two models", "mergekit", first)
         note("chain of three", "mergekit", (first[0] + second[0], max(first[1], second[1])))
@@ -179,6 +200,20 @@ def compare(folders: dict[str, Path], scratch: Path, repeats: int, start: dict[s
     return pd.DataFrame(rows).set_index(["inputs", "program"]).round(2)
 
 
+def show(title: str, folders: dict[str, Path], scratch: Path, repeats: int, start: dict[str, float]) -> None:
+    """Print the tables of warm and cold inputs, and what the threads of a chain do in both cases (`timeline.py`)."""
+    for cache in (warm, cold):
+        load = os.getloadavg()[0]
+        table = compare(folders, scratch, repeats, start, cache)
+        print(f"{title}; {cache.__name__} inputs; load {load:.1f} before\n{table.to_string()}\n")
+        scratch.mkdir()
+        file = recipe_file(CHAIN, folders, scratch / "chain.yaml")
+        cache(weights(folders.values()))
+        command = [sys.executable, Path(__file__).with_name("timeline.py"), "--recipe", file, "--out", scratch / "out"]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, flush=True)
+        shutil.rmtree(scratch)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", default="smol", help="a finished run whose branches are merged too")
@@ -192,13 +227,12 @@ def main() -> None:
         branches = {name: cfg.model(name) for name in EXPERTS}
         start = starts(folder / "start", arguments.repeats)
         if all(path.is_dir() for path in branches.values()):
-            table = compare(branches, folder / "scratch", arguments.repeats, start)
-            print(f"branches of {cfg.run}\n{table.to_string()}\n")
+            show(f"branches of {cfg.run}", branches, folder / "scratch", arguments.repeats, start)
         # In a process of its own: a command's peak memory would otherwise count what this one held when it forked.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             experts = pool.submit(make_experts, folder).result()
-        table = compare(experts, folder / "scratch", arguments.repeats, start)
-        print(f"layers with the shapes of Qwen2.5-32B, {LAYERS} of them and the embedding\n{table.to_string()}")
+        title = f"layers with the shapes of Qwen2.5-32B, {LAYERS} of them and the embedding"
+        show(title, experts, folder / "scratch", arguments.repeats, start)
 
 
 if __name__ == "__main__":

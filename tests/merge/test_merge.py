@@ -91,6 +91,11 @@ class TestOnePass:
         merged(inner, folders, tmp_path / "first", **options)
         assert once == merged(outer, {**folders, "inner": tmp_path / "first"}, tmp_path / "second", **options)
 
+    def test_a_step_that_is_computed_again_for_each_pass_gives_the_same_bytes(self, three, tmp_path, monkeypatch):
+        kept = merged(FUSION, three, tmp_path / "kept")
+        monkeypatch.setattr(engine, "KEPT", 0)
+        assert merged(FUSION, three, tmp_path / "again") == kept
+
     def test_an_output_dtype_alone_rounds_between_steps_and_widens_at_the_end(self, three, tmp_path):
         plain = merged(FUSION, three, tmp_path / "plain")
         wide = merged(FUSION, three, tmp_path / "wide", out_dtype=FP32)

@@ -15,7 +15,8 @@ from tinyr1.merge import checkpoint, fusion, fusion_blocks, mergekit
 from tinyr1.merge import method as blocks
 from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.fusion_blocks import Fusion
-from tinyr1.merge.method import merge_tensors
+from tinyr1.merge.method import RowBlock, merge_tensors
+from tinyr1.merge.methods import pruning
 from tinyr1.merge.methods.placebo import Noise, Placebo
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -243,3 +244,21 @@ class TestNoise:
 def test_a_mask_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="mask 'best': must be importance, random or largest"):
         Placebo(mask="best")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mask", ["random", "largest"])
+def test_compiled_loops_take_and_count_what_the_definitions_say(mask, dtype):
+    torch.manual_seed(2)
+    base = torch.randn(37, 53).to(dtype)
+    other = torch.where(torch.rand(37, 53) < 0.7, (base.float() + 0.1 * torch.randn(37, 53)).to(dtype), base)
+    block = RowBlock(0, (base, other))
+    method = Placebo("exact", mask=mask, seed=11)
+    state = method.prepare(lambda function: map(function, [block]), (37, 53))
+    drawn = pruning.uniform(11, 0, 0, base.shape, base.device)
+    scores = (other.float() - base.float()).abs() if mask == "largest" else (1 - drawn).float() * (other != base)
+    factor = state.head.mask(scores, 0).float()
+    merged, tally = method.apply(state, block)
+    assert 0 < factor.sum() < (base != other).sum()
+    assert torch.equal(merged, fusion.combine(base, other, factor, "exact"))
+    assert tally.tolist() == pytest.approx(fusion.tally(base, other, factor), rel=1e-12)

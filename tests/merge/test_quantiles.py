@@ -95,3 +95,14 @@ def test_a_rank_that_does_not_exist_is_an_error(rank):
 def test_float64_is_refused():
     with pytest.raises(ValueError, match="torch.float64 have more bits"):
         order_statistics(scan_of(torch.arange(5.0).double()), only, [0])
+
+
+def test_compiled_histograms_count_as_bincount_does():
+    torch.manual_seed(4)
+    bins, special = quantiles.BINS, torch.tensor([0.0, -0.0, 3e38, -3e38, 1e-45])
+    keys = quantiles.sort_keys(torch.cat([torch.randn(5000), special]))
+    upper = (keys >> 16) + bins // 2
+    assert torch.equal(quantiles.histogram(keys), torch.bincount(upper, minlength=bins))
+    for high in (int(upper[0]), int(upper[-1]), bins // 2):
+        lower = keys[upper == high] & (bins - 1)
+        assert torch.equal(quantiles.histogram(keys, high), torch.bincount(lower, minlength=bins))

@@ -38,6 +38,7 @@ from tinyr1.merge.reader import Checkpoint, StoredTensor
 from tinyr1.merge.writer import SHARD_BYTES, ShardWriter
 
 LARGE = 4  # blocks from which all threads work on one tensor; smaller tensors get a thread each
+KEPT = 2**25  # entries of a tensor up to which the result of an inner step stays in memory between the passes
 DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
 Each = Callable[[Callable, Iterable], Iterator]  # each(function, items) yields the results in order, as `map` does
 
@@ -105,11 +106,17 @@ class _Leaf:
 class _Step:
     """One merge step of the tensor that is called `name` in the result; `prepare` comes before `rows`."""
 
-    def __init__(self, source: StepTensor, name: str, models: dict[str, Checkpoint], options: MergeOptions) -> None:
+    def __init__(
+        self, source: StepTensor, name: str, models: dict[str, Checkpoint], options: MergeOptions, inner: bool
+    ) -> None:
         self.recipe, self.options = source.recipe, options
-        self.inputs = [_made(part, name, models, options) for part in source.inputs]
+        self.inputs = [_made(part, name, models, options, inner=True) for part in source.inputs]
         main = source.leaves[0]
-        shape = models[main.model].tensors[main.name].shape
+        stored = models[main.model].tensors[main.name]
+        shape = stored.shape
+        # A step around this one passes over the tensor several times. Large tensors are computed again for each pass.
+        self.keeps = inner and stored.entries <= KEPT
+        self.kept: dict[int, tuple[torch.Tensor, list[Any]]] = {}  # first row of a block -> what `rows` gave for it
         self.method: Method = (
             build(source.recipe, options.reading, options.iqr_multiplier).for_tensor(name).for_shape(shape)
         )
@@ -128,11 +135,16 @@ class _Step:
 
     def rows(self, first: int, last: int) -> tuple[torch.Tensor, list[Any]]:
         """(merged rows, counts of the inner steps and of this one)."""
+        if first in self.kept:
+            return self.kept[first]
         parts = [part.rows(first, last) for part in self.inputs]
         merged, counts = self.method.apply(self.state, RowBlock(first, tuple(rows for rows, _ in parts)))
         # Two conversions, as if the step had been stored and read again: a chain then equals separate merges.
         stored = merged.to(self.options.out_dtype or merged.dtype)
-        return stored.to(self.options.dtype or merged.dtype), [*(c for _, inner in parts for c in inner), counts]
+        result = stored.to(self.options.dtype or merged.dtype), [*(c for _, inner in parts for c in inner), counts]
+        if self.keeps:
+            self.kept[first] = result
+        return result
 
     def steps(self) -> "Iterator[_Step]":
         """Inner steps first, in the order of the counts of `rows`."""
@@ -141,11 +153,13 @@ class _Step:
         yield self
 
 
-def _made(source: Source, name: str, models: dict[str, Checkpoint], options: MergeOptions) -> "_Step | _Leaf":
-    """What computes the blocks of a tensor that is called `name` in the result."""
+def _made(
+    source: Source, name: str, models: dict[str, Checkpoint], options: MergeOptions, inner: bool = False
+) -> "_Step | _Leaf":
+    """What computes the blocks of a tensor that is called `name` in the result; inner: for the step around it."""
     if isinstance(source, LeafTensor):
         return _Leaf(source, models, options)
-    return _Step(source, name, models, options)
+    return _Step(source, name, models, options, inner)
 
 
 def _finite(tensor: torch.Tensor) -> bool:

@@ -82,14 +82,14 @@ class Fusion(Method):
             merged = fusion.combine(base, other, factor, self.reading)
             return merged, np.array(fusion.tally(base, other, factor))
         # The kernel counts while it writes: a second pass for the statistics would read both inputs again.
-        out, tally = torch.empty_like(_loose(base)), np.zeros(len(fusion.COUNTS))
+        out, tally = torch.empty_like(loose(base)), np.zeros(len(fusion.COUNTS))
         limit = np.float32(state.threshold)
         # Kernels compare in float32: take the smallest float32 that is not below the threshold, so that the same
         # entries pass as in a comparison with the threshold itself. Equation (4) subtracts, and has no such care.
         if self.reading != "paper" and limit < state.threshold:
             limit = np.nextafter(limit, np.float32(np.inf))
         mode = _mode(self.reading, base.dtype)
-        kernels.fuse_rows(mode, _array(base), _array(other), divergence, limit, _array(out), tally)
+        kernels.fuse_rows(mode, array(base), array(other), divergence, limit, array(out), tally)
         return out.to(base.dtype), tally
 
     def statistics(self, state: FusionState, counts: np.ndarray) -> dict[str, Any]:
@@ -102,12 +102,12 @@ class Fusion(Method):
         if is_compiled(base) and self.reading == "exact":
             # One kernel does both, with the row still in the processor's cache.
             rows = np.empty(len(base))
-            kernels.exact_divergence(_array(base), _array(other), rows, counts)
+            kernels.exact_divergence(array(base), array(other), rows, counts)
             return rows, base.dtype
         divergence = _divergence(self.reading, base, other, fixed)
         rows = divergence.double().cpu().numpy()
         if is_compiled(base):
-            kernels.count_high(_mode(self.reading, base.dtype), _array(base), _array(other), rows, counts)
+            kernels.count_high(_mode(self.reading, base.dtype), array(base), array(other), rows, counts)
         else:
             scores = fusion.importance(base, other, divergence, self.reading)
             counts += quantiles.histogram(quantiles.sort_keys(scores)).cpu().numpy()
@@ -119,7 +119,7 @@ class Fusion(Method):
         rows = divergence[block.start : block.start + len(base)]
         if is_compiled(base):
             mode = _mode(self.reading, base.dtype)
-            kernels.count_low(mode, _array(base), _array(other), rows, np.array(highs, np.uint32), counts)
+            kernels.count_low(mode, array(base), array(other), rows, np.array(highs, np.uint32), counts)
         else:
             scores = fusion.importance(base, other, torch.from_numpy(rows).to(base.device), self.reading)
             keys = quantiles.sort_keys(scores)
@@ -158,14 +158,14 @@ def _mode(reading: str, dtype: torch.dtype) -> int:
     return kernels.RELEASED_BF16 if dtype == torch.bfloat16 else kernels.RELEASED_FP32
 
 
-def _loose(tensor: torch.Tensor) -> torch.Tensor:
+def loose(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in a dtype that kernels read: float16, which Numba cannot compile, becomes float32."""
     return tensor if tensor.dtype in (torch.bfloat16, torch.float32) else tensor.float()
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def array(tensor: torch.Tensor) -> np.ndarray:
     """The memory of a tensor as kernels take it: float32, or bfloat16 as uint16."""
-    tensor = _loose(tensor)
+    tensor = loose(tensor)
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
@@ -186,7 +186,7 @@ def _divergence(reading: str, base: torch.Tensor, other: torch.Tensor, fixed: fl
     # code, and the kernel does the steps between them.
     terms = torch.empty_like(other)
     p, q = other.softmax(-1), base.softmax(-1)
-    kernels.bf16_terms(_array(p), _array(q), _logarithms(), _array(terms))
+    kernels.bf16_terms(array(p), array(q), _logarithms(), array(terms))
     return terms.sum(-1)
 
 

@@ -5,6 +5,7 @@ r"""Compiled loops over rows for Arcee Fusion on a CPU; `fusion` has the definit
     + kl        -- count_high       --> histogram of the upper halves of the scores   \ quantiles, threshold
                 -- count_low        --> histograms of the lower halves, where wanted  /
     + threshold -- fuse_rows        --> merged rows, and their `fusion.COUNTS`
+    + mask      -- take_rows        --> the same, of entries that something else chose (`methods.placebo`)
 
 One pass over the memory does here what tensor operations do in ten. Rows come as float32, or as bfloat16 in uint16
 (`float_bits`). One thread works on a row from its first entry to its last, so results do not depend on the number of
@@ -347,3 +348,46 @@ def _add_span(mode, base, other, codes, limit, threshold, out):
         for j in range(other.size):
             factor = np.ceil(max(np.float32(0), value_of(codes[j]) - threshold))
             out[j] = stored(out, entry(base, j) + (entry(other, j) - entry(base, j)) * factor)
+
+
+@numba.njit(**STRICT)
+def take_rows(base, other, mask, out, tally):
+    """Writes base, and other where mask (rows, width) is true, to out; adds their `fusion.COUNTS` to tally (4,)."""
+    for i in range(other.shape[0]):
+        for j in range(other.shape[1]):
+            taken = mask[i, j]
+            out[i, j] = other[i, j] if taken else base[i, j]
+            d = np.float64(entry(other[i], j)) - np.float64(entry(base[i], j))
+            if d != 0:
+                tally[0] += 1
+                tally[1] += taken
+                tally[2] += d * d
+                tally[3] += d * d if taken else 0.0
+
+
+@numba.njit(**STRICT)
+def drawn_scores(raw, base, other, out):
+    """1 - u for the uniform number u (`pruning.uniform`) of raw bits (entries,) where the entries differ, else 0.
+
+    base, other, out: (rows, width); out is float32.
+    """
+    n = other.shape[1]
+    for i in range(other.shape[0]):
+        for j in range(n):
+            drawn = np.float64(raw[i * n + j] >> np.uint64(11)) * 2.0**-53
+            out[i, j] = np.float32(1.0 - drawn) if entry(other[i], j) != entry(base[i], j) else np.float32(0)
+
+
+@numba.njit(**STRICT)
+def count_upper(keys, counts):
+    """Adds the upper half of each key (int32) to counts (65536,) int64, the lowest one first."""
+    for j in range(keys.size):
+        counts[(keys[j] >> 16) + 32768] += 1
+
+
+@numba.njit(**STRICT)
+def count_lower(keys, high, counts):
+    """Adds the lower half of each key whose upper half is number `high` of `count_upper` to counts (65536,) int64."""
+    for j in range(keys.size):
+        if (keys[j] >> 16) + 32768 == high:
+            counts[keys[j] & 0xFFFF] += 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from tinyr1.merge import kernels
 from tinyr1.merge.method import RowBlock, Scan
 
 BINS = 2**16
@@ -31,6 +32,13 @@ def value_of(key: int) -> float:
 
 def histogram(keys: torch.Tensor, high: int | None = None) -> torch.Tensor:
     """(65536,) int64: how often each upper half occurs; with `high`, each lower half of the keys in that bin."""
+    if keys.device.type == "cpu":  # one loop over the keys, where tensor operations take several
+        counts = torch.zeros(BINS, dtype=torch.int64)
+        if high is None:
+            kernels.count_upper(keys.numpy(), counts.numpy())
+        else:
+            kernels.count_lower(keys.numpy(), high, counts.numpy())
+        return counts
     upper = (keys >> 16) + BINS // 2
     if high is None:
         return torch.bincount(upper, minlength=BINS)

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from tinyr1.core.recipe import PLACEBOS
-from tinyr1.merge import fusion
-from tinyr1.merge.fusion_blocks import Fusion, FusionState
+from tinyr1.merge import fusion, kernels
+from tinyr1.merge.fusion_blocks import Fusion, FusionState, array, is_compiled, loose
 from tinyr1.merge.method import Method, RowBlock, Scan
 from tinyr1.merge.methods import pruning
 from tinyr1.merge.methods.sparse import tensor_seed
@@ -69,7 +69,12 @@ class Placebo(Fusion):
 
     def apply(self, state: Any, block: RowBlock) -> tuple[torch.Tensor, np.ndarray]:
         base, other = block.tensors
-        factor = state.head.mask(self._scores(block, state.width), block.start).float()
+        mask = state.head.mask(self._scores(block, state.width), block.start)
+        if self.reading in fusion.COPYING and is_compiled(base):
+            out, tally = torch.empty_like(loose(base)), np.zeros(len(fusion.COUNTS))
+            kernels.take_rows(array(base), array(other), mask.numpy(), array(out), tally)
+            return out.to(base.dtype), tally
+        factor = mask.float()
         merged = fusion.combine(base, other, factor, self.reading)
         return merged, np.array(fusion.tally(base, other, factor))
 
@@ -79,9 +84,14 @@ class Placebo(Fusion):
 
     def _scores(self, block: RowBlock, width: int) -> torch.Tensor:
         """(rows, width) float32: above 0 where the entries differ, else 0; the largest ones are taken."""
-        base, other = (tensor.float() for tensor in block.tensors)
+        base, other = block.tensors
         if self.mask == "largest":
-            return (other - base).abs()
+            return (other.float() - base.float()).abs()
+        if is_compiled(base):
+            scores = torch.empty(base.shape)
+            raw = pruning.raw_bits(self.seed, 0, block.start * width, base.numel())
+            kernels.drawn_scores(raw, array(base), array(other), scores.numpy())
+            return scores
         drawn = pruning.uniform(self.seed, 0, block.start * width, base.shape, base.device)
         return (1 - drawn).float() * (other != base)
 

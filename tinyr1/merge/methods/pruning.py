@@ -75,7 +75,12 @@ def uniform(seed: int, stream: int, first: int, shape: torch.Size, device: torch
 
     Philox is a counter: number i depends on seed, stream and i alone. seed and stream: 0 … 2^64 - 1.
     """
+    raw = raw_bits(seed, stream, first, shape.numel())
+    return torch.from_numpy((raw >> np.uint64(11)) * 2.0**-53).view(shape).to(device)
+
+
+def raw_bits(seed: int, stream: int, first: int, count: int) -> np.ndarray:
+    """(count,) uint64 whose upper 53 bits are the numbers of `uniform`."""
     generator = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)).advance(first // 4)
     skipped = first % 4  # a count of the counter is four numbers
-    raw = generator.random_raw(skipped + shape.numel())[skipped:]
-    return torch.from_numpy((raw >> np.uint64(11)) * 2.0**-53).view(shape).to(device)
+    return generator.random_raw(skipped + count)[skipped:]
