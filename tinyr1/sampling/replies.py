@@ -14,7 +14,7 @@ from typing import Any
 
 from tinyr1.core import jsonl
 from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
-from tinyr1.sampling.requests import Answer, Failure, Request
+from tinyr1.sampling.requests import Answer, Failure, Kind, Request
 from tinyr1.sampling.responses import FAILED, failure_kind
 
 SHOWN = 300  # characters of a server's message that a reason quotes
@@ -109,7 +109,7 @@ def read_body(raw: bytes, request: Request, limit_name: str = LIMITS[0]) -> Answ
             raise _NoCompletion(why)
         return _read(body, request)
     except _NoCompletion as error:
-        kind = "passing"
+        kind: Kind = "passing"
         if isinstance(body, Mapping) and (said := _error_in(body)):
             status = said.get("code") if isinstance(said, Mapping) else None
             # An error without a status of its own may pass, unless its words say otherwise.

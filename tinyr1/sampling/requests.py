@@ -62,6 +62,9 @@ class Answer:
     dollars: float | None = None
 
 
+Kind = Literal["passing", "own", "too_long", "refused", "fatal", "given_up", "budget"]
+
+
 @dataclass(frozen=True)
 class Failure:
     """The reason why a request has no answer.
@@ -73,7 +76,7 @@ class Failure:
     """
 
     reason: str
-    kind: Literal["passing", "own", "too_long", "refused", "fatal", "given_up", "budget"] = "passing"
+    kind: Kind = "passing"
     sent: Answer | None = None
 
 
