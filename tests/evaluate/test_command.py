@@ -251,7 +251,7 @@ def test_a_value_that_fits_no_benchmark_is_said_once(home):
 def test_it_samples_on_the_gpu_that_torch_can_use(home, monkeypatch, has_gpu):
     told = []
 
-    def generate(cfg, asked, has_gpu):
+    def generate(cfg, asked, has_gpu, partial):
         told.append(has_gpu)
         raise UserError("not here")
 

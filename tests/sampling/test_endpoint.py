@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from openai.types.chat import ChatCompletion
 from plans import SAMPLING, exactly_once, plan_of, received, said, start
 from served import MODEL, Served, answer_to, completion
 
 from tinyr1.core import prompts
 from tinyr1.core.errors import UserError
-from tinyr1.sampling import endpoint, responses
+from tinyr1.sampling import endpoint, replies, responses
 from tinyr1.sampling.process import sample_plan
 from tinyr1.sampling.requests import Answer, Failure, Request
 
@@ -148,8 +147,8 @@ QUESTION = Request(0, "q", 0, None, SAMPLING | {"seed": 7}, messages=[{"role": "
     ],
 )  # fmt: skip
 def test_reasoning_that_a_server_cut_out_is_put_back(message, text):
-    reply = ChatCompletion.construct(choices=[{"finish_reason": "stop", "message": message}])
-    answer = endpoint.read_reply(reply, QUESTION)
+    reply = {"choices": [{"finish_reason": "stop", "message": message}]}
+    answer = replies.read_body(json.dumps(reply).encode(), QUESTION)
     assert answer == Answer(text, None, "stop", 7)
     assert prompts.split_reasoning(answer.text)[1] == ("4" if "</think>" in text else None)
 
@@ -251,11 +250,12 @@ def test_a_refused_question_is_no_answer_and_is_not_asked_again_and_again(tmp_pa
         assert received(plan)["only"] == {("a", 0): 1, ("c", 0): 1}
         plan["tolerant"] = True
         sample_plan(plan, tmp_path / "p.progress")
+        assert server.asked["b?"] == 2, "the next run asks again"
+        plan["final"] = ["refused"]
         sample_plan(plan, tmp_path / "p.progress")
-        assert server.asked["b?"] == 2, "a tolerant plan stores that it was refused"
-    (line,) = [line for line in responses.of_job(plan["models"][0]["jobs"][0], "key of only").lines
-               if line["question"] == "b"]  # fmt: skip
-    assert line["finish"] == "content_filter"
+        assert server.asked["b?"] == 2, "unless a refusal stands"
+    (line,) = responses.of_job(plan["models"][0]["jobs"][0], "key of only").failed
+    assert (line["question"], line["finish"], line["kind"]) == ("b", "content_filter", "refused")
 
 
 def test_a_question_that_is_too_long_for_the_server_blocks_no_other(tmp_path):
@@ -283,6 +283,24 @@ def test_a_tolerant_plan_does_not_take_a_server_that_is_down_for_questions_that_
         plan = plan_of(tmp_path, server.settings(retries=0), questions=[f"q{i}" for i in range(20)])
         with pytest.raises(UserError, match=f"HTTP {status}"):
             sample_plan(plan | {"tolerant": tolerant}, tmp_path / "p.progress")
+
+
+def test_failures_of_a_server_that_is_down_never_stand_for_those_of_a_question(tmp_path):
+    with Served(lambda n: None if n == 1 else "500") as server:
+        plan = plan_of(tmp_path, server.settings(retries=0, concurrency=1), questions=[f"q{i}" for i in range(20)])
+        plan |= {"tolerant": True, "final": list(responses.KINDS)}
+        with pytest.raises(UserError, match="given up"):
+            sample_plan(plan, tmp_path / "p.progress")
+        (job,) = plan["models"][0]["jobs"]
+        assert {line["kind"] for line in responses.of_job(job, "key of only").failed} == {"given_up"}
+        server.faults = lambda n: "500" if n % 2 else None
+        sample_plan(plan, tmp_path / "p.progress")
+        found = responses.of_job(job, "key of only")
+        assert len(found.lines) + len(found.failed) == 40
+        assert {line["kind"] for line in found.failed} == {"passing"}, "the server was there for all others"
+        attempts = server.attempts
+        sample_plan(plan, tmp_path / "p.progress")
+        assert server.attempts == attempts
 
 
 def test_a_tolerant_plan_counts_what_fails(tmp_path):

@@ -74,8 +74,8 @@ class Trace:
 
 
 def judged(seed: Seed, line: dict, grade: Grade) -> Sample:
-    """A stored answer to a seed as a sample."""
-    if line["finish"] == "content_filter":
+    """A stored answer to a seed, or a refusal (`tinyr1.sampling.responses`), as a sample."""
+    if line.get("kind") == "refused":
         return Sample("refused")
     thinking, response = prompts.split_reasoning(line["text"], prompts.THINK_OPEN, prompts.THINK_CLOSE)
     thinking, response = thinking.strip(), (response or "").strip()

@@ -12,6 +12,7 @@ with. The teacher is an OpenAI-compatible server or vLLM, by the block `teacher`
 
 An answer that is stored is never asked for again, and a killed run loses only the requests in flight. A sample is asked
 again under a number of its own: number i is followed by i + samples, i + 2 samples, …, up to `teacher.attempts` times.
+A generation that failed is asked again by the next call, except one that was refused, which is a sample like others.
 """
 
 from collections import Counter
@@ -33,6 +34,8 @@ from tinyr1.data.rejection import OUTCOMES, SPOILED, Grade, Sample, Seed, Trace,
 from tinyr1.sampling import responses
 from tinyr1.sampling.child import sample_what_comes
 from tinyr1.sampling.requests import BUDGET
+
+FINAL = ["refused"]  # kinds of failures that are not asked again under the same number
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _draw(
         plan = {
             "engine": teacher.engine.model_dump(), "limits": _limits(teacher, spent_dollars(cfg)),
             # Without a new seed for each call, vLLM could draw the same samples again.
-            "seed": cfg.params.seed + drawn,
+            "seed": cfg.params.seed + drawn, "final": FINAL,
             "models": [model | {"jobs": [job | {"requests": [_request(*pair) for pair in new + stored]}]}],
         }  # fmt: skip
         found = Counter(sample_what_comes(plan, place / "plan.json", log, has_gpu)["failures"])
@@ -151,9 +154,10 @@ def _draw(
 
 
 def _take_stored(job: dict, key: str, asked: list["_Asked"], grade: Grade) -> int:
-    """Give every seed its stored answers, and judge those that are new; the number of stored answers."""
+    """Give every seed its stored answers and refusals, and judge those that are new; the number of them."""
     by_name = {one.name: one for one in asked}
-    lines = responses.stored(Path(job["out"]), key, job["protocol_key"]).lines
+    found = responses.stored(Path(job["out"]), key, job["protocol_key"])
+    lines = found.lines + [line for line in found.failed if line["kind"] in FINAL]
     for line in lines:
         if one := by_name.get(line["question"]):
             one.take(line, grade)
@@ -227,7 +231,8 @@ def _limits(teacher: Teacher, spent: float) -> dict:
 
 
 def spent_dollars(cfg: Config) -> float:
-    """What all stored answers of all domains cost, those to questions that are not asked any more included."""
+    """What all stored answers and failures of all domains cost, those to questions that are not asked any more
+    included."""
     stores = sorted((cfg.home / "teacher").glob("*/responses*.jsonl"))
     lines = (line for path in stores for _, line in responses.RESPONSE.lines(path))
     return sum(line.get("dollars", 0.0) for line in lines if line is not None)

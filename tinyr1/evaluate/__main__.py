@@ -61,6 +61,10 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument("--release", choices=tuple(RELEASES), help="LiveCodeBench's; sets which of its files are read")
     parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
     parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the server's key")
+    parser.add_argument("--max-tokens-name", choices=("max_tokens", "max_completion_tokens"),
+                        help="what the server calls the longest answer; default: max_tokens")  # fmt: skip
+    parser.add_argument("--failed-as-wrong", action="store_true",
+                        help="count generations that failed as wrong, and do not ask for them again")  # fmt: skip
     parser.add_argument("--responses", type=Path, help="JSONL or JSON of answers of one benchmark; nothing is sampled")
     parser.add_argument("--against", type=Path, metavar="OUT_FOLDER", help="another finished evaluation, to compare")
     return parser
@@ -86,6 +90,7 @@ def overridden(params: Params, options: argparse.Namespace) -> Params:
     for block in wanted.values():
         block |= _given(options, "samples", "max_tokens", "questions")
     data["evaluate"] |= _given(options, "protocol", "temperature", "top_p")
+    data["evaluate"] |= {"failed": "wrong"} if options.failed_as_wrong else {}
     if engine := _endpoint_block(options):
         data["evaluate"]["engine"] = engine
     try:
@@ -130,13 +135,14 @@ def _benchmark_blocks(data: dict, names: list[str], run: str) -> dict[str, dict]
 def _endpoint_block(options: argparse.Namespace) -> dict | None:
     """The engine block of a served model, None where the command names no server."""
     if options.endpoint is None:
-        if options.api_key_variable:
-            name = options.api_key_variable
-            raise UserError(f"--api-key-variable: {name} goes with --endpoint only; give the URL too")
+        for name in ("api_key_variable", "max_tokens_name"):
+            if value := getattr(options, name):
+                raise UserError(f"--{name.replace('_', '-')}: {value} goes with --endpoint only; give the URL too")
         return None
     return {
         "kind": "endpoint", "base_url": options.endpoint, "model": options.model,
         "api_key_variable": options.api_key_variable, "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
+        "max_tokens_name": options.max_tokens_name,
     }  # fmt: skip
 
 
@@ -173,7 +179,10 @@ def _file_key(path: Path) -> str:
 
 
 def evaluate_model(options: argparse.Namespace) -> None:
-    """The whole command: print the protocol, sample or adopt, grade, store and print the results."""
+    """The whole command: print the protocol, sample or adopt, grade, store and print the results.
+
+    UserError at the end, after all else is stored and printed, names benchmarks without a score.
+    """
     surroundings.check()
     cfg = model_of(options)
     loaded = benchmarks.load_all(cfg)
@@ -192,7 +201,7 @@ def evaluate_model(options: argparse.Namespace) -> None:
         adopt.adopt_answers(cfg, options.responses, asked)
         sampled = {"imported": str(options.responses)}
     else:
-        sampled = stage.generate(cfg, asked, has_gpu=machine.has_gpu())
+        sampled = stage.generate(cfg, asked, has_gpu=machine.has_gpu(), partial=True)
     graded = stage.grade_all(cfg, asked)
     if graded.empty:
         raise UserError("no answer to grade")
@@ -202,14 +211,21 @@ def evaluate_model(options: argparse.Namespace) -> None:
         "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
     }  # fmt: skip
     opinions = stage.second_opinions(graded, asked)
-    facts |= {"second_opinion": opinions.to_dict("records"), "notices": notices.one_sided(graded)}
+    failures = notices.failures(graded, cfg.params.evaluate.failed is not None, options.responses is not None)
+    scored = scores.scored(graded, cfg.params.evaluate.failed)
+    told = [*failures, *notices.uncounted(graded), *notices.one_sided(graded)]
+    facts |= {"second_opinion": opinions.to_dict("records"), "notices": told}
     store_results(cfg, facts, graded, asked)
     print_results(cfg, options.model, graded, asked)
-    for sentence in [*notices.disagreement(graded, asked, opinions), *facts["notices"]]:
+    complete = len(scored) == len(graded)
+    for sentence in [*notices.disagreement(graded, asked, opinions), *(told if complete else told[len(failures):])]:
         print(f"\n{sentence}")
-    if earlier is not None:
+    if earlier is not None and complete:
         print(f"\n{against.question_by_question(graded, earlier, cfg.params.analysis.margin)}")
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
+    if not complete:
+        compared = ["--against: nothing is compared before all benchmarks have scores"] if options.against else []
+        raise UserError("\n".join(failures + compared))
 
 
 def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
@@ -217,7 +233,8 @@ def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: di
     scores.save_scores(cfg.out, scores.score_rows(cfg, graded, asked, {}))
     stage.save_graded(cfg, graded)
     artifact.write_atomic(cfg.out / "examples.txt", examples.example_answers(cfg, graded, asked) + "\n")
-    lm_eval.export(cfg, cfg.out, graded, asked, facts["protocols"])
+    scored = scores.scored(graded, cfg.params.evaluate.failed)
+    lm_eval.export(cfg, cfg.out, scored, asked, facts["protocols"])
     facts |= {
         "outcomes": scores.outcome_counts(graded), "machine": machine.describe(), "code": record.code_version(),
     }  # fmt: skip
@@ -232,8 +249,11 @@ def print_results(cfg: SingleModel, model: str, graded: pd.DataFrame, asked: dic
     tokens = scores.token_quantiles(graded)
     if not tokens.empty:
         print(f"\ntokens in an answer:\n{tokens.to_string()}")
-    print(f"\n{scores.interval_table(graded, asked, {}).to_string()}")
-    theirs = against.beside_published(model, cfg.params, graded)
+    scored = scores.scored(graded, cfg.params.evaluate.failed)
+    if scored.empty:
+        return
+    print(f"\n{scores.interval_table(scored, asked, {}).to_string()}")
+    theirs = against.beside_published(model, cfg.params, scored)
     if not theirs.empty:
         print(f"\npublished numbers, of others' runs; differences with the width for two independent runs:\n"
               f"{theirs.to_string()}")  # fmt: skip

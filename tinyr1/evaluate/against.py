@@ -11,7 +11,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.params.schema import Params
 from tinyr1.evaluate import compare, stats
 from tinyr1.evaluate.protocol import REMARKS, Protocol
-from tinyr1.evaluate.scores import by_question, points_texts
+from tinyr1.evaluate.scores import by_question, points_texts, scored
 
 SHOWN_DIFFERENCES = 5  # in one message
 # These must be equal, as must the questions. Engine, versions and seed may differ: few models are served by the same.
@@ -39,6 +39,8 @@ def earlier_evaluation(folder: Path, described: list[dict], taken: str) -> pd.Da
         )
     artifact.check(folder / "graded.jsonl", "evaluate that model again")
     graded = pd.DataFrame(jsonl.read(folder / "graded.jsonl"))
+    if len(scored(graded, facts["protocols"][0].get("failed"))) < len(graded):
+        raise UserError(f"--against: generations of {folder} failed, so it has no score; complete it first")
     return graded.assign(model=f"{name} in {folder}" if name == taken else name)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tinyr1.core.config import Config
 from tinyr1.evaluate import protocol as protocols
+from tinyr1.evaluate.notices import FAILED
 from tinyr1.sampling import requests
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def _example(answer: pd.Series, asked: list[dict]) -> str:
     if question["private"]:
         return "its questions must not be published"
     truth = f"\n\nright: {right_answer(question)}" if "answer" in question else ""
-    return f"{question['question']}\n\n{_shortened(answer['text'])}{truth}"
+    why = f"({answer['reason']})\n\n" if answer["outcome"] == FAILED else ""
+    return f"{question['question']}\n\n{why}{_shortened(answer['text'])}{truth}"
 
 
 def right_answer(question: dict) -> str:

@@ -19,6 +19,7 @@ from tinyr1.core import artifact
 from tinyr1.core.config import SCORE_COLUMNS, Config
 from tinyr1.evaluate import stats
 from tinyr1.evaluate.grading import grade
+from tinyr1.evaluate.notices import FAILED
 from tinyr1.evaluate.protocol import letters
 
 CHANCE = "chance"  # the scores of guessing, beside the models' in a table of shares
@@ -34,6 +35,17 @@ def by_question(graded: pd.DataFrame) -> pd.DataFrame:
     right = graded["outcome"].eq("correct").groupby([graded["model"], graded["benchmark"], graded["question"]])
     counts = pd.DataFrame({"right": right.sum(), "samples": right.size()})
     return counts.assign(share=counts["right"] / counts["samples"])
+
+
+def scored(graded: pd.DataFrame, failed: str | None) -> pd.DataFrame:
+    """The graded samples from which scores are made: none of a model and benchmark of which a generation failed.
+
+    failed: `evaluate.failed` of the params; where it says that they count as wrong, all rows stay.
+    """
+    if failed is not None:
+        return graded
+    spoiled = graded["outcome"].eq(FAILED).groupby([graded["model"], graded["benchmark"]]).transform("any")
+    return graded[~spoiled.astype(bool)]
 
 
 def chance(question: dict) -> float:
@@ -63,12 +75,15 @@ def score_rows(
 ) -> pd.DataFrame:
     """SCORE_COLUMNS for every model and benchmark of a run; scores and shares are fractions in [0, 1].
 
-    asked: benchmark -> questions. published: the scores for the column `paper`, which stays empty elsewhere. KeyError
-    when a model has no answer to a benchmark.
+    asked: benchmark -> questions. published: the scores for the column `paper`, which stays empty elsewhere. There is
+    no row where `scored` leaves none. KeyError when a model has no answer to a benchmark.
     """
     rows, counts, guessing = [], by_question(graded), chance_levels(asked)
+    unscored = _pairs(graded) - _pairs(scored(graded, cfg.params.evaluate.failed))
     for model in cfg.models:
         for benchmark in cfg.params.benchmarks:
+            if (model, benchmark) in unscored:
+                continue
             part = graded[(graded["model"] == model) & (graded["benchmark"] == benchmark)]
             questions = counts.loc[(model, benchmark), :]
             estimate = stats.proportion(questions["share"].to_numpy())
@@ -80,6 +95,10 @@ def score_rows(
             )  # fmt: skip
             rows.append(dict(zip(SCORE_COLUMNS, values, strict=True)))
     return pd.DataFrame(rows)
+
+
+def _pairs(graded: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(graded["model"], graded["benchmark"], strict=True))
 
 
 def save_scores(folder: Path, rows: pd.DataFrame) -> None:
@@ -128,8 +147,8 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
     again, which needs two samples of each. pass@k: at least one of the k samples is right; cons@k: the answer of the
     majority is right (docs/evaluation.md §6.4). without errata: the score without LiveCodeBench's faulty problems.
     paper and less paper: a published score, and ours less it with the width for two independent runs
-    (docs/evaluation.md §6.3). cut off and loops: percent of the answers; tokens: mean length of an answer. Columns that
-    have no entry are left out.
+    (docs/evaluation.md §6.3). cut off, loops and failed: percent of the samples; tokens: mean length of an answer.
+    Columns that have no entry are left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for benchmark_of_model, part in graded.groupby(["model", "benchmark"], sort=False):
@@ -149,6 +168,7 @@ def interval_table(graded: pd.DataFrame, asked: dict[str, list[dict]], published
             "less paper": stats.against_published(values, theirs).points() if theirs is not None else "",
             "cut off, %": f"{100 * part['outcome'].eq('truncated').mean():.0f}",
             "loops, %": f"{100 * part['looping'].mean():.0f}",
+            "failed, %": f"{100 * failed:.1f}" if (failed := part["outcome"].eq(FAILED).mean()) else "",
             "tokens": f"{part['n_tokens'].mean():.0f}" if part["n_tokens"].notna().any() else "",
         }
     table = pd.DataFrame.from_dict(rows, orient="index")

@@ -5,7 +5,8 @@ r"""The evaluation of the models of a run, as notebook 04 calls it: questions ->
                                                                                     \-- grade_all --> graded samples
 
 A stored response belongs to a checkpoint (`model_key`) and to all that shaped it (`protocol_key`), so a rerun samples
-and grades only those that are missing or changed. `tinyr1.evaluate.scores` makes the tables.
+and grades only those that are missing or changed. A generation that failed is a row, too, with the outcome `failed`.
+`tinyr1.evaluate.scores` makes the tables.
 """
 
 import json
@@ -23,6 +24,7 @@ from tinyr1.evaluate import protocol as protocols
 from tinyr1.evaluate.grading import grade, programs, selftest
 from tinyr1.evaluate.grading.symbolic import OPINIONS, Verifier
 from tinyr1.evaluate.loops import loops
+from tinyr1.evaluate.notices import FAILED
 from tinyr1.sampling import responses
 from tinyr1.sampling.child import sample_in_child
 from tinyr1.sandbox.runner import Runner
@@ -39,7 +41,7 @@ def describe_protocol(cfg: Config, name: str, questions: list[dict]) -> dict:
     rules = protocols.of(cfg.params, name)
     return rules.describe() | {
         "split": evaluate.split, "n_problems": len(questions), "seed": cfg.params.seed,
-        "responses": protocols.response_key(rules, questions)[:16],
+        "failed": evaluate.failed, "responses": protocols.response_key(rules, questions)[:16],
         "engine": _engine_name(evaluate.engine), "versions": machine.describe()["packages"],
     }  # fmt: skip
 
@@ -98,12 +100,18 @@ def generation_plan(cfg: Config, models: list[str], asked: dict[str, list[dict]]
     }  # fmt: skip
 
 
-def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool) -> dict:
+def generate(cfg: Config, asked: dict[str, list[dict]], has_gpu: bool, partial: bool = False) -> dict:
     """Sample the missing responses in a child process; the tokens and seconds of this call, 0 when none was missing.
 
-    UserError with the error in the log when the child fails; everything that it had sampled is stored.
+    Generations of a served model that fail are stored and asked again by the next call; where `evaluate.failed` says
+    what they count as, they stand. partial: what follows can do with a part of the benchmarks. UserError with the error
+    in the log when the child fails, and when generations failed that neither stand nor may be missing; everything that
+    it had sampled is stored.
     """
+    stand = cfg.params.evaluate.failed is not None
+    served = isinstance(cfg.params.evaluate.engine, EndpointEngine)
     plan = generation_plan(cfg, list(cfg.models), asked)
+    plan |= {"tolerant": served and (partial or stand), "final": responses.KINDS if stand else ()}
     return sample_in_child(plan, cfg.home / "generate.json", cfg.home / "logs" / "generate.log", has_gpu)
 
 
@@ -141,28 +149,36 @@ def grade_all(cfg: Config, asked: dict[str, list[dict]]) -> pd.DataFrame:
     """One row for each stored sample: STORED_COLUMNS, and three that are seen from the others each time.
 
     looping: whether its text loops (`tinyr1.evaluate.loops`). final: the part of its text that is the answer, "" where
-    there is none. reason: "unreadable" where an answer is wrong because its box cannot be read, else None.
+    there is none. reason: "unreadable" where an answer is wrong because its box cannot be read, why a generation
+    failed, else None.
     Grades of an earlier call that still hold are used again.
     """
     plan = generation_plan(cfg, list(cfg.models), asked)
     rendered = isinstance(cfg.params.evaluate.engine, VllmEngine)  # by us, and so with the tag that we open
     by_id = {name: {q["id"]: q for q in questions} for name, questions in asked.items()}
     rules = {name: protocols.of(cfg.params, name) for name in asked}
+    found = [
+        (model["name"], name, responses.of_job(job, model["key"]))
+        for model in plan["models"] for name, job in zip(asked, model["jobs"], strict=True)
+    ]  # fmt: skip
     samples = [
-        grade.Sample(model["name"], name, {"opened": rendered and rules[name].open_think} | response,
+        grade.Sample(model, name, {"opened": rendered and rules[name].open_think} | response,
                      by_id[name][response["question"]], rules[name])
-        for model in plan["models"]
-        for name, job in zip(asked, model["jobs"], strict=True)
-        for response in responses.of_job(job, model["key"]).lines
+        for model, name, stored in found for response in stored.lines
     ]  # fmt: skip
     grades = grade.grade_samples(cfg.home / "grades.jsonl", samples, cfg.params.evaluate.sandbox)
     rows = [
         (*sample.name[:3], sample.question["family"], sample.response["sample"], graded["outcome"], graded["extracted"],
          sample.response["n_tokens"], sample.response["text"],
-         final_answer(sample.response["text"], sample.response["opened"])[0] or "")
+         final_answer(sample.response["text"], sample.response["opened"])[0] or "", None)
         for sample, graded in zip(samples, grades, strict=True)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=[*STORED_COLUMNS, "final"])
+    rows += [
+        (model, name, line["question"], by_id[name][line["question"]]["family"], line["sample"], FAILED, None,
+         line["n_tokens"], line["text"], "", line["reason"])
+        for model, name, stored in found for line in stored.failed
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=[*STORED_COLUMNS, "final", "reason"])
     table = table.sort_values(["model", "benchmark", "question", "sample"], ignore_index=True)
     return _with_reason(_with_looping(table))
 
@@ -172,16 +188,19 @@ def _with_looping(graded: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_reason(graded: pd.DataFrame) -> pd.DataFrame:
-    """With the column `reason`: "unreadable" where an answer is wrong because its box cannot be read, else None."""
+    """With "unreadable" in the column `reason` where an answer is wrong because its box cannot be read. What the column
+    says already stays; where there is none, it is None elsewhere."""
     unreadable = graded["outcome"].eq("wrong") & graded["extracted"].isna()
-    return graded.assign(reason=unreadable.map({True: "unreadable", False: None}))
+    told = graded["reason"] if "reason" in graded else pd.Series(None, graded.index, dtype=object)
+    return graded.assign(reason=told.astype(object).mask(unreadable, "unreadable"))
 
 
 def second_opinions(graded: pd.DataFrame, asked: dict[str, list[dict]]) -> pd.DataFrame:
     """Integers and formulas on which Math-Verify, by itself, and the grader disagree; empty when they agree on all
     (docs/evaluation.md §4.2). graded: as `grade_all` returns it."""
     truth = {(name, q["id"]): q["answer"] for name, qs in asked.items() for q in qs if q["kind"] in OPINIONS}
-    rows = [r for r in graded.to_dict("records") if (r["benchmark"], r["question"]) in truth]
+    answered = graded[graded["outcome"] != FAILED].to_dict("records")
+    rows = [r for r in answered if (r["benchmark"], r["question"]) in truth]
     items = [
         {key: r[key] for key in ("question", "sample", "outcome", "extracted")}
         | {"answer": truth[r["benchmark"], r["question"]], "text": r["final"]}
@@ -198,7 +217,8 @@ def graded_path(cfg: Config) -> Path:
 
 def save_graded(cfg: Config, graded: pd.DataFrame) -> None:
     """Store STORED_COLUMNS of the graded samples, and the reason of each outcome, as an artifact."""
-    rows = json.loads(_with_reason(graded[list(STORED_COLUMNS)]).to_json(orient="records"))
+    columns = [*STORED_COLUMNS, "reason"]
+    rows = json.loads(_with_reason(graded)[columns].to_json(orient="records"))
 
     def build(path: Path) -> dict:
         jsonl.write(path, rows)

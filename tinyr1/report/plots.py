@@ -32,7 +32,8 @@ ROLES = {"backbone": GREY, "mixture": "#aa3377", "fusion": ACCENT, "merge": "#e6
 EXPERTS = ("#1f5fa8", "#117733", "#33bbee", "#ddcc77", "#3f007d")
 PLACEBOS = re.compile(r"random|largest|magnitude|noise|self|placebo")  # in the names of controls
 NOT_ONE_EXPERT = {"shared": "#e3e3e3", "none": ROLES["merge"]}  # of `winners`, beside the experts
-OUTCOMES = ("#222222", "#d4d4d4", "#e69f00", "#aa3377", "#33bbee", ACCENT)  # correct, wrong, and what is neither
+# Correct, wrong, and what is neither.
+OUTCOMES = ("#222222", "#d4d4d4", "#e69f00", "#aa3377", "#33bbee", ACCENT, "#117733")
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9.0, "axes.titlesize": 9.0, "axes.labelsize": 8.5,
     "xtick.labelsize": SMALL, "ytick.labelsize": 8.5, "legend.fontsize": SMALL, "legend.frameon": False,

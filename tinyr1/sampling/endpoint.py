@@ -1,15 +1,13 @@
 r"""The engine for a served model: requests go to a server that speaks OpenAI's API, several at a time.
 
-    request --Purse: is there money?--> thread --Pace: its turn--> one attempt --read_reply--> Answer | Failure
-                                          ^---- backs off while the failure may pass ---------------/
+    request --Purse: is there money?--> thread --Pace: its turn--> one attempt --replies--> Answer | Failure
+                                          ^---- backs off while the failure may pass ------------/
                                           answers, failures --> the caller, each as it arrives
 
-An answer is kept whatever its server forgets to say about it: usage, finish reason, a message in parts. What is no
-answer is a Failure of one of the kinds that `tinyr1.sampling.requests.Failure` lists.
+`tinyr1.sampling.replies` reads what comes back. An answer is kept whatever its server forgets to say about it.
 """
 
 import email.utils
-import json
 import os
 import random
 import time
@@ -18,20 +16,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
+from tinyr1.core import jsonl
 from tinyr1.core.errors import UserError
-from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
+from tinyr1.sampling import replies
 from tinyr1.sampling.limits import Pace, Purse, prompt_bytes, tokens_of
 from tinyr1.sampling.requests import BUDGET, GIVEN_UP, Answer, Failure, Request, Result
 
-PASSING = (408, 409, 429)  # HTTP status that another moment may change, as those from 500 on
-FATAL = (401, 402, 403, 404)  # key, balance, permission, model: every request would meet them
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds between two attempts where the server names none
 LONGEST_WAIT = 900.0  # seconds that a server may ask for; it is unavailable if it asks for more
-# Finish reasons of generations that the server gave up: vLLM and SGLang, others, DeepSeek's API.
-GAVE_UP = ("abort", "error", "cancelled", "insufficient_system_resource")
-# How a refusal to process a question is worded where it comes as HTTP 400: Azure's code, DeepSeek's message.
-REFUSALS = ("content_filter", "content exists risk")
-UNKNOWN = "unknown"  # the finish reason of an answer whose server gave none
+WITHOUT_LIST = (403, 404, 405, 501)  # HTTP status of servers that do without a list of their models
 
 
 class Endpoint:
@@ -52,6 +45,7 @@ class Endpoint:
         if variable and not os.environ.get(variable):
             raise UserError(f"engine.api_key_variable: the environment has no {variable}; export it, or set null")
         self.settings, limits = settings, limits or {}
+        self.limit_name = settings.get("max_tokens_name") or replies.LIMITS[0]
         self.patience = max(8, 2 * settings["concurrency"])
         self.pace = Pace(limits.get("requests_per_minute"), limits.get("tokens_per_minute"))
         self.purse = Purse(limits.get("price"), limits.get("budget"))
@@ -74,17 +68,21 @@ class Endpoint:
         try:
             # The client takes a page of a web site for a list of models, so the reply is read here.
             patient = self.client.with_options(max_retries=self.settings["retries"])
-            reply = patient.models.with_raw_response.list()
-            names = [served["id"] for served in json.loads(reply.content)["data"]]
-        except openai.NotFoundError:
-            return  # an endpoint may do without the list
-        except openai.APIError as error:
-            raise UserError(f"engine.base_url: {url} does not answer: {error}") from error
-        except (ValueError, KeyError, TypeError) as error:
+            body, _ = jsonl.parse(patient.models.with_raw_response.list().content)
+        except openai.APIStatusError as error:
+            if error.status_code in WITHOUT_LIST:
+                return  # an endpoint may do without the list
+            told = replies.failure_of(error.status_code, error.response.content, self.limit_name)
+            raise UserError(f"engine.base_url: {url} does not answer: {told.reason}") from error
+        except openai.APIConnectionError as error:
+            raise UserError(f"engine.base_url: {url} does not answer: {_cause(error)}") from error
+        served = body.get("data") if isinstance(body, Mapping) else None
+        if not isinstance(served, list) or not all(isinstance(one, Mapping) and "id" in one for one in served):
             raise UserError(
                 f"engine.base_url: {url} is no OpenAI-compatible API: {url}/models holds no list of models; the URL "
                 "usually ends in /v1"
-            ) from error
+            )
+        names = [str(one["id"]) for one in served]
         if names and model not in names:
             raise UserError(f"engine.model: {url} does not serve {model!r}; it has {', '.join(names[:10])}")
 
@@ -130,11 +128,13 @@ class Endpoint:
     def ask(self, request: Request) -> Answer | Failure:
         """The answer to one request, after as many attempts as it takes and the settings allow."""
         retries = self.settings["retries"]
+        sent: Answer | None = None
         for attempt in range(retries + 1):
             taken = self.pace.take(prompt_bytes(request) + request.sampling["max_tokens"])
             result, pause = self._attempt(request)
             answer = result.sent if isinstance(result, Failure) else result
-            self.pace.settle(taken, sum(tokens_of(request, answer)) if answer else None)
+            sent = answer or sent  # what an earlier attempt wrote is not lost
+            self.pace.settle(taken, (sum(tokens_of(request, answer)) or None) if answer else None)
             if not isinstance(result, Failure) or result.kind != "passing" or attempt == retries:
                 break
             if pause is None:
@@ -143,36 +143,41 @@ class Endpoint:
                 break
             else:
                 self.pace.hold(pause)  # `take` waits, here and in the other threads
-        return result
+        return replace(result, sent=sent) if isinstance(result, Failure) else result
 
     def _attempt(self, request: Request) -> tuple[Answer | Failure, float | None]:
         """(what one attempt gives, the seconds that the server asks to wait before the next one)."""
         import openai
 
         try:
-            return read_reply(self._send(request), request), None
+            return replies.read_body(self._send(request), request, self.limit_name), None
         except openai.APIStatusError as error:
-            told = failure_of(error.status_code, str(error), str(error.code))
+            told = replies.failure_of(error.status_code, error.response.content, self.limit_name)
             return told, retry_after(error.response.headers, time.time())
         except openai.APIConnectionError as error:  # time-outs are among them
-            return Failure(f"{type(error).__name__}: {error}"), None
-        except ValueError as error:  # of the client, where the reply is not JSON, and of read_reply
-            return Failure(f"the reply is no completion: {error}"), None
+            return Failure(_cause(error)), None
 
-    def _send(self, request: Request) -> Any:
-        """The reply of the server, as the client reads it."""
+    def _send(self, request: Request) -> bytes:
+        """The body of the server's reply. The client would read it less carefully than `tinyr1.sampling.replies`."""
         sampling = request.sampling
-        longest = self.settings.get("max_tokens_name") or "max_tokens"
         options: dict[str, Any] = {name: sampling[name] for name in ("temperature", "top_p")}
-        options |= {"model": self.settings["model"], longest: sampling["max_tokens"]}
+        options |= {"model": self.settings["model"]}
         options |= {"stop": sampling["stop"]} if sampling["stop"] else {}
         options |= {} if request.seed is None else {"seed": request.seed}
         if sampling["stop_token_ids"]:  # beyond OpenAI's own API; vLLM and SGLang know it
             options["extra_body"] = {"stop_token_ids": sampling["stop_token_ids"]}
         if request.messages is not None:
+            options[self.limit_name] = sampling["max_tokens"]
             chat: Any = self.client.chat.completions  # its messages are typed key by key; those of a plan are JSON
-            return chat.create(messages=request.messages, **options)
-        return self.client.completions.create(prompt=request.text, **options)
+            return chat.with_raw_response.create(messages=request.messages, **options).content
+        options["max_tokens"] = sampling["max_tokens"]  # raw prompts know no other name
+        return self.client.completions.with_raw_response.create(prompt=request.text, **options).content
+
+
+def _cause(error: Exception) -> str:
+    """A failed connection in words: the client's own name for it, and what lies behind that."""
+    behind = f" ({error.__cause__})" if error.__cause__ and str(error.__cause__) else ""
+    return f"{type(error).__name__}: {error}{behind}"
 
 
 class Trouble:
@@ -197,21 +202,11 @@ class Trouble:
             self.in_row = self.patience
         elif result.kind == "passing":
             self.in_row += 1
-        elif not self.answered and request.question not in self.refused:
+        elif result.kind == "own" and not self.answered and request.question not in self.refused:
             # Before any answer, HTTP 400 may mean that the server takes none of our requests. All samples of one
             # question count as one, because they fail together.
             self.refused.add(request.question)
             self.in_row += 1
-
-
-def failure_of(status: int, message: str, code: str) -> Failure:
-    """The failure that an HTTP status means, with the message and the code that came with it."""
-    reason = f"HTTP {status}: {message[:300]}"
-    if any(words in f"{message} {code}".lower() for words in REFUSALS):
-        return Failure(reason, "refused", Answer("", 0, "content_filter", None, 0))
-    if status in FATAL or code == "insufficient_quota":
-        return Failure(reason, "fatal")
-    return Failure(reason, "passing" if status in PASSING or status >= 500 else "own")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -226,72 +221,3 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now)
     except ValueError:
         return None
-
-
-# --- replies ------------------------------------------------------------------------------------------------
-
-
-def read_reply(reply: Any, request: Request) -> Answer | Failure:
-    """The answer in a ChatCompletion or Completion of the client, or the reason why it holds none.
-
-    ValueError where it is neither. The client makes its types without validation: it accepts finish reasons and fields
-    of other servers, but also whatever else was sent. So all that is read here is checked here.
-    """
-    try:
-        choice = reply.choices[0]
-        text = choice.text if hasattr(choice, "text") else whole_text(choice.message)
-    except (AttributeError, IndexError, TypeError) as error:
-        said = getattr(reply, "error", None)
-        raise ValueError(f"it says {said!r}"[:300] if said else "it holds no choice with text or message") from error
-    if not isinstance(text, str | None):
-        raise ValueError(f"its text is a {type(text).__name__}")
-    n_tokens, finish = _count(reply, "completion_tokens"), getattr(choice, "finish_reason", None)
-    if not isinstance(finish, str):  # the answer is there all the same
-        full = n_tokens is not None and n_tokens >= request.sampling["max_tokens"]
-        finish = "length" if full else UNKNOWN
-    refusal = getattr(getattr(choice, "message", None), "refusal", None)
-    answer = Answer(text or "", n_tokens, finish, request.seed, _count(reply, "prompt_tokens"))
-    if finish == "content_filter" or (not text and isinstance(refusal, str) and refusal):
-        sent = replace(answer, text=text or refusal or "", finish="content_filter")
-        return Failure("the server ended it with 'content_filter'", "refused", sent)
-    if finish in GAVE_UP:
-        return Failure(f"the server ended it with {finish!r}")
-    if text is None and finish != "length":
-        return Failure("its message has neither content nor reasoning")
-    return answer
-
-
-def _count(reply: Any, name: str) -> int | None:
-    """A number of tokens from the usage of a reply; None where the server does not count, or not with whole numbers."""
-    value = getattr(getattr(reply, "usage", None), name, None)
-    return value if type(value) is int and value >= 0 else None
-
-
-def whole_text(message: Any) -> str | None:
-    """All that a model wrote; None where that is nothing. Where the server cut the reasoning out, it is put back before
-    its closing tag, or behind the opening one where no answer follows it. AttributeError where it is no message."""
-    thoughts, content = _parts(message.content)
-    apart = [getattr(message, name, None) for name in ("reasoning", "reasoning_content")]
-    (reasoning, *_) = [text for text in apart if text and isinstance(text, str)] or [thoughts]
-    if not reasoning:
-        return content
-    return f"{reasoning}\n{THINK_CLOSE}\n\n{content}" if content else f"{THINK_OPEN}\n{reasoning}"
-
-
-def _parts(content: Any) -> tuple[str, Any]:
-    """(reasoning, text) of a content that is a list of parts, as Mistral's models have it; else ("", content).
-
-    A part is {type: text, text: …} or {type: thinking, thinking: parts}. TypeError where it is another thing.
-    """
-    if not isinstance(content, list):
-        return "", content
-    thoughts, texts = "", ""
-    for part in content:
-        if not isinstance(part, Mapping):
-            raise TypeError("a part of the content is no object")
-        if part.get("type") == "thinking":
-            inner = part.get("thinking")
-            thoughts += inner if isinstance(inner, str) else _parts(inner)[1] or ""
-        elif isinstance(part.get("text"), str):
-            texts += part["text"]
-    return thoughts, texts

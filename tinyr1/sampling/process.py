@@ -4,7 +4,7 @@ r"""The process that samples: it reads a plan and appends missing responses to t
 
     plan.json --- unfinished: requests without a stored response --- preflight: checks, prompts as token ids
       kind: endpoint --> one Endpoint ----------------------\
-      kind: vllm ------> one Vllm for each signature -------->  answers --> responses/*.jsonl, plan.progress
+      kind: vllm ------> one Vllm for each signature -------->  answers, failures --> responses/*.jsonl, plan.progress
                            \-- next signature: a fresh process image of the same command, --continued
 
 One engine serves every checkpoint of one signature in turn, its weights reloaded in place. Checkpoints of another
@@ -16,9 +16,9 @@ The plan, a JSON object: `engine` (the engine block of the params file), `seed`,
 `protocol_key` (a hash of how it asks), `sampling` (see `tinyr1.sampling.requests.Request`) and `requests`, each with
 `question` (an id), `sample` (a number from 0), `messages` or `prompt`, `open_think`, and optionally `order`.
 
-Two more keys are optional. `limits` is for an endpoint (see `tinyr1.sampling.endpoint`). `tolerant` is true where a
-request without an answer is no error: the progress file counts such failures, and a refusal is stored as an answer
-whose finish is "content_filter", so that it is not asked again. A server that is given up is an error all the same.
+Three more keys are optional. `limits` is for an endpoint (see `tinyr1.sampling.limits`). `tolerant` is true where a
+request without an answer is no error; a server that is given up is an error all the same. `final` lists the kinds of
+failures that stand: what failed so is not asked again. All others are asked again by the next run of the same plan.
 """
 
 import argparse
@@ -28,7 +28,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ TOO_LONG = "prompt and longest answer do not fit into engine.max_model_len"
 
 class Progress:
     """The file that the parent process reads: done, of (answers), tokens, prompt_tokens, dollars, seconds of sampling,
-    the model's name, and failures (reason -> requests, of a tolerant plan)."""
+    the model's name, and failures (reason -> requests that the next run of the plan asks again)."""
 
     def __init__(self, path: Path, of: int, continued: bool) -> None:
         # A fresh process image goes on with the count of the one before, so that the parent sees one run.
@@ -58,12 +60,22 @@ class Progress:
         self.of = self.counts["done"] + of
         self.failures: Counter[str] = Counter(before["failures"]) if continued else Counter()
 
-    def count(self, answer: Answer, seconds: float) -> None:
-        """Count one more answer; `seconds` have passed since the last call."""
-        counted = (1, answer.n_tokens or 0, answer.n_prompt or 0, answer.dollars or 0.0, seconds)
+    def count(self, answer: Answer | None, seconds: float) -> None:
+        """Count one more answer, or a failure that stands, of which None came; `seconds` have passed since the last
+        call."""
+        used = (answer.n_tokens or 0, answer.n_prompt or 0, answer.dollars or 0.0) if answer else (0, 0, 0.0)
+        counted = (1, *used, seconds)
         for name, more in zip(COUNTED, counted, strict=True):
             self.counts[name] += more
         # Thousands of short answers a second must not become as many files.
+        if time.monotonic() - self.written >= PROGRESS_PERIOD:
+            self.save()
+
+    def fail(self, reason: str, sent: Answer | None, seconds: float) -> None:
+        """Count one more failure, with what was paid for it."""
+        self.failures[reason] += 1
+        self.counts["dollars"] += (sent and sent.dollars) or 0.0
+        self.counts["seconds"] += seconds
         if time.monotonic() - self.written >= PROGRESS_PERIOD:
             self.save()
 
@@ -98,11 +110,11 @@ def share_of_rank(requests: list[dict], rank: int, ranks: int) -> list[dict]:
 
 def unfinished(plan: dict, rank: int, ranks: int) -> list[dict]:
     """Models of the plan with the requests that this rank has to sample; those without any are left out."""
-    left = []
+    left, final = [], plan.get("final", ())
     for model in plan["models"]:
         # The whole job is shared out, and not its missing part, because the other ranks are writing already.
         mine = [job | {"requests": share_of_rank(job["requests"], rank, ranks)} for job in model["jobs"]]
-        jobs = [job | {"requests": responses.missing(job, model["key"])} for job in mine]
+        jobs = [job | {"requests": responses.missing(job, model["key"], final)} for job in mine]
         if any(job["requests"] for job in jobs):
             left.append(model | {"jobs": jobs})
     return left
@@ -120,40 +132,88 @@ def line_of(model: dict, request: Request, answer: Answer) -> dict:
     return line | {name: value for name, value in more.items() if value is not None}
 
 
-def sample_model(
-    engine: Engine, model: dict, requests: list[Request], progress: Progress, rank: int, tolerant: bool = False
-) -> None:
-    """Send all requests of one model, over all its jobs in one submission, and store the answers as they arrive.
+def failed_line(model: dict, request: Request, failure: Failure) -> dict:
+    """The stored form of a failure: a line whose finish reason is no answer's, with the kind and the reason."""
+    sent = failure.sent or Answer("", None, responses.FAILED, request.seed)
+    line = line_of(model, request, sent) | {"kind": failure.kind, "reason": failure.reason}
+    return line if responses.failure_kind(sent.finish) else line | {"finish": responses.FAILED}
 
-    UserError with counts of the reasons, after everything that arrived is stored, when requests have no answer; of a
-    tolerant plan, when the server was given up.
+
+class Writers:
+    """The files of one rank for the jobs of a model: all of answers, and one of failures for each job that has some."""
+
+    def __init__(self, stack: ExitStack, model: dict, rank: int) -> None:
+        # All files are opened before the first request: a second process that samples the same job ends here.
+        self.stack, self.model, self.rank = stack, model, rank
+        self.outs = [Path(job["out"]) for job in model["jobs"]]
+        self.answers = [self._open(out) for out in self.outs]
+        self.failures: dict[int, LineWriter] = {}
+        self.pending: list[tuple[Request, Failure]] = []
+
+    def _open(self, out: Path) -> LineWriter:
+        return self.stack.enter_context(LineWriter(responses.shard(out, self.rank), responses.RESPONSE))
+
+    def append(self, request: Request, result: Answer | Failure) -> None:
+        """Store an answer, or a failure of a request that was sent and that says nothing about the others.
+
+        A failure that may pass waits until the server has shown that it is still there, or for `settle`.
+        """
+        if isinstance(result, Answer) or result.kind == "refused":
+            self.settle(given_up=False)
+        if isinstance(result, Answer):
+            self.answers[request.job].append(line_of(self.model, request, result))
+        elif result.kind == "passing":
+            self.pending.append((request, result))
+        elif result.kind in responses.KINDS:
+            self._fail(request, result)
+
+    def settle(self, given_up: bool) -> None:
+        """Store the failures that wait. given_up: they are the server's, and never stand for those of a question."""
+        for request, failure in self.pending:
+            self._fail(request, replace(failure, kind="given_up") if given_up else failure)
+        self.pending.clear()
+
+    def _fail(self, request: Request, failure: Failure) -> None:
+        if request.job not in self.failures:
+            self.failures[request.job] = self._open(responses.failures(self.outs[request.job]))
+        self.failures[request.job].append(failed_line(self.model, request, failure))
+
+
+def sample_model(
+    engine: Engine, model: dict, requests: list[Request], progress: Progress, rank: int, tolerant: bool = False,
+    final: Collection[str] = (),
+) -> None:  # fmt: skip
+    """Send all requests of one model, over all its jobs in one submission, and store what comes as it arrives.
+
+    UserError with counts of the reasons, after everything that arrived is stored, when requests have no answer and no
+    failure of a kind in `final`; of a tolerant plan, when the server was given up.
     """
     progress.model = model["name"]
     failures: Counter[str] = Counter()
     examples: dict[str, str] = {}  # reason -> a question that failed for it
-    given_up = False
+    given_up, fatal = False, ""
     with ExitStack() as stack:
-        # All files are opened before the first request: a second process that samples the same job ends here.
-        writers = [
-            stack.enter_context(LineWriter(responses.shard(Path(job["out"]), rank), responses.RESPONSE))
-            for job in model["jobs"]
-        ]
+        writers = Writers(stack, model, rank)
         last = time.perf_counter()
         for request, result in engine.answers(requests):
-            if isinstance(result, Failure):
-                given_up |= result.kind in ("fatal", "given_up")
-                if result.sent is None or not tolerant:
-                    failures[result.reason] += 1
-                    examples.setdefault(result.reason, request.question)
-                    continue
-                result = result.sent
-            writers[request.job].append(line_of(model, request, result))
+            writers.append(request, result)
             now = time.perf_counter()
-            progress.count(result, now - last)
+            if isinstance(result, Failure) and result.kind not in final:
+                given_up |= result.kind in ("fatal", "given_up")
+                fatal = fatal or (result.reason if result.kind == "fatal" else "")
+                failures[result.reason] += 1
+                examples.setdefault(result.reason, request.question)
+                progress.fail(result.reason, result.sent, now - last)
+            else:
+                progress.count(result.sent if isinstance(result, Failure) else result, now - last)
             last = now
-        if tolerant:
-            progress.failures += failures
+        writers.settle(given_up)
         progress.save()
+    if fatal:
+        raise UserError(
+            f"the server takes no request to {model['name']}: {fatal}; {failures.total()} of {len(requests)} requests "
+            "have no answer, the others are stored, and the same command goes on from there"
+        )
     if failures and (given_up or not tolerant):
         reasons = "\n".join(f"  {n} x {reason} (first: {examples[reason]})" for reason, n in failures.most_common(5))
         raise UserError(
@@ -167,7 +227,8 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
 
     UserError before the engine starts when the plan cannot work, and from `sample_model` when requests failed.
     """
-    settings, models, tolerant = plan["engine"], unfinished(plan, rank, ranks), plan.get("tolerant", False)
+    settings, models = plan["engine"], unfinished(plan, rank, ranks)
+    tolerant, final = plan.get("tolerant", False), plan.get("final", ())
     if not models:
         return False
     # All models are checked now, so that a bad last one costs seconds and not the hours of those before it.
@@ -179,7 +240,7 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
     if settings["kind"] == "endpoint":
         server = Endpoint(settings, plan.get("limits"))
         server.check_served()
-        sample_model(server, models[0], ready[models[0]["name"]], progress, rank, tolerant)
+        sample_model(server, models[0], ready[models[0]["name"]], progress, rank, tolerant, final)
         server.close()
         return False
     # A signature needs only the headers of the weights, so it costs little to know which models one engine can serve.
@@ -197,7 +258,7 @@ def sample_plan(plan: dict, progress_path: Path, rank: int = 0, ranks: int = 1, 
                 print(f"{model['path']}: not reloaded in place ({error}); it gets a new engine", file=sys.stderr)
                 others_left = True
                 break
-        sample_model(engine, model, ready[model["name"]], progress, rank, tolerant)
+        sample_model(engine, model, ready[model["name"]], progress, rank, tolerant, final)
     engine.close()
     return others_left
 

@@ -62,17 +62,21 @@ class Answer:
     dollars: float | None = None
 
 
+Kind = Literal["passing", "own", "too_long", "refused", "fatal", "given_up", "budget"]
+
+
 @dataclass(frozen=True)
 class Failure:
     """The reason why a request has no answer.
 
     kind: "passing" where the same request may have an answer at another moment; "own" where the question is at fault,
-    such as one that is too long; "refused" where the model or a filter declines it, `sent` being what came instead;
+    "too_long" where it does not fit into the server's context; "refused" where the model or a filter declines it;
     "fatal" where every other request would fail for the same reason; "given_up" and "budget" where it was not sent.
+    sent: what came in place of an answer, with a finish reason that is a failure's; None: nothing came.
     """
 
     reason: str
-    kind: Literal["passing", "own", "refused", "fatal", "given_up", "budget"] = "passing"
+    kind: Kind = "passing"
     sent: Answer | None = None
 
 

@@ -1,12 +1,20 @@
-"""The response store: one JSON line for each generated sample, appended as it finishes.
+r"""The response store: one JSON line for each generated sample, appended as it finishes.
+
+    math.jsonl          answers     --\
+    math.failed.jsonl   failures    ---> stored: answers, and failures of samples that have no answer --> missing
 
 A line belongs to (model key, protocol key, question, sample). Readers take only the lines of one model and protocol and
 count what else is in the files, so that an answer is never attached to another question, model or protocol.
 Several processes write one file each: `math.jsonl` and, for data-parallel ranks 1, 2, …, `math.shard-1.jsonl`, ….
+
+A line whose finish reason says that the generation failed is no answer, also in a file of answers: it may come from
+another tool. A failure has `kind` and `reason` (`tinyr1.sampling.requests.Failure`) and the text that came, if any.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tinyr1.sampling.store import Form
 
@@ -14,18 +22,32 @@ RESPONSE = Form("response", {
     "question": str, "sample": int, "text": str, "n_tokens": (int, type(None)), "finish": str, "model_key": str,
     "protocol_key": str,
 })  # fmt: skip
+FAILED = "failed"  # the finish of a generation of which the server says no more
+# Finish reasons of generations that the server gave up: of vLLM and SGLang, of others, of DeepSeek's and Zhipu's APIs.
+GAVE_UP = (FAILED, "abort", "error", "cancelled", "insufficient_system_resource", "network_error")
+KINDS = ("passing", "own", "too_long", "refused")  # failures of single requests that were sent
+
+
+def failure_kind(finish: str) -> Literal["passing", "refused"] | None:
+    """The kind of failure that a finish reason names; None where it is that of an answer."""
+    word = finish.lower()
+    if word.startswith("content_filter") or word == "sensitive":  # Google adds a reason, Zhipu has a word of its own
+        return "refused"
+    return "passing" if word in GAVE_UP else None
 
 
 @dataclass
 class Stored:
     """What the files of one job hold.
 
-    lines: responses of one model and protocol, one for each (question, sample), in the order of the files.
+    lines: answers of one model and protocol, one for each (question, sample), in the order of the files.
+    failed: the last failure of each (question, sample) that has no answer, with kind and reason.
     foreign: number of whole lines of other models or protocols. repeated: number of further lines of a (question,
     sample) that is there already. malformed: `file:line` of lines that are no response; their samples count as missing.
     """
 
     lines: list[dict] = field(default_factory=list)
+    failed: list[dict] = field(default_factory=list)
     foreign: int = 0
     repeated: int = 0
     malformed: list[str] = field(default_factory=list)
@@ -52,21 +74,31 @@ def shards(out: Path) -> list[Path]:
     return [path for path in (out, *others) if path.is_file()]
 
 
+def failures(out: Path) -> Path:
+    """The file of a job's failures, beside the file `out` of its answers."""
+    return out.with_name(f"{out.stem}.failed{out.suffix}")
+
+
 def stored(out: Path, model_key: str, protocol_key: str) -> Stored:
-    """The responses of one model under one protocol, and counts of everything else in the job's files."""
+    """The answers and failures of one model under one protocol, and counts of everything else in the job's files."""
     result = Stored()
     seen: set[tuple[str, int]] = set()
-    for path in shards(out):
+    failed: dict[tuple[str, int], dict] = {}
+    for path in (*shards(out), *shards(failures(out))):
         for number, line in RESPONSE.lines(path):
             if line is None:
                 result.malformed.append(f"{path}:{number}")
             elif (line["model_key"], line["protocol_key"]) != (model_key, protocol_key):
                 result.foreign += 1
+            elif kind := failure_kind(line["finish"]):
+                told = {"kind": kind, "reason": f"its finish reason is {line['finish']!r}"}
+                failed[line["question"], line["sample"]] = told | line
             elif (key := (line["question"], line["sample"])) in seen:
                 result.repeated += 1
             else:
                 seen.add(key)
                 result.lines.append(line)
+    result.failed = [line for key, line in failed.items() if key not in seen]
     return result
 
 
@@ -74,13 +106,22 @@ def of_job(job: dict, model_key: str) -> Stored:
     """The responses to the requests of one job of a plan; lines of samples that it does not request are foreign."""
     result = stored(Path(job["out"]), model_key, job["protocol_key"])
     requested = {(r["question"], r["sample"]) for r in job["requests"]}
-    lines = [line for line in result.lines if (line["question"], line["sample"]) in requested]
-    result.foreign += len(result.lines) - len(lines)
-    result.lines = lines
+
+    def wanted(lines: list[dict]) -> list[dict]:
+        taken = [line for line in lines if (line["question"], line["sample"]) in requested]
+        result.foreign += len(lines) - len(taken)
+        return taken
+
+    result.lines, result.failed = wanted(result.lines), wanted(result.failed)
     return result
 
 
-def missing(job: dict, model_key: str) -> list[dict]:
-    """Requests of a job that have no response yet, in the order of the job."""
-    done = {(line["question"], line["sample"]) for line in of_job(job, model_key).lines}
+def missing(job: dict, model_key: str, final: Collection[str] = ()) -> list[dict]:
+    """Requests of a job that have no answer yet, in the order of the job.
+
+    final: the kinds of failures that stand, so that a request that failed so is not missing.
+    """
+    found = of_job(job, model_key)
+    settled = [*found.lines, *(line for line in found.failed if line["kind"] in final)]
+    done = {(line["question"], line["sample"]) for line in settled}
     return [r for r in job["requests"] if (r["question"], r["sample"]) not in done]

@@ -73,7 +73,8 @@ class EndpointEngine(Block):
     """Further attempts after time-outs, lost connections, HTTP 408, 409, 429 and 5xx, replies without an answer, and
     generations that the server gave up; a pause that the server asks for is kept. Choice."""
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] | None = None
-    """The name by which the server takes the longest answer; null: max_tokens. Choice."""
+    """The name by which the server takes the longest answer: OpenAI's reasoning models refuse max_tokens, older servers
+    do not know the other. null: max_tokens. Choice."""
 
 
 Engine = Annotated[VllmEngine | EndpointEngine, Field(discriminator="kind")]
@@ -110,3 +111,6 @@ class Evaluate(Block):
     """What writes the answers. Released: vLLM (docs/fidelity.md C19)."""
     sandbox: Sandbox
     """What runs the programs among the answers (docs/evaluation.md §3)."""
+    failed: Literal["wrong"] | None = None
+    """What a generation counts as that the server failed to finish, refused, or found too long: `wrong`; null: it is
+    asked again by the next run, and its benchmark has no score before (docs/evaluation.md §0.5). Choice."""

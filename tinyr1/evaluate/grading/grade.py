@@ -37,7 +37,8 @@ from tinyr1.evaluate.protocol import Protocol, letters, order
 from tinyr1.sampling import store
 from tinyr1.sandbox.runner import Runner
 
-OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_error")
+# A generation that failed has no text to grade; `tinyr1.evaluate.stage` gives it the outcome `failed`.
+OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_error", "failed")
 UNDECIDED = ("timeout", "grader_error")  # neither right nor shown to be wrong; scores.csv has a column for each
 EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
     "boxed_integer": boxed_integer, "boxed_expression": boxed_expression, "released_math": released_answer,
