@@ -142,9 +142,11 @@ def protocol(cfg: Config, protocols: Sequence[Mapping[str, Any]], sources: Seque
     protocols, sources: as stage 04 records them. A rule that is empty everywhere has no row.
     """
     asked = tables.overview(protocols, by="benchmark")
-    spec, files = cfg.params.backbone, {source["benchmark"]: source for source in sources}
+    (model,), spec = cfg.models, cfg.params.backbone
+    files = {source["benchmark"]: source for source in sources}
     first = pd.DataFrame(
-        {name: {"model": spec.model, "commit": spec.revision or "of a folder", "questions": _questions(files[name])}
+        {name: {"model": spec.model if spec.revision else model, "commit": spec.revision or "of a folder",
+                "questions": _questions(files[name])}
          for name in asked.columns}
     )  # fmt: skip
     whole = pd.concat([first, asked])
