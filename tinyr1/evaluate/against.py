@@ -112,7 +112,8 @@ def in_pairs(graded: pd.DataFrame, margin: float) -> pd.DataFrame:
 
 def pairs_in_words(decided: pd.DataFrame) -> str:
     """The rows of `in_pairs` as a table with its title."""
-    table = _texts(decided.set_index(["model", "against", "benchmarks"]).rename_axis(["model", "less", "benchmark"]))
+    names = ["model", "against", "benchmarks"]
+    table = _texts(decided.set_index(names, drop=False).rename_axis(["model", "less", "benchmark"]))
     title = f"{PAIRS}, in points with 95 % intervals paired by question; Holm's correction is over all rows"
     return f"{title}\n{table.reset_index().to_string(index=False)}"
 
