@@ -42,7 +42,8 @@ help:
 	@echo "make NN_stage [RUN=smol]    one notebook: $(STAGES)"
 	@echo "make chat [MODEL=folder]    talk to a model, the merged one by default; any CPU or GPU"
 	@echo "make merge MATH= SCIENCE= CODE= OUT= [ARGS=\"--reading released\"]   merge three checkpoints of your own"
-	@echo "make evaluate MODEL= BENCHMARKS= [PROTOCOL=sound] [RUN=r1-1.5b] [ARGS=]   any model folder or hub id; a GPU for large ones"
+	@echo "make evaluate MODEL= BENCHMARKS= [PROTOCOL=sound] [RUN=r1-1.5b] [ARGS=]   any model folder or hub id, or several"
+	@echo "                            with commas, which are compared in pairs; a GPU for large ones"
 	@echo "                            ARGS: further options; make merge ARGS=--help lists them, make evaluate alike"
 	@echo "make bench                  speed against TRL, transformers and mergekit; about 45 min, 25 GB of disk"
 	@echo "make publish [RUN=smol]     copy the report of a finished run to reports/RUN, and its scores into README.md"
@@ -130,12 +131,15 @@ check-evaluate:
 	test -f "$(or $(TINYR1_PARAMS),params)/$(RUN).yaml" || fail "RUN=$(RUN) is unknown: there is no params/$(RUN).yaml"; \
 	case "$(PROTOCOL)" in sound|released) ;; *) fail "PROTOCOL=$(PROTOCOL) is neither sound nor released: name one of them";; esac; \
 	case "$(ARGS)" in *--endpoint*|*--responses*) exit 0;; esac; \
-	test -d "$(MODEL)" || echo "$(MODEL)" | grep -qx "[^/]*[^/]/[^/][^/]*" || \
-	fail "MODEL=$(MODEL) is no folder and no hub id: name a checkpoint or owner/name"
+	test -n "$(MODEL)" || fail "MODEL= is no folder and no hub id: name a checkpoint or owner/name"; \
+	models="$(MODEL)"; set -f; IFS=,; for model in $$models; do \
+	test -d "$$model" || echo "$$model" | grep -qx "[^/]*[^/]/[^/][^/]*" || \
+	fail "MODEL=$$model is no folder and no hub id: name a checkpoint or owner/name"; done
 
 evaluate: RUN = r1-1.5b
 evaluate: setup
-	@$(PY) -m tinyr1.evaluate --model "$(MODEL)" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)" $(ARGS)
+	@models="$(MODEL)"; set -f; set --; IFS=,; for model in $$models; do set -- "$$@" --model "$$model"; done; unset IFS; \
+	set +f; $(PY) -m tinyr1.evaluate "$$@" --benchmarks "$(BENCHMARKS)" --protocol "$(PROTOCOL)" --run "$(RUN)" $(ARGS)
 
 bench: export PYTHONPATH = tests
 bench: setup

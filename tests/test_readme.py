@@ -30,6 +30,7 @@ NOT_DONE = {
     "make test": "it runs these tests",
     "make 01_data_curation RUN=yours": "test_the_domain_of_the_readme_is_curated does it",
     "make reproduce RUN=r1-1.5b": "it takes a GPU and two days",
+    "make reproduce RUN=verify-r1-distill-1.5b": "it takes a GPU; tests/test_verification.py does it on a tiny model",
     "make plan RUN=paper": "tests/test_plan.py does it",
     "make gpu-check": "it needs a card; tests/gpu does it on a CPU",
     'make merge MATH=a SCIENCE=b CODE=c OUT=d ARGS="--reading released"': "tests/merge does it for every reading",
@@ -37,6 +38,7 @@ NOT_DONE = {
     "python -m tinyr1.evaluate --endpoint http://localhost:8000/v1 --model NAME --benchmarks aime24": "needs a server",
     "python -m tinyr1.evaluate --model NAME --benchmarks aime24 --responses answers.jsonl": "it needs the hub",
     "python -m tinyr1.evaluate --model FOLDER --benchmarks aime24 --against OUT_FOLDER": "it needs the hub",
+    "python -m tinyr1.evaluate --model A --model B --benchmarks aime24": "it needs the hub; tests/evaluate does it",
     "deepspeed --num_gpus 8 --module tinyr1.branch.train plan.json": "it needs eight GPUs",
     "python -m tinyr1.sampling.process plan.json": "tests/sampling does it",
 }

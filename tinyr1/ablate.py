@@ -226,6 +226,7 @@ def ablate(name: str, file: Path | None) -> int:
     """Make the ablations of a run; the exit status. file: YAML with an `ablations` block in place of the run's."""
     surroundings.check()
     cfg = config.load(name)
+    cfg.require_training("`make ablations`")
     ablations = config.ablations_from(cfg, file) if file else cfg.params.ablations
     if ablations is None:
         raise UserError(f"params/{name}.yaml: ablations: is null; give the block, or a file that holds it (FILE=…)")

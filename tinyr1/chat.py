@@ -110,7 +110,7 @@ def main() -> int:
         if arguments.domain not in (None, *cfg.domains):
             raise UserError(f"--domain: {arguments.domain!r} is not a domain of {cfg.run} ({', '.join(cfg.domains)})")
         domain = cfg.params.domains[arguments.domain] if arguments.domain else None
-        talk(*load_model(arguments.model or cfg.model(next(iter(cfg.merges)))), arguments, domain)
+        talk(*load_model(arguments.model or cfg.model(next(iter(cfg.merges), cfg.models[0]))), arguments, domain)
 
     return guarded(chat)
 

@@ -41,7 +41,7 @@ def checkpoint_bytes(cfg: Config, size: int) -> int:
     It counts every model that is not finished, one more (the base, or the old model while a new one is made), and the
     optimizer states of one training where the run keeps any; less what an interrupted run has already written.
     """
-    own = [m for m in cfg.models if m != "backbone" or cfg.params.backbone.distill]  # else the backbone is a link
+    own = [m for m in cfg.models if m != cfg.models[0] or cfg.params.backbone.distill]  # else the backbone is a link
     absent = [m for m in own if not is_finished(cfg.model(m))]
     if not absent:
         return 0

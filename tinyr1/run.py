@@ -6,6 +6,9 @@
     params/smol.yaml -> plan: a few lines, and a refusal of what this machine cannot carry out, unless FORCE=1
                      -> for each stage that is not fresh: execute its notebook -> record, HTML page, page of the run
 
+A verification run, which trains and merges nothing, has the last two stages alone; a notebook is executed without the
+cells that are tagged for runs of the other kind.
+
 A stage is fresh, and is not run again, when its record fits the parameters, the notebook and what the stages before it
 made. A stage has succeeded when every cell ran *and* the notebook wrote its record. Papermill's own verdict is not
 enough: it calls a notebook successful whose kernel died or called `sys.exit(0)`.
@@ -32,6 +35,7 @@ from tinyr1.disk import require_disk_space
 from tinyr1.plan.gate import forced, pass_gate, remember
 
 NOTEBOOKS = ROOT / "notebooks"
+TRAINING, VERIFICATION = "training", "verification"  # tags of cells that only one kind of run has
 
 
 def main() -> int:
@@ -60,6 +64,10 @@ def run(name: str, only: str | None) -> int:
     """Run those stages of a run that are not fresh, or only one stage; the exit status of the command."""
     surroundings.check()
     cfg = config.load(name)
+    if idle := [stage for stage in STAGES if stage not in cfg.stages and only in (None, stage)]:
+        print(f"{', '.join(idle)}: nothing to do, {cfg.run} asks a published model and trains and merges nothing")
+        if only:
+            return 0
     plan = pass_gate(cfg) if only is None else None
     with locked(cfg):
         if plan is not None:
@@ -69,10 +77,10 @@ def run(name: str, only: str | None) -> int:
             require_disk_space(cfg)
         if only:
             require_before(cfg, only)
-        for stage in [only] if only else STAGES:
+        for stage in [only] if only else cfg.stages:
             if not run_stage(cfg, stage):
                 return 1
-        if only in (None, STAGES[-1]):
+        if only in (None, cfg.stages[-1]):
             print(f"\n{closing_table(cfg)}\n\npass@1 in percent, with 95 % intervals. Report: {cfg.reports}/index.html")
     return 0
 
@@ -116,12 +124,13 @@ def execute(cfg: Config, stage: str) -> str | None:
 
     executed = cfg.home / "executed" / f"{stage}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
+    write_for_run(cfg, NOTEBOOKS / f"{stage}.ipynb", executed)
     failure, kernel = None, Kernel(cfg.key_variables)
     with Terminal(cfg.home / "logs" / "events.txt"):
         progress.note("starting the notebook")
         try:
             papermill.execute_notebook(
-                NOTEBOOKS / f"{stage}.ipynb", executed, parameters={"run": cfg.run}, kernel_name="python3",
+                executed, executed, parameters={"run": cfg.run}, kernel_name="python3",
                 cwd=ROOT, progress_bar=False, coalesce_streams=True, start_timeout=180,
                 kernel_manager_class=kernel.manager,
                 # Hides what ipykernel says about its own transport, tracebacks of its end after Ctrl-C included.
@@ -136,8 +145,17 @@ def execute(cfg: Config, stage: str) -> str | None:
     failure = failure or pages.failing_cell(executed)
     if failure is None and not record.record_path(cfg, stage).is_file():
         failure = f"the notebook ran to its end without writing {stage}.json"
-    pages.render(executed, cfg.reports / f"{stage}.html", cfg.run)
+    pages.render(executed, cfg.reports / f"{stage}.html", cfg.run, cfg.stages)
     return failure
+
+
+def write_for_run(cfg: Config, notebook: Path, out: Path) -> None:
+    """Write a notebook without the cells that are tagged for runs of the other kind (TRAINING, VERIFICATION)."""
+    import nbformat
+
+    book, other = nbformat.read(notebook, as_version=4), TRAINING if cfg.params.verification else VERIFICATION
+    book.cells = [cell for cell in book.cells if other not in cell.metadata.get("tags", [])]
+    nbformat.write(book, out)
 
 
 def is_fresh(cfg: Config, stage: str) -> bool:
@@ -152,7 +170,7 @@ def is_fresh(cfg: Config, stage: str) -> bool:
 
 def require_before(cfg: Config, stage: str) -> None:
     """UserError names the first of the stages before this one that is not finished or not intact."""
-    for earlier in STAGES[: STAGES.index(stage)]:
+    for earlier in cfg.stages[: cfg.stages.index(stage)]:
         record.require(cfg, earlier)
 
 

@@ -1,6 +1,7 @@
 """The evaluation command: a served model end to end, answers of other tools, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.data import benchmarks
 from tinyr1.evaluate import __main__ as command
 from tinyr1.evaluate import against, examples, single
+from tinyr1.sampling import responses
 
 AIME = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 9)]
 
@@ -29,7 +31,7 @@ def options(*words):
 
 def evaluate(home, *words):
     fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}", "--out", str(home / "out")]
-    command.evaluate_model(options(*fixed, *words))
+    command.evaluate_models(options(*fixed, *words))
 
 
 def test_answers_of_another_tool_are_graded_and_stored_in_every_form(home, capsys):
@@ -166,6 +168,83 @@ def test_questions_that_one_evaluation_lacks_are_named(home):
     assert (home / "second" / "scores.csv").is_file(), "its own scores are there"
 
 
+@pytest.fixture
+def several(home, monkeypatch):
+    """Three checkpoints whose answers are made here: call with more options; the plans that sampling was given."""
+    right, plans = {"weak": 1, "middle": 4, "strong": 8}, []
+    for name in right:
+        (home / "models" / name).mkdir(parents=True)
+        (home / "models" / name / "model.safetensors").write_text(name)
+
+    def sample(plan, path, log, has_gpu):
+        plans.append(plan)
+        for model in plan["models"]:
+            for job in model["jobs"]:
+                lines = [
+                    {"question": row["id"], "sample": 0, "n_tokens": 5, "finish": "stop", "seed": None,
+                     "text": f"</think>\\boxed{{{row['answer'] if i < right[model['name']] else 999}}}",
+                     "model_key": model["key"], "protocol_key": job["protocol_key"]} for i, row in enumerate(AIME)
+                ]  # fmt: skip
+                out = responses.shard(Path(job["out"]), 0)
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return {"tokens": 40, "seconds": 1.0}
+
+    monkeypatch.setattr(command.stage, "sample_in_child", sample)
+    monkeypatch.setattr(examples, "example_prompts", lambda *_: "the prompts")
+
+    def run(*names, more=()):
+        words = [word for name in names for word in ("--model", str(home / "models" / name))]
+        evaluate(home, *words, "--samples", "1", *more)
+        return plans
+
+    return run
+
+
+def test_several_models_are_sampled_by_one_process_and_compared_in_pairs(home, several, capsys):
+    (plan,) = several("weak", "middle", "strong")
+    assert [model["name"] for model in plan["models"]] == ["weak", "middle", "strong"]
+    shown = capsys.readouterr().out
+    assert shown.count("the prompts") == 1, "they are the same for all"
+    title = "every pair of models, by benchmark, in points with 95 % intervals paired by question"
+    rows = [line.split() for line in shown.partition(title)[2].splitlines() if "aime24" in line]
+    # 7 of 8 questions differ, all one way: 2 of 128 flips are as far, 0.016 · 3 pairs = 0.047; then 0.12 and 0.25
+    found = {(row[0], row[1]): (row[3], row[6], row[7], row[8]) for row in rows}
+    assert found == {
+        ("middle", "weak"): ("+37.5", "0.25", "0.25", "undecided"),
+        ("strong", "weak"): ("+87.5", "0.016", "0.047", "higher"),
+        ("strong", "middle"): ("+50.0", "0.12", "0.25", "undecided"),
+    }
+    folders = sorted(path.name for path in (home / "out").iterdir())
+    assert [name.partition("-")[0] for name in folders] == ["comparison", "middle", "strong", "weak"]
+    stored = json.loads((home / "out" / folders[0] / "comparison.json").read_text())
+    assert [row["verdict"] for row in stored["comparisons"]] == ["undecided", "higher", "undecided"]
+    assert {facts["folder"] for facts in stored["models"].values()} == set(folders[1:])
+
+
+def test_the_folder_of_one_of_several_is_that_of_an_evaluation_alone(home, several):
+    several("weak", "strong")
+    (folder,) = (home / "out").glob("weak-*")
+    facts = json.loads((folder / "evaluation.json").read_text())
+    assert (facts["model"], facts["protocols"][0]["benchmark"]) == ("weak", "aime24")
+    assert (folder / "scores.csv").is_file()
+    again = against.earlier_evaluation(folder, facts["protocols"], "weak")
+    assert again["outcome"].eq("correct").sum() == 1
+
+
+def test_two_models_of_one_name_are_told_apart_and_one_model_twice_is_refused(home, several, capsys):
+    for place, text in (("a", "one"), ("b", "two"), ("c", "one")):
+        (home / place / "weak").mkdir(parents=True)
+        (home / place / "weak" / "model.safetensors").write_text(text)
+    words = [word for place in "ab" for word in ("--model", str(home / place / "weak"))]
+    fixed = ["--benchmarks", "aime24", "--path", f"aime24={home / 'aime.jsonl'}"]
+    names = [one.name for one in command.models_of(options(*fixed, *words))]
+    assert len(set(names)) == 2
+    assert all(name.startswith("weak-") for name in names)
+    with pytest.raises(UserError, match="hold the same model; name it once"):
+        command.models_of(options(*fixed, *words, "--model", str(home / "c" / "weak")))
+
+
 GPQA = {"Record ID": "rec", "Question": "SECRET", "Correct Answer": "SECRET right", "High-level domain": "Physics",
         **{f"Incorrect Answer {n}": f"SECRET {n}" for n in (1, 2, 3)}}  # fmt: skip
 
@@ -184,7 +263,7 @@ def vllm_run(home, tokenizer):
     (home / "gpqa.jsonl").write_text(json.dumps(GPQA) + "\n")
     words = ["--model", str(folder), "--benchmarks", "aime24,gpqa", "--path", f"aime24={home / 'aime.jsonl'}",
              "--path", f"gpqa={home / 'gpqa.jsonl'}"]  # fmt: skip
-    return words, command.model_of(options(*words))
+    return words, command.models_of(options(*words))[0]
 
 
 def test_the_prompt_is_shown_as_the_model_sees_it(vllm_run, tokenizer):
@@ -199,7 +278,7 @@ def test_the_prompt_is_shown_as_the_model_sees_it(vllm_run, tokenizer):
 
 def test_a_raw_prompt_is_shown_as_tokenized_and_of_other_peoples_answers_only_what_we_would_ask(vllm_run):
     words, cfg = vllm_run
-    released = command.model_of(options(*words, "--protocol", "released"))
+    released = command.models_of(options(*words, "--protocol", "released"))[0]
     assert "<｜User｜>What is 1 + 1?<｜Assistant｜>" in shown(released)
     assert "as this protocol would ask" in shown(cfg, imported=True)
 
@@ -228,6 +307,11 @@ def test_a_checkpoint_without_a_tokenizer_is_named(vllm_run):
         (["--model", "x", "--endpoint", ""], "--endpoint: '' should begin with"),
         (["--model", "x", "--api-key-variable", "KEY"], "--api-key-variable: KEY goes with --endpoint only"),
         (["--model", "damaged"], "--model: damaged/config.json: not valid JSON"),
+        (["--model", "damaged", "--model", "nowhere", "--model", "else"],
+         "--model: nowhere is no folder and no hub id (owner/name)\n--model: else is no folder"),
+        (["--model", "a", "--model", "b", "--endpoint", "http://x/v1"], "--endpoint: goes with one --model, and there"),
+        (["--model", "a", "--model", "b", "--responses", "x.jsonl"], "--responses: goes with one --model, and there"),
+        (["--model", "a", "--model", "b", "--against", "out"], "--against: goes with one --model, and there are 2"),
     ],
 )
 def test_what_it_refuses(home, words, message, monkeypatch, capsys):
@@ -315,8 +399,8 @@ def test_it_evaluates_a_model_on_a_domain_that_is_not_the_papers(home, monkeypat
     (home / "params" / "law.yaml").write_text(yaml.safe_dump(data))
     monkeypatch.setenv("TINYR1_PARAMS", str(home / "params"))
     with Served() as server:
-        command.evaluate_model(options("--run", "law", "--benchmarks", "bar-exam", "--model", MODEL, "--endpoint",
-                                       server.url, "--out", str(home / "out")))  # fmt: skip
+        command.evaluate_models(options("--run", "law", "--benchmarks", "bar-exam", "--model", MODEL, "--endpoint",
+                                        server.url, "--out", str(home / "out")))  # fmt: skip
         assert server.attempts == 4
         assert all(prompt.endswith("Give the letter in a box.") for prompt in server.asked)
     assert "[bar-exam] a prompt (messages" in capsys.readouterr().out

@@ -303,6 +303,34 @@ def test_a_published_number_is_compared_with_the_unpaired_width():
     assert ratio == pytest.approx(np.sqrt(2) * 2.446912 / 3.182446, abs=1e-5)  # t(0.975, 6) over t(0.975, 3)
 
 
+def test_the_same_questions_again_have_the_spread_of_the_answers_alone():
+    # 30 x 0.75 · 0.25 / 15 · (1 + 16 / 64) / 30²: an error of 2.2822 points
+    found = stats.repeated(np.full(30, 0.75), 16, 0.726, 64)
+    assert (found.mean, found.error) == pytest.approx((0.024, 0.022822), abs=1e-6)
+    estimate = found.estimate()
+    assert estimate.high - estimate.mean == pytest.approx(1.959964 * 0.022822, abs=1e-6)
+    # one answer: the binomial variance of the mean, 0.25 / 4 · (1 + 1 / 4)
+    assert stats.repeated(np.array([0, 1, 0, 1]), 1, 0.5, 4).error == pytest.approx(np.sqrt(0.25 / 4 * 1.25))
+    # answers that all agree: the errors behind Wilson's intervals of none in 120 and in 480
+    least = [1.959964 / (n + 1.959964**2) for n in (120, 480)]
+    assert stats.repeated(np.ones(30), 4, 1.0, 16).error == pytest.approx(np.hypot(*least), abs=1e-6)
+
+
+@pytest.mark.parametrize(("k", "their_k"), [(16, 64), (16, 16), (4, 4), (4, 64)])
+def test_intervals_for_the_same_questions_cover_and_are_far_narrower_than_for_others(k, their_k):
+    rng = np.random.default_rng(k + their_k)
+    hits, widths = 0, []
+    for _ in range(1500):
+        true = rng.beta(1.0, 0.4, 60)
+        ours, theirs = rng.binomial(k, true) / k, rng.binomial(their_k, true) / their_k
+        found = stats.repeated(ours, k, theirs.mean(), their_k).estimate()
+        hits += found.low <= 0 <= found.high
+        wide = stats.against_published(ours, theirs.mean())
+        widths.append((found.high - found.low) / (wide.high - wide.low))
+    assert 0.93 <= hits / 1500 <= 0.985
+    assert np.mean(widths) < 0.6
+
+
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample():
     samples = [1, 1, 0, 0, 0]
     for k in range(1, 6):

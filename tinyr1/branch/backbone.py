@@ -57,7 +57,7 @@ def prepare_base(cfg: Config) -> dict:
         return {"parameters": model.num_parameters()}
 
     path = base_path(cfg)
-    manifest, built = artifact.make(path, inputs, build, cfg.remedy("01_data_curation"))
+    manifest, built = artifact.make(path, inputs, build, cfg.remedy(cfg.stages[0]))
     say(f"  base checkpoint {'made from ' + spec.model if built else 'kept'}")
     return manifest["facts"] | {"content": manifest["content"]}
 

@@ -24,6 +24,7 @@ from tinyr1.core.params.schema import Params, contradictions
 from tinyr1.core.params.training import MergedModel
 from tinyr1.core.recipe import Recipe
 
+# Those of a run that trains; a verification run has the last two (`Config.stages`).
 STAGES = ("01_data_curation", "02_branch_sft", "03_fusion_merge", "04_evaluation", "05_ablations")
 ROOT = Path(__file__).resolve().parents[2]
 SCORE_COLUMNS = (
@@ -51,6 +52,19 @@ class Config(Block):
         """Small evidence of the run: records, scores, figures, rendered notebooks. `make publish` copies it."""
         return self.home / "report"
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the run, in their order; a verification run trains and merges nothing."""
+        return STAGES[3:] if self.params.verification else STAGES
+
+    def require_training(self, what: str) -> None:
+        """UserError where the run trains nothing and so has nothing for `what` (the subject of a sentence)."""
+        if self.params.verification:
+            raise UserError(
+                f"{what} has nothing to do for {self.run}, which asks a published model and trains and merges nothing; "
+                f"{self.remedy('reproduce')} for its evaluation and report"
+            )
+
     def remedy(self, target: str) -> str:
         """What an error tells a person to do about a missing or damaged result: the make target that makes it."""
         return f"run `make {target} RUN={self.run}`"
@@ -66,7 +80,7 @@ class Config(Block):
 
     def model(self, name: str) -> Path:
         """Folder of a checkpoint, by model name."""
-        if name == "backbone":
+        if name == self.models[0]:
             return self.backbone
         return self.home / ("merged" if name in self.merges else "branches") / name
 
@@ -86,6 +100,8 @@ class Config(Block):
     @property
     def merged_models(self) -> dict[str, MergedModel]:
         """The merged models by name; the first one is the merged model of the report."""
+        if self.params.verification:
+            return {}
         return {merged.called: merged for merged in self.params.merge.models}
 
     @property
@@ -95,7 +111,9 @@ class Config(Block):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """The experts, then the data-mixture baseline if the run has one."""
+        """The experts, then the data-mixture baseline if the run has one; none in a verification run."""
+        if self.params.verification:
+            return ()
         return (*self.domains, "mixture") if self.params.mixture else self.domains
 
     @property
@@ -107,7 +125,9 @@ class Config(Block):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every model that is evaluated, in the order of the tables."""
+        """Every model that is evaluated, in the order of the tables; a published one alone bears its own name."""
+        if self.params.verification:
+            return (located(self.params.backbone.model).name,)
         return ("backbone", *self.branches, *self.merges)
 
 
@@ -176,8 +196,18 @@ def validate(data: dict, name: str) -> Params:
         return Params.model_validate(data)
     except ValidationError as error:
         lines = [line for item in error.errors() for line in _explain(dict(item), data)]
-        lines += contradictions(_valid_part(Params, data))  # pydantic looks for these where nothing else is wrong
+        told = [_path(line) for line in lines]
+        # pydantic looks for these where nothing else is wrong. What is wrong in itself is absent there, not missing.
+        lines += [
+            line for line in contradictions(_valid_part(Params, data))
+            if not (line.endswith(_PHRASES["missing"]) and any(path.startswith(_path(line)) for path in told))
+        ]  # fmt: skip
         raise UserError("\n".join(f"{name}: {line}" for line in sorted(set(lines)))) from error
+
+
+def _path(line: str) -> str:
+    """The path of a line `path: value rule`, with a dot behind it."""
+    return f"{line.partition(': ')[0]}."
 
 
 def _valid_part(block: type[Block], data: dict) -> Any:

@@ -3,6 +3,8 @@
 Percent pass@1; token counts in thousands. The paper is arXiv 2503.04872v2. Scores that its Table 1 marks with a dagger
 were copied there from the DeepSeek-R1 report (arXiv 2501.12948), with token lengths of the authors' own testing.
 No source names a revision of a model's files, so that none is compared.
+
+    hub id, benchmark of a params file --published, of_model--> Published: score, source, how it was sampled
 """
 
 import datetime
@@ -71,6 +73,26 @@ MERGING_HOURS = {MIXTURE: 740.0, MATH_CODE_SCIENCE: 4.0, MATH_SCIENCE_CODE: 4.0}
 FIGURE_2 = {"Arcee": 68.18, "Model_Soup": 66.67, "Math-Model": 63.64, "Science-Model": 63.64, "Dare_Linear": 60.10,
             "Dare_Ties": 34.85}  # fmt: skip
 
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a published score was sampled. samples: benchmark -> answers to each question. unknown: what is not told."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    samples: Mapping[str, int]
+    unknown: str
+
+
+# Paper §3.1.2; and README.md of GitHub deepseek-ai/DeepSeek-R1 at 00f3296, "Evaluation Results".
+OF_THE_PAPER = Sampling(
+    0.6, 0.95, 32768, {name: asked.samples for name, asked in BENCHMARKS.items()},
+    "prompts and graders are those of the authors' scripts, which `protocol: released` follows (docs/fidelity.md §4)",
+)  # fmt: skip
+OF_DEEPSEEK = Sampling(
+    0.6, 0.95, 32768, dict.fromkeys(BENCHMARKS, 64), "prompts, option order and graders are not published"
+)
 # The other distills that DeepSeek published with R1: pass@1 over 64 answers to each question. The numbers were read in
 # README.md of GitHub deepseek-ai/DeepSeek-R1 at 00f3296, which repeats the table of the report.
 R1_REPORT = "arXiv 2501.12948 Table 5"
@@ -88,20 +110,32 @@ WINDOW_CLOSES = (datetime.date(2025, 1, 31), datetime.date(2025, 2, 1))
 
 @dataclass(frozen=True)
 class Published:
-    """A score that somebody published: percent pass@1 of a model (hub id) on a benchmark (key of BENCHMARKS)."""
+    """A score that somebody published: percent pass@1 of a model (hub id) on a benchmark (key of BENCHMARKS).
+
+    tokens: thousand tokens of an answer on average, None where nobody says.
+    """
 
     model: str
     benchmark: str
     percent: float
     source: str
+    sampling: Sampling
+    tokens: float | None = None
+
+    @property
+    def samples(self) -> int:
+        """Answers to each question."""
+        return self.sampling.samples[self.benchmark]
 
 
 def published(model: str, benchmark: str) -> Published | None:
     """The published score of a model by its hub id; None where nobody published one that this kit knows."""
     if score := TABLE_1.get(model, {}).get(benchmark):
-        return Published(model, benchmark, score[0], "paper Table 1")
+        copied = model != TINYR1  # with a dagger
+        source = f"paper Table 1, from {R1_REPORT}" if copied else "paper Table 1"
+        return Published(model, benchmark, score[0], source, OF_DEEPSEEK if copied else OF_THE_PAPER, score[1])
     if percent := DISTILLS.get(model, {}).get(benchmark):
-        return Published(model, benchmark, percent, R1_REPORT)
+        return Published(model, benchmark, percent, R1_REPORT, OF_DEEPSEEK)
     return None
 
 
@@ -131,16 +165,17 @@ def of_model(model: str, params: Params, asked: Mapping[str, int]) -> dict[str, 
     return {name: score for name, score in scores.items() if score}
 
 
-def of_run(params: Params, asked: Mapping[str, int]) -> dict[tuple[str, str], float]:
+def of_run(params: Params, asked: Mapping[str, int], backbone: str = "backbone") -> dict[tuple[str, str], float]:
     """(model, benchmark) -> published pass@1 in [0, 1] for the models of a run.
 
-    Only its backbone can have one: experts, mixture and merges are made by the run, and are not those that the paper
-    made. A backbone that the run distils itself is not the published model either.
+    backbone: the name of its first model in tables. Only that one can have a score: experts, mixture and merges are
+    made by the run, and are not those that the paper made. A backbone that the run distils itself is not the published
+    model either.
     """
     if params.backbone.distill:
         return {}
     scores = of_model(params.backbone.model, params, asked)
-    return {("backbone", name): score.percent / 100 for name, score in scores.items()}
+    return {(backbone, name): score.percent / 100 for name, score in scores.items()}
 
 
 def short(model: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from tinyr1.core import machine, surroundings
 from tinyr1.core.artifact import check, digest, file_hash, read_intact, write_atomic
-from tinyr1.core.config import ROOT, STAGES, Config
+from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.schema import Params
 
@@ -153,6 +153,8 @@ def determines(params: Mapping, stage: str) -> dict:
         return {key: value for key, value in block.items() if key not in keys}
 
     p = params
+    if p.get("verification") and stage == "04_evaluation":  # no stage before it has looked at model and questions
+        return some(p, ["verification", "seed", "backbone", "domains", "evaluate"])
     if stage == "01_data_curation":
         domains = {
             name: rest(domain, ["sft", "benchmarks"])
@@ -189,10 +191,10 @@ def stage_key(cfg: Config, stage: str) -> str:
 
 
 def _key(cfg: Config, stage: str, params: Mapping) -> str:
-    i = STAGES.index(stage)
-    before: dict = read(cfg, STAGES[i - 1]) if i else {"key": "", "artifacts": {}}
+    i = cfg.stages.index(stage)
+    before: dict = read(cfg, cfg.stages[i - 1]) if i else {"key": "", "artifacts": {}}
     made = {name: item["content"] for name, item in before["artifacts"].items()}
-    if stage == STAGES[-1]:  # the last stage also shows what `make ablations` has measured by then
+    if stage == cfg.stages[-1]:  # the last stage also shows what `make ablations` has measured by then
         made |= {path.name: file_hash(path) for path in sorted(cfg.reports.glob("ablation*.csv"))}
     return digest([stage, determines(params, stage), before["key"], made])
 

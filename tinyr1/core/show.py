@@ -28,8 +28,10 @@ def parameters(cfg: Config, stage: str) -> "HTML":
     """The parameters that decide a stage, a row for each block of the params file; the others fold away below.
 
     Every parameter that the file sets is in one of the two tables, null and whole, so that two runs that differ look
-    different.
+    different. UserError where the run does not have the stage.
     """
+    if stage not in cfg.stages:
+        cfg.require_training(f"notebook {stage}")
     from IPython.display import HTML
 
     own, others = _split(_file(cfg), record.determines(record.as_stored(cfg.params), stage))

@@ -5,10 +5,13 @@
     python -m tinyr1.evaluate --model NAME --benchmarks aime24 --responses samples.jsonl      grade, sample nothing
     python -m tinyr1.evaluate --model FOLDER --benchmarks aime24 --against OUT_FOLDER         and compare in pairs
     python -m tinyr1.evaluate --model FOLDER --benchmarks math:quiz.jsonl,choice:exam.csv     questions of one's own
+    python -m tinyr1.evaluate --model A --model B --model C --benchmarks aime24,gpqa          all pairs of several
 
 Benchmarks, engine and sampling come from a params file; options override them. The output folder holds responses,
 graded samples, scores.csv, examples.txt, evaluation.json (protocol, sources, isolation, outcomes) and the files that
-users of lm-evaluation-harness know. The same command continues after an interruption.
+users of lm-evaluation-harness know. Of several models each has the folder that it has when it is evaluated alone, so no
+answer is sampled twice; one process samples them all, and one more folder holds their comparison. The same command
+continues after an interruption.
 """
 
 import argparse
@@ -24,7 +27,7 @@ from tinyr1.core.params.domains import RELEASES
 from tinyr1.core.params.schema import Params
 from tinyr1.data import benchmarks
 from tinyr1.evaluate import adopt, against, examples, lm_eval, notices, own, scores, stage
-from tinyr1.evaluate.single import SingleModel, checkpoint_folder, content_key, fitted_to_context
+from tinyr1.evaluate.single import SideBySide, SingleModel, checkpoint_folder, content_key, fitted_to_context
 
 # Benchmarks that a params file need not have: the one whose settings they take, and their own questions. The paper has
 # no AIME 2025. lm-evaluation-harness reads the same dataset: columns problem, answer, id; 30 rows, both exams.
@@ -46,11 +49,13 @@ def command_parser() -> argparse.ArgumentParser:
         prog="python -m tinyr1.evaluate", description=__doc__.splitlines()[0],
         epilog="Model code runs confined; see evaluate.sandbox in the params file.",
     )  # fmt: skip
-    parser.add_argument("--model", required=True, help="checkpoint folder or hub id; with --endpoint the served name")
+    parser.add_argument("--model", required=True, action="append", help="checkpoint folder or hub id; with --endpoint "
+                        "the served name; give it again for each further model")  # fmt: skip
     parser.add_argument("--benchmarks", required=True, help=f"names from the params file, and {own.FORMS}, with commas")
     parser.add_argument("--protocol", choices=("sound", "released"), help="default: the params file's")
     parser.add_argument("--run", default="r1-1.5b", help="params file with benchmarks, engine and sampling")
-    parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model and hash>")
+    parser.add_argument("--out", type=Path, help="default: runs/evaluations/<model and hash>; of several models it "
+                        "holds a folder for each")  # fmt: skip
     parser.add_argument("--samples", type=int, help="answers to each question")
     parser.add_argument("--questions", type=int, help="ask only the first so many of each benchmark")
     parser.add_argument("--max-tokens", type=int, help="longest answer in tokens, thinking included")
@@ -140,7 +145,7 @@ def _endpoint_block(options: argparse.Namespace) -> dict | None:
                 raise UserError(f"--{name.replace('_', '-')}: {value} goes with --endpoint only; give the URL too")
         return None
     return {
-        "kind": "endpoint", "base_url": options.endpoint, "model": options.model,
+        "kind": "endpoint", "base_url": options.endpoint, "model": options.model[0],
         "api_key_variable": options.api_key_variable, "concurrency": 16, "timeout_seconds": 3600.0, "retries": 5,
         "max_tokens_name": options.max_tokens_name,
     }  # fmt: skip
@@ -154,21 +159,70 @@ def _as_option(line: str, options: argparse.Namespace) -> str:
     return f"{FLAGS.get(path.rpartition('.')[2], path)}: {rest}"
 
 
-def model_of(options: argparse.Namespace) -> SingleModel:
-    """The model that the command names, fetched where it is on the hub, with its params and its output folder."""
+def models_of(options: argparse.Namespace) -> list[SingleModel]:
+    """The models that the command names, fetched where they are on the hub, with their params and output folders.
+
+    UserError for one that is missing, before anything is fetched or sampled.
+    """
     base = config.load(options.run)
     params = overridden(base.params, options)  # before anything is fetched
+    _require_one_where_one_is_asked(options)
+    absent = [model for model in options.model if not Path(model).is_dir() and model.count("/") != 1]
+    if absent and not (options.responses or options.endpoint):
+        raise UserError("\n".join(f"--model: {model} is no folder and no hub id (owner/name)" for model in absent))
     needs_no_checkpoint = options.responses or options.endpoint
-    folder = Path(options.model) if needs_no_checkpoint else checkpoint_folder(options.model)
-    params = fitted_to_context(params, folder)
+    folders = [Path(model) if needs_no_checkpoint else checkpoint_folder(model) for model in options.model]
+    for folder in folders:  # all have the context of the shortest, since one engine asks them all
+        params = fitted_to_context(params, folder)
+    keys = [_key(options, folder) for folder in folders]
+    names = _names(options.model, folders, keys)
+    parent = base.home.parent / "evaluations" if options.out is None else options.out
+    outs = [parent / f"{name.removesuffix(f'-{key[:8]}')}-{key[:8]}" for name, key in zip(names, keys, strict=True)]
+    if options.out and len(outs) == 1:
+        outs = [options.out]
+    return [
+        SingleModel(run=options.run, params=params, name=name, checkpoint=folder, out=out, key=key)
+        for name, folder, out, key in zip(names, folders, outs, keys, strict=True)
+    ]
+
+
+def _require_one_where_one_is_asked(options: argparse.Namespace) -> None:
+    """UserError for several models with an option that is about one."""
+    if len(options.model) == 1:
+        return
+    why = {
+        "--endpoint": "a server is asked as one model; evaluate each by a command of its own, the later ones --against "
+        "the first",
+        "--responses": "a file holds the answers of one model; grade each by a command of its own, the later ones "
+        "--against the first",
+        "--against": "several models are compared with each other; name the earlier one as one more --model",
+    }
+    for option, reason in why.items():
+        if getattr(options, option.removeprefix("--")) is not None:
+            raise UserError(f"{option}: goes with one --model, and there are {len(options.model)}: {reason}")
+
+
+def _names(models: list[str], folders: list[Path], keys: list[str]) -> list[str]:
+    """What tables call the models: their last part, with the hash of the contents where two have the same.
+
+    UserError where two are the same model.
+    """
+    for i, key in enumerate(keys):
+        if key in keys[:i]:
+            raise UserError(f"--model: {models[keys.index(key)]} and {models[i]} hold the same model; name it once")
+    fetched = [not folder.is_dir() or "/snapshots/" in str(folder) for folder in folders]
+    names = [
+        Path(model).name if on_hub else folder.resolve().name
+        for model, folder, on_hub in zip(models, folders, fetched, strict=True)
+    ]
+    return [f"{name}-{key[:8]}" if names.count(name) > 1 else name for name, key in zip(names, keys, strict=True)]
+
+
+def _key(options: argparse.Namespace, folder: Path) -> str:
+    """What ties responses to a model: a file of responses, a server, or the contents of its checkpoint."""
     if options.responses:
-        key = _file_key(options.responses)
-    else:
-        key = artifact.digest([options.endpoint, options.model]) if options.endpoint else content_key(folder)
-    fetched = not folder.is_dir() or "/snapshots/" in str(folder)
-    name = Path(options.model).name if fetched else folder.resolve().name
-    out = options.out or base.home.parent / "evaluations" / f"{name}-{key[:8]}"
-    return SingleModel(run=options.run, params=params, name=name, checkpoint=folder, out=out, key=key)
+        return _file_key(options.responses)
+    return artifact.digest([options.endpoint, options.model[0]]) if options.endpoint else content_key(folder)
 
 
 def _file_key(path: Path) -> str:
@@ -178,13 +232,15 @@ def _file_key(path: Path) -> str:
     return artifact.file_hash(path)
 
 
-def evaluate_model(options: argparse.Namespace) -> None:
-    """The whole command: print the protocol, sample or adopt, grade, store and print the results.
+def evaluate_models(options: argparse.Namespace) -> None:
+    """The whole command: print the protocol, sample or adopt, grade, store and print the results of each model, and
+    compare several in pairs.
 
     UserError at the end, after all else is stored and printed, names benchmarks without a score.
     """
     surroundings.check()
-    cfg = model_of(options)
+    cfgs = models_of(options)
+    cfg = cfgs[0]  # protocol and questions are the same for all
     loaded = benchmarks.load_all(cfg)
     asked = {name: one.questions for name, one in loaded.items()}
     if few := [name for name, questions in asked.items() if len(questions) < 2]:
@@ -193,39 +249,83 @@ def evaluate_model(options: argparse.Namespace) -> None:
     # An evaluation that cannot be compared is refused now, and not after hours of sampling.
     earlier = against.earlier_evaluation(options.against, described, cfg.name) if options.against else None
     print(pd.DataFrame(described).set_index("benchmark").T.to_string(max_colwidth=70), "\n")
-    print(examples.example_prompts(cfg, asked, imported=options.responses is not None))
+    for text in dict.fromkeys(examples.example_prompts(one, asked, options.responses is not None) for one in cfgs):
+        print(text)
     tested = stage.self_test(cfg, asked)
     print(f"{tested['samples'].sum()} answers known to be right or wrong were graded so")
     print("\n".join([*notices.as_texts(tested), ""]))
+    together = _side_by_side(options, cfgs)
     if options.responses:
         adopt.adopt_answers(cfg, options.responses, asked)
         sampled = {"imported": str(options.responses)}
     else:
-        sampled = stage.generate(cfg, asked, has_gpu=machine.has_gpu(), partial=True)
+        sampled = stage.generate(together or cfg, asked, has_gpu=machine.has_gpu(), partial=True)
+    facts = {
+        "protocols": described, "sources": [one.record() for one in loaded.values()],
+        "isolation": stage.describe_isolation(cfg), "self_test": tested.reset_index().to_dict("records"),
+        "sampled": sampled,
+    }  # fmt: skip
+    graded, failures = [], []
+    for one, model in zip(cfgs, options.model, strict=True):
+        complete, failed = finish(one, model, facts, asked, imported=options.responses is not None)
+        graded.append(complete)
+        failures += failed
+    if earlier is not None and not failures:
+        print(f"\n{against.question_by_question(graded[0], earlier, cfg.params.analysis.margin)}")
+    if together:
+        compare_pairs(together, pd.concat(graded, ignore_index=True), described)
+    places = ", ".join(str(one.out) for one in (*cfgs, *([together] if together else [])))
+    print(f"\npass@1 in percent, with 95 % intervals. Everything is in {places}")
+    if failures:
+        compared = ["--against: nothing is compared before all benchmarks have scores"] if options.against else []
+        raise UserError("\n".join(failures + compared))
+
+
+def _side_by_side(options: argparse.Namespace, cfgs: list[SingleModel]) -> SideBySide | None:
+    """Several models as one evaluation, with a folder for their comparison; None for one model."""
+    if len(cfgs) == 1:
+        return None
+    parent = options.out or cfgs[0].out.parent
+    out = parent / f"comparison-{artifact.digest([one.key for one in cfgs])[:8]}"
+    return SideBySide(run=cfgs[0].run, params=cfgs[0].params, each=tuple(cfgs), out=out)
+
+
+def finish(
+    cfg: SingleModel, model: str, facts: dict, asked: dict[str, list[dict]], imported: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Grade, store and print the answers of one model, which the command calls `model`.
+
+    Returns the graded samples of the benchmarks that have a score, and a sentence for each that has none.
+    """
     graded = stage.grade_all(cfg, asked)
     if graded.empty:
         raise UserError("no answer to grade")
-    facts = {
-        "model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key, "protocols": described,
-        "sources": [one.record() for one in loaded.values()], "isolation": stage.describe_isolation(cfg),
-        "self_test": tested.reset_index().to_dict("records"), "sampled": sampled,
-    }  # fmt: skip
     opinions = stage.second_opinions(graded, asked)
-    failures = notices.failures(graded, cfg.params.evaluate.failed is not None, options.responses is not None)
+    failures = notices.failures(graded, cfg.params.evaluate.failed is not None, imported)
     scored = scores.scored(graded, cfg.params.evaluate.failed)
     told = [*failures, *notices.uncounted(graded), *notices.one_sided(graded)]
-    facts |= {"second_opinion": opinions.to_dict("records"), "notices": told}
-    store_results(cfg, facts, graded, asked)
-    print_results(cfg, options.model, graded, asked)
+    own_facts = {"model": cfg.name, "checkpoint": cfg.checkpoint.name, "key": cfg.key} | facts
+    own_facts |= {"second_opinion": opinions.to_dict("records"), "notices": told}
+    store_results(cfg, own_facts, graded, asked)
+    print_results(cfg, model, graded, asked)
     complete = len(scored) == len(graded)
     for sentence in [*notices.disagreement(graded, asked, opinions), *(told if complete else told[len(failures):])]:
         print(f"\n{sentence}")
-    if earlier is not None and complete:
-        print(f"\n{against.question_by_question(graded, earlier, cfg.params.analysis.margin)}")
-    print(f"\npass@1 in percent, with 95 % intervals. Everything is in {cfg.out}")
-    if not complete:
-        compared = ["--against: nothing is compared before all benchmarks have scores"] if options.against else []
-        raise UserError("\n".join(failures + compared))
+    return scored, [] if complete else failures
+
+
+def compare_pairs(cfg: SideBySide, graded: pd.DataFrame, described: list[dict]) -> None:
+    """Print every pair of models on every benchmark, and store it as comparison.json, beside the table as text."""
+    decided = against.in_pairs(graded, cfg.params.analysis.margin)
+    text = against.pairs_in_words(decided)
+    print(f"\n{text}")
+    artifact.write_atomic(cfg.out / "comparison.txt", text + "\n")
+    facts = {
+        "models": {one.name: {"key": one.key, "folder": one.out.name} for one in cfg.each}, "protocols": described,
+        "comparisons": decided.to_dict("records"), "machine": machine.describe(), "code": record.code_version(),
+    }  # fmt: skip
+    text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
+    artifact.write_atomic(cfg.out / "comparison.json", text)
 
 
 def store_results(cfg: SingleModel, facts: dict, graded: pd.DataFrame, asked: dict[str, list[dict]]) -> None:
@@ -261,7 +361,7 @@ def print_results(cfg: SingleModel, model: str, graded: pd.DataFrame, asked: dic
 
 def main() -> int:
     again = "interrupted; the same command goes on from here"
-    return guarded(lambda: evaluate_model(command_parser().parse_args()), again)
+    return guarded(lambda: evaluate_models(command_parser().parse_args()), again)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
-"""An evaluation of one model beside others: an earlier one, question by question, and published numbers."""
+"""An evaluation of one model beside others: an earlier one, question by question, and published numbers.
+
+    graded samples + published scores --with_published--> a row of `compare.COLUMNS` for each benchmark that has one
+"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tinyr1.core import artifact, jsonl, paper
@@ -11,11 +18,12 @@ from tinyr1.core.errors import UserError
 from tinyr1.core.params.schema import Params
 from tinyr1.evaluate import compare, stats
 from tinyr1.evaluate.protocol import REMARKS, Protocol
-from tinyr1.evaluate.scores import by_question, points_texts, scored
+from tinyr1.evaluate.scores import PUBLISHED, by_question, points_texts, scored
 
 SHOWN_DIFFERENCES = 5  # in one message
 # These must be equal, as must the questions. Engine, versions and seed may differ: few models are served by the same.
 COMPARED_RULES = (*(field.name for field in fields(Protocol) if field.name not in REMARKS), "n_problems")
+PAIRS = "every pair of models, by benchmark"  # the family of `in_pairs`
 PAPER_MODELS = (paper.BACKBONE, paper.TINYR1)  # either is shown beside the other, too
 
 
@@ -75,15 +83,69 @@ def question_by_question(ours: pd.DataFrame, theirs: pd.DataFrame, margin: float
         compare.Comparison("both evaluations, by benchmark", our_model, their_model, (name,))
         for name in ours["benchmark"].unique()
     ]
-    decided = compare.decide(shares, family, margin).set_index("benchmarks").rename_axis("benchmark")
-    table = pd.DataFrame(
+    table = _texts(compare.decide(shares, family, margin).set_index("benchmarks").rename_axis("benchmark"))
+    title = f"{our_model} less {their_model}, in points with 95 % intervals paired by question"
+    return f"{title}\n{table.to_string()}"
+
+
+def _texts(decided: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `compare.decide` for reading, with the same index."""
+    return pd.DataFrame(
         {
             "points": points_texts(decided), "p": decided["p_text"], "after Holm": decided["holm"].map(stats.p_text),
             "verdict": [compare.in_words(row) for _, row in decided.iterrows()],
         }, index=decided.index,
     )  # fmt: skip
-    title = f"{our_model} less {their_model}, in points with 95 % intervals paired by question"
-    return f"{title}\n{table.to_string()}"
+
+
+def in_pairs(graded: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Every model less every one before it, on each benchmark: the rows of `compare.decide`, as one family.
+
+    graded: samples of several models that were asked the same questions. margin: see `compare.decide`.
+    """
+    shares = by_question(graded)["share"].unstack("model")
+    names = combinations(graded["model"].unique(), 2)
+    family = [
+        compare.Comparison(PAIRS, later, earlier, (benchmark,))
+        for earlier, later in names for benchmark in graded["benchmark"].unique()
+    ]  # fmt: skip
+    return compare.decide(shares, family, margin)
+
+
+def pairs_in_words(decided: pd.DataFrame) -> str:
+    """The rows of `in_pairs` as a table with its title."""
+    names = ["model", "against", "benchmarks"]
+    table = _texts(decided.set_index(names, drop=False).rename_axis(["model", "less", "benchmark"]))
+    title = f"{PAIRS}, in points with 95 % intervals paired by question; Holm's correction is over all rows"
+    return f"{title}\n{table.reset_index().to_string(index=False)}"
+
+
+def with_published(graded: pd.DataFrame, theirs: Mapping[str, paper.Published], margin: float) -> pd.DataFrame:
+    """Whether the scores of one model are those that were published for it: the rows of `compare.decide`, by benchmark.
+
+    graded: samples of one model. theirs: benchmark -> the published score of this model on the same questions.
+    margin: in points. The benchmarks are one family.
+    """
+    (model,), counts = graded["model"].unique(), by_question(graded).droplevel("model")
+    asked = {name: counts.loc[name] for name in theirs}
+    return compare.judged([
+        repeated(model, name, asked[name]["share"].to_numpy(), int(asked[name]["samples"].min()), score.percent,
+                 score.samples, margin)
+        for name, score in theirs.items()
+    ])  # fmt: skip
+
+
+def repeated(
+    model: str, benchmark: str, values: np.ndarray, k: int, percent: float, their_k: int, margin: float
+) -> dict[str, Any]:
+    """The row of `compare.measured` for our score and a published one of the same questions.
+
+    values: share of right answers of each question (n,), of k samples. percent, their_k: theirs. margin: in points.
+    Equivalence is asked first, of the interval for the same questions sampled again (docs/evaluation.md §6.3).
+    """
+    found = stats.repeated(values, k, percent / 100, their_k)
+    comparison = compare.Comparison("published scores", model, PUBLISHED, (benchmark,), "equivalence")
+    return compare.measured(comparison, found, found.p(), len(values), margin / 100)
 
 
 def beside_published(model: str, params: Params, graded: pd.DataFrame) -> pd.DataFrame:

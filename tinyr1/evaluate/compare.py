@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tinyr1.evaluate import stats
-from tinyr1.evaluate.scores import CHANCE, points_texts
+from tinyr1.evaluate.scores import CHANCE, PUBLISHED, points_texts
 
 Kind = Literal["difference", "equivalence"]
 VERDICTS = ("higher", "lower", "similar", "undecided")
@@ -27,8 +27,9 @@ COLUMNS = ("family", "model", "against", "benchmarks", "kind", "margin", "n", "m
 class Comparison:
     """One question to the scores: is `model` different from `against`, or is it equivalent to it?
 
-    against: another model, or CHANCE for the scores of guessing. benchmarks: their names; several are averaged, each
-    with the same weight. kind: what is asked first, and so what Holm's correction and the star are about.
+    against: another model, CHANCE for the scores of guessing, or PUBLISHED (`evaluate.against`). benchmarks: their
+    names; several are averaged, each with the same weight. kind: what is asked first, and so what Holm's correction and
+    the star are about.
     """
 
     family: str
@@ -57,7 +58,12 @@ def decide(shares: pd.DataFrame, comparisons: Sequence[Comparison], margin: floa
     """
     if not 0.5 <= margin <= 100:
         raise ValueError(f"the margin is {margin}, expected points from 0.5 to 100")
-    table = pd.DataFrame([_measured(shares, comparison, margin / 100) for comparison in comparisons])
+    return judged([_measured(shares, comparison, margin / 100) for comparison in comparisons])
+
+
+def judged(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of `measured` with Holm's correction, verdict and star: what `decide` returns."""
+    table = pd.DataFrame(rows)
     if table.empty:
         return pd.DataFrame(columns=list(COLUMNS))
     by_family = table.groupby("family")
@@ -77,11 +83,19 @@ def decide(shares: pd.DataFrame, comparisons: Sequence[Comparison], margin: floa
 
 
 def _measured(shares: pd.DataFrame, comparison: Comparison, margin: float) -> dict[str, Any]:
-    """The row of one comparison, as far as it does not depend on its family; margin as a fraction."""
+    """`measured` of a comparison of two models."""
     a, b = _values(shares, comparison)
     found = stats.difference_over(a, b)
     one_seed = len(a[0]) == 1  # signs of questions say nothing of other trainings
     p = stats.sign_flip([(x - y)[0] for x, y in zip(a, b, strict=True)]) if one_seed else found.p()
+    return measured(comparison, found, p, sum(values.shape[1] for values in a), margin)
+
+
+def measured(comparison: Comparison, found: stats.Mean, p: float, n: int, margin: float) -> dict[str, Any]:
+    """The row of one comparison, as far as it does not depend on its family.
+
+    p: of no difference. n: questions. margin: as a fraction.
+    """
     first, second = p, found.equivalence(margin)
     if comparison.kind == "equivalence":
         first, second = second, first
@@ -89,7 +103,7 @@ def _measured(shares: pd.DataFrame, comparison: Comparison, margin: float) -> di
     return {
         "family": comparison.family, "model": comparison.model, "against": comparison.against,
         "benchmarks": ", ".join(comparison.benchmarks), "kind": comparison.kind, "margin": margin,
-        "n": sum(values.shape[1] for values in a), "mean": estimate.mean, "low": estimate.low, "high": estimate.high,
+        "n": n, "mean": estimate.mean, "low": estimate.low, "high": estimate.high,
         "p": first, "p_text": stats.p_text(first), "second_p": second, "found": found,
     }  # fmt: skip
 
@@ -134,6 +148,9 @@ def in_words(row: Mapping[str, Any] | pd.Series) -> str:
         }  # fmt: skip
     else:
         words = {"similar": f"similar ({within})", "undecided": f"undecided ({shows})"}
+    if row["against"] == PUBLISHED:
+        words["similar"] = f"reproduced ({within})"
+        words |= {verdict: f"{verdict} than published" for verdict in ("higher", "lower")}
     return words.get(row["verdict"], row["verdict"])
 
 
@@ -184,7 +201,8 @@ def with_verdicts(table: pd.DataFrame, decided: pd.DataFrame, models: Sequence[s
         axis=1,
     )
     joined = table.join(columns).fillna("").swaplevel().rename_axis(["benchmark", "model"])
-    order = [(benchmark, model) for benchmark in dict.fromkeys(decided["benchmarks"]) for model in models]
+    benchmarks = dict.fromkeys([*decided["benchmarks"], *joined.index.get_level_values("benchmark")])
+    order = [(benchmark, model) for benchmark in benchmarks for model in models]
     return joined.loc[order, (joined != "").any()]
 
 

@@ -23,6 +23,7 @@ from tinyr1.evaluate.notices import FAILED
 from tinyr1.evaluate.protocol import letters
 
 CHANCE = "chance"  # the scores of guessing, beside the models' in a table of shares
+PUBLISHED = "the published score"  # what stands in for a model of others, of which only a number is known
 Published = Mapping[tuple[str, str], float]  # (model, benchmark) -> pass@1 in [0, 1] that somebody else published
 QUANTILES = {"min": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "max": 1.0}
 

@@ -1,4 +1,8 @@
-"""One model that is evaluated alone: where its checkpoint is, and what ties responses to it."""
+"""Models that are evaluated apart from a run: where their checkpoints are, and what ties responses to them.
+
+    each model --SingleModel--> a folder of its own, as if it were evaluated alone
+    several ----SideBySide----> the same folders, sampled by one process; their comparison has one more folder
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +42,34 @@ class SingleModel(Config):
 
     def known_key(self, model: str) -> str:
         return self.key
+
+
+class SideBySide(Config):
+    """Several models that are asked the same questions. Everything of one model stays in its own folder."""
+
+    each: tuple[SingleModel, ...]
+    out: Path
+
+    @property
+    def home(self) -> Path:
+        return self.out
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.each)
+
+    def one(self, name: str) -> SingleModel:
+        """The model of this name."""
+        return self.each[self.models.index(name)]
+
+    def model(self, name: str) -> Path:
+        return self.one(name).checkpoint
+
+    def known_key(self, model: str) -> str:
+        return self.one(model).key
+
+    def responses(self, model: str, benchmark: str) -> Path:
+        return self.one(model).responses(model, benchmark)
 
 
 def checkpoint_folder(model: str) -> Path:

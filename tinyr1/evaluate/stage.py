@@ -74,7 +74,8 @@ def model_key(cfg: Config, model: str) -> str:
     engine = cfg.params.evaluate.engine
     if isinstance(engine, EndpointEngine):
         return artifact.digest([engine.base_url, engine.model])
-    return artifact.check(cfg.model(model), cfg.remedy("02_branch_sft 03_fusion_merge"))["content"]
+    made_by = "04_evaluation" if cfg.params.verification else "02_branch_sft 03_fusion_merge"
+    return artifact.check(cfg.model(model), cfg.remedy(made_by))["content"]
 
 
 # --- responses ----------------------------------------------------------------------------------------------

@@ -251,6 +251,21 @@ def against_published(values: np.ndarray, published: float) -> Estimate:
     return Estimate(difference, difference - half, difference + half)
 
 
+def repeated(values: np.ndarray, k: int, published: float, their_k: int) -> Mean:
+    """Our mean of values in [0, 1], shares of k samples, less a published one of their_k samples of the same questions.
+
+    The questions are the same, so that only the samples of both are drawn. The spread of theirs is taken to be ours,
+    question by question: the variance is sum of x (1 - x) / (k - 1) x (1 + k / their_k) / n². One sample of a question
+    says nothing of its spread; then the binomial variance of the mean stands in, which is the most that it can be. Each
+    error is at least the one behind Wilson's interval of none in all samples (docs/evaluation.md §6.3).
+    """
+    values = _questions(values)
+    n, mean = len(values), float(values.mean())
+    spread = (values * (1 - values)).sum() / (k - 1) if k > 1 else n * mean * (1 - mean)
+    least = math.hypot(_least_error(n * k), _least_error(n * their_k))
+    return Mean(mean - published, max(math.sqrt(spread * (1 + k / their_k)) / n, least), math.inf)
+
+
 def pass_at_k(correct: np.ndarray, samples: int, k: int) -> np.ndarray:
     """Unbiased chance (n,) that at least one of k samples is right: 1 - C(samples - c, k) / C(samples, k).
 

@@ -96,8 +96,13 @@ class Plan:
 
 
 def ranks_of(cfg: Config, machine: Machine) -> int:
-    """Ranks of a training: those of the hostfile; where it is not written yet, those of all GPUs that are named."""
+    """Ranks of a training: those of the hostfile; where it is not written yet, those of all GPUs that are named.
+
+    1 where nothing is trained.
+    """
     trainer = cfg.params.trainer
+    if cfg.params.verification:
+        return 1
     if trainer.hostfile is None:
         return trainer.processes_per_node
     if located(trainer.hostfile).is_file():
@@ -142,7 +147,8 @@ def make_plan(
     """
     shape, source = shape_of(cfg)
     trainer, on_gpu, ranks = cfg.params.trainer, machine.gpu is not None, ranks_of(cfg, machine)
-    if machine.here and on_gpu and trainer.hostfile is not None:
+    trains = not cfg.params.verification
+    if trains and machine.here and on_gpu and trainer.hostfile is not None:
         machine = replace(machine, count=max(machine.count, ranks))  # the other nodes are taken to be like this one
     if trainings is None:
         trainings = work.trainings(cfg)
@@ -152,19 +158,21 @@ def make_plan(
         cfg=cfg, machine=machine, mfu=mfu, shape=shape, shape_source=source, ranks=ranks, trainings=trainings,
         asked=work.asking(cfg, hours.answer_lengths(cfg)),
         training=needed,
-        training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens(trainings), mfu),
+        training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens(trainings), mfu)
+        if trains else hours.Rate(None, "nothing is trained"),
         sampling=0.0 if work.evaluated(cfg) else engine_memory(cfg, shape, on_gpu),
         host=memory.host(shape, trainer.zero_stage, trainer.processes_per_node) if loads else memory.MERGING,
         stages=[],
         disk_need=disk.checkpoint_bytes(cfg, disk.finished_bytes(cfg) or shape.weight_bytes) + disk.REST,
         disk_free=free_bytes(cfg.home) if machine.here else None,
     )  # fmt: skip
-    return replace(plan, stages=[_curating(plan), _training(plan), _merging(plan), _evaluating(plan)])
+    return replace(plan, stages=_stages(plan))
 
 
 def probed(plan: Plan) -> Plan:
     """The plan with the training rate that a probe of half a minute measures on this machine. UserError where the probe
     fails, or the plan is for another machine."""
+    plan.cfg.require_training("--probe")
     if not plan.machine.here:
         raise UserError("--probe: measures this machine; leave out --gpu and --gpus")
     trainer, on_gpu = plan.cfg.params.trainer, plan.machine.gpu is not None
@@ -178,12 +186,19 @@ def probed(plan: Plan) -> Plan:
     mine = hours.operations(plan.shape, trainer.gradient_checkpointing, row_tokens(plan.trainings))
     told = f"measured by a probe, {flops / 1e12:.2g} TFLOP/s"
     plan = replace(plan, training_rate=hours.Rate(flops / mine, told))
-    return replace(plan, stages=[_curating(plan), _training(plan), _merging(plan), _evaluating(plan)])
+    return replace(plan, stages=_stages(plan))
 
 
 def row_tokens(trainings: list[work.Training]) -> float:
     """Tokens of a row on average."""
     return sum(one.tokens for one in trainings) / max(1, sum(one.rows for one in trainings))
+
+
+def _stages(plan: Plan) -> list[Stage]:
+    """What is left of the first four stages; a verification run has the fourth alone."""
+    if plan.cfg.params.verification:
+        return [*(Stage(name, 0.0, 0, 0.0, "nothing to do") for name in STAGES[:3]), _evaluating(plan)]
+    return [_curating(plan), _training(plan), _merging(plan), _evaluating(plan)]
 
 
 def _curating(plan: Plan) -> Stage:

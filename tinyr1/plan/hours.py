@@ -34,7 +34,9 @@ MERGED_WEIGHTS = 100e6  # weights/s of one step of a merge; reports/smol, 03_fus
 CORE_FLOPS = 2.0e11
 DECODED_ON_CPU = 0.1  # of these operations that sampling reaches, since it waits for memory; assumed
 TINY = 1e8  # weights; of a smaller network the operations are the smaller part of its time
-PARAMS_KEYS = {"backbone", "trainer", "merge", "evaluate"}  # of the params in a record
+# Of the params in a record, those that its rate is told by.
+PARAMS_KEYS = {"02_branch_sft": {"backbone", "trainer"}, "03_fusion_merge": {"backbone", "merge"},
+               "04_evaluation": {"backbone", "evaluate"}}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def records(cfg: Config, stage: str) -> Iterator[tuple[str, dict]]:
     for file in (cfg.reports / f"{stage}.json", *published):
         try:
             entry = json.loads(file.read_text(encoding="utf-8"))
-            complete = entry["params"].keys() >= PARAMS_KEYS and entry["machine"].keys() >= {"gpus", "cores"}
+            complete = entry["params"].keys() >= PARAMS_KEYS[stage] and entry["machine"].keys() >= {"gpus", "cores"}
             complete = complete and entry.keys() >= {"seconds", "facts"}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             continue

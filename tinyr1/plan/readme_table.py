@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinyr1.core import artifact, config
-from tinyr1.core.config import STAGES, Config
+from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.plan.estimate import Plan, make_plan
 from tinyr1.plan.hardware import GB, KINDS, Machine
@@ -29,6 +29,9 @@ MACHINES = {
     "smol": CPU,
     "try-1.5b": Machine(KINDS["H100-80GB"], 1, 2, None, None, False),
     "r1-1.5b": Machine(KINDS["H100-80GB"], 1, 2, None, None, False),
+    "verify-r1-distill-1.5b": Machine(KINDS["H100-80GB"], 1, 2, None, None, False),
+    "verify-r1-distill-32b": Machine(KINDS["H100-80GB"], 4, 2, None, None, False),
+    "verify-tinyr1-32b": Machine(KINDS["H100-80GB"], 4, 2, None, None, False),
     "paper": Machine(KINDS["H800-80GB"], 32, 2, None, None, False),
 }
 COLUMNS = ("run", "what it is", "planned on", "tokens to train on", "time by the plan", "GPU hours", "memory", "disk",
@@ -68,7 +71,7 @@ def _row(name: str, machine: Machine) -> list[str]:
         raise UserError(f"{name}: the run does not fit {machine}: {unfit[0].why}; name another machine in {__name__}")
     return [
         f"`{name}`", cfg.params.description.rstrip("."), str(machine),
-        tokens(sum(one.trained_tokens for one in plan.trainings)),
+        tokens(sum(one.trained_tokens for one in plan.trainings)) if plan.trainings else "none",
         ("" if plan.complete else "at least ") + duration(plan.seconds),
         f"{plan.gpu_hours:,.{0 if plan.gpu_hours >= 10 else 1}f}" if machine.gpu else "none",
         " and ".join(_memory(plan)), f"{plan.disk_need / GB:,.0f} GB", _measured(name),
@@ -88,9 +91,10 @@ def _memory(plan: Plan) -> Iterator[str]:
 def _measured(name: str) -> str:
     """Minutes of the published report of a run, on its machine."""
     folder = config.reports_folder() / name
-    if not all((folder / f"{stage}.json").is_file() for stage in STAGES):
+    stages = config.load(name).stages
+    if not all((folder / f"{stage}.json").is_file() for stage in stages):
         return "no report yet"
-    records = [json.loads((folder / f"{stage}.json").read_text(encoding="utf-8")) for stage in STAGES]
+    records = [json.loads((folder / f"{stage}.json").read_text(encoding="utf-8")) for stage in stages]
     seconds = sum(sum(entry["seconds"].values()) for entry in records)
     gpus = records[-1]["machine"]["gpus"]
     return f"{duration(seconds)} on {', '.join(gpus) or '{} CPU cores'.format(records[-1]['machine']['cores'])}"

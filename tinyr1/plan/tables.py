@@ -9,14 +9,17 @@ from tinyr1.plan.verdict import Problem, grouped
 from tinyr1.plan.words import duration, money, tokens, wrapped
 from tinyr1.report import spending
 
+IDLE = "01 to 03  nothing to do: the run asks a published model and trains and merges nothing"
+
 
 def short(plan: Plan, problems: list[Problem]) -> str:
     """A few lines: what is left of each stage, the sum, and whether it fits."""
     cfg = plan.cfg
-    head = f"plan of {cfg.run} on {plan.machine}, rows {'counted' if _counted(plan) else 'estimated'}"
+    rows = "" if cfg.params.verification else f", rows {'counted' if _counted(plan) else 'estimated'}"
+    head = f"plan of {cfg.run} on {plan.machine}{rows}"
     if not any(stage.seconds is None or stage.seconds > 0 for stage in plan.stages):
         return f"{head}: everything is finished"
-    lines = [head, *(f"  {stage.name:17s} {_said(plan, stage)}" for stage in plan.stages)]
+    lines = [head, *(f"  {stage.name:17s} {_said(plan, stage)}" for stage in plan.stages if stage.name in cfg.stages)]
     return "\n".join([*lines, f"  together          {_sum(plan)}; {_verdict_in_a_word(problems)}"])
 
 
@@ -24,18 +27,16 @@ def whole(plan: Plan, problems: list[Problem]) -> str:
     """Everything: the model, each stage, sums, the verdict, and the paper's cost beside it."""
     shape = plan.shape
     source = plan.shape_source.removeprefix(f"{ROOT}/")
+    before = [IDLE] if plan.cfg.params.verification else [_curation(plan), _training(plan), _merging(plan)]
     blocks = [
         f"Plan of run {plan.cfg.run} on {plan.machine}\n\n"
         f"Model  {plan.cfg.params.backbone.model}: {shape.parameters / 1e6:,.0f} M weights, {shape.layers} layers of "
         f"width {shape.width:,}, vocabulary {shape.vocabulary:,} ({source})",
-        _curation(plan),
-        _training(plan),
-        f"03  merging: {len(plan.cfg.merges)} merged models, {duration(plan.stages[2].seconds)} "
-        f"({plan.stages[2].source}), {plan.stages[2].memory / GB:.0f} GB of main memory at most",
+        *before,
         _evaluation(plan),
         f"05  the report: a minute\n\nTogether: {_sum(plan)}.\n{_not_counted()}",
         _verdict(problems),
-        "\n".join([paper_cost(), *_beside_the_paper(plan)]),
+        *([] if plan.cfg.params.verification else ["\n".join([paper_cost(), *_beside_the_paper(plan)])]),
     ]
     return wrapped("\n\n".join(blocks))
 
@@ -134,6 +135,14 @@ def _training(plan: Plan) -> str:
     return f"{text}\n    memory of each rank, GB: {parts}; together {plan.training.total / GB:.1f}"
 
 
+def _merging(plan: Plan) -> str:
+    stage = plan.stages[2]
+    return (
+        f"03  merging: {len(plan.cfg.merges)} merged models, {duration(stage.seconds)} ({stage.source}), "
+        f"{stage.memory / GB:.0f} GB of main memory at most"
+    )
+
+
 def _spent(plan: Plan, seconds: float | None) -> list[str]:
     """GPU hours and money of one training, where there are GPUs and a price."""
     if plan.machine.gpu is None:
@@ -159,7 +168,8 @@ def _evaluation(plan: Plan) -> str:
         where = f", vLLM on {gpus}, {stage.memory / GB:.1f} GB {'on each ' if plan.machine.gpu else ''}at least"
     took = "finished" if stage.seconds == 0 else f"{duration(stage.seconds)} ({stage.source})"
     columns = ["benchmark", "answers of all models", "tokens of one", "tokens"]
-    return f"04  evaluation: {len(plan.cfg.models)} models{where}; {took}\n{aligned(columns, table)}"
+    models = "1 model" if len(plan.cfg.models) == 1 else f"{len(plan.cfg.models)} models"
+    return f"04  evaluation: {models}{where}; {took}\n{aligned(columns, table)}"
 
 
 def _not_counted() -> str:

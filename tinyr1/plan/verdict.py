@@ -49,10 +49,10 @@ def _too_slow(plan: Plan) -> Iterator[Finding]:
     """A CPU that would train and sample longer than anybody waits for."""
     spent = [stage.seconds or 0.0 for stage in plan.stages]
     if plan.machine.gpu is None and sum(spent) > 3600 * LONGEST_ON_CPU:
+        training = "" if plan.cfg.params.verification else f"training takes about {duration(spent[1])} and "
         yield (
-            f"training takes about {duration(spent[1])} and sampling {duration(spent[3])} on "
-            f"{plan.machine.cores} CPU cores, and there is no GPU that PyTorch can use; a CPU may take "
-            f"{LONGEST_ON_CPU:g} hours",
+            f"{training}sampling takes about {duration(spent[3])} on {plan.machine.cores} CPU cores, and there is no "
+            f"GPU that PyTorch can use; a CPU may take {LONGEST_ON_CPU:g} hours",
             lambda: smallest_machine(plan),
         )
 
@@ -229,9 +229,10 @@ def smallest_machine(plan: Plan) -> str:
     Where none does, what would make it fit on the largest one.
     """
     trainer = plan.cfg.params.trainer
+    ranks_here, hosts = (0, None) if plan.cfg.params.verification else (trainer.processes_per_node, trainer.hostfile)
     for kind in sorted(KINDS.values(), key=lambda kind: (kind.memory, kind.flops or 0)):
-        for nodes in (1, 2, 4, 8, 16) if trainer.hostfile else (1,):
-            count = max(nodes * trainer.processes_per_node, engine_gpus(plan.cfg))
+        for nodes in (1, 2, 4, 8, 16) if hosts else (1,):
+            count = max(nodes * ranks_here, engine_gpus(plan.cfg))
             machine = Machine(kind, count, plan.machine.cores, None, None, False)
             other = make_plan(plan.cfg, machine, plan.mfu, plan.trainings)
             if fits(other):

@@ -145,7 +145,12 @@ def _source_rows(source: object) -> int:
 
 
 def trainings(cfg: Config) -> list[Training]:
-    """The trainings of a run in their order: the distillation where there is one, the experts, the mixture."""
+    """The trainings of a run in their order: the distillation where there is one, the experts, the mixture.
+
+    A verification run has none.
+    """
+    if cfg.params.verification:
+        return []
     rows = {name: rows_of(cfg, name) for name in cfg.domains}
     first = plan.distill_job(cfg, cfg.home / "base")
     return [_training(cfg, job, rows) for job in [*([first] if first else []), *plan.jobs(cfg)]]

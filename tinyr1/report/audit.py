@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from tinyr1.evaluate import compare, stats
+from tinyr1.evaluate import against, compare, stats
 from tinyr1.evaluate.compare import Comparison
 from tinyr1.report import resolution, spending
 from tinyr1.report.resolution import ALONE, NO, NO_NUMBERS, NOT_SHOWN, SAME, SIGN, YES
@@ -221,12 +221,15 @@ def _number(s: Statement, run: Run) -> tuple[str, str, dict]:
     }  # fmt: skip
     if not set(benchmarks) <= run.published:
         return UNCHECKED, "other models answered other questions here", measured
-    published = scores()[s.model][s.domain].percent / 100
-    less = stats.against_published(shares.to_numpy(), published)
-    near = max(abs(less.low), abs(less.high)) <= run.margin / 100
-    verdict = CONTRADICTED if less.low > 0 or less.high < 0 else SUPPORTED if near else UNDECIDED
-    measured |= {"test": "unpaired interval against the published score"}
-    return verdict, f"ours less it {less.points()}", measured
+    theirs = scores()[s.model][s.domain]
+    row = against.repeated(
+        model, ", ".join(benchmarks), shares.to_numpy(), measured["k"], theirs.percent, theirs.samples, run.margin
+    )
+    decided = compare.judged([row]).iloc[0]
+    verdict = {"similar": SUPPORTED, "undecided": UNDECIDED}.get(decided["verdict"], CONTRADICTED)
+    measured |= {"test": f"two one-sided tests against ±{run.margin:g} points of the published score, same questions"}
+    less = stats.Estimate(*decided[["mean", "low", "high"]]).points()
+    return verdict, f"ours less it {less}: {compare.in_words(decided)}", measured
 
 
 def _saved(run: Run) -> tuple[str, str, dict]:

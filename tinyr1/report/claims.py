@@ -32,15 +32,16 @@ def published_scores(cfg: Config, questions: Mapping[str, Sized]) -> Published:
 
     questions: benchmark -> the questions that are asked.
     """
-    return paper.of_run(cfg.params, {name: len(asked) for name, asked in questions.items()})
+    return paper.of_run(cfg.params, {name: len(asked) for name, asked in questions.items()}, cfg.models[0])
 
 
 def of_run(cfg: Config, graded: pd.DataFrame) -> audit.Run:
     """What a run can be asked: its own models, and the merges of its ablations where these were made.
 
     graded: one row for each answer, with model, benchmark, question, outcome and n_tokens. UserError where the
-    ablations were asked other questions.
+    ablations were asked other questions, and for a run that trains nothing.
     """
+    cfg.require_training("This audit of the paper's claims")
     counts = by_question(graded)
     shares, samples = counts["share"].unstack("model"), counts["samples"].groupby(["model", "benchmark"]).min()
     if (tables := ablations.load(cfg)) is not None:

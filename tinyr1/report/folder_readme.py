@@ -2,7 +2,7 @@
 
 from tinyr1.core import artifact
 from tinyr1.core.config import Config
-from tinyr1.report import scoreboard, verdicts
+from tinyr1.report import scoreboard, verdicts, verification
 
 
 def write(
@@ -17,7 +17,9 @@ def write(
     parts.append(headline or f"The run is not finished; {cfg.remedy('reproduce')}.")
     if claims:
         parts.append(verdict_line(claims))
-    if rows:
+    if items := verification.stored(cfg.reports):
+        parts += ["## Published and measured", verification_lines(items)]
+    elif rows:
         parts += ["## Scores", score_lines(rows), score_note(rows)]
     parts += [f"## {name}\n\n{text}\n\n![{name}]({file})" for name, file, text in figures]
     parts.append("The whole report is [index.html](index.html); open it from a clone, no server needed.")
@@ -38,6 +40,17 @@ def score_lines(rows: list[dict]) -> str:
     if levels := scoreboard.chance_levels(rows):
         lines.append(["*guessing*", *(f"{levels[b]:.1f}" if b in levels else None for b, _ in table["columns"])])
     return "\n".join(f"| {' | '.join(text or '–' for text in line)} |" for line in lines)
+
+
+def verification_lines(items: list[dict]) -> str:
+    """The items of a verification run as a Markdown table, in percent, with a sentence that explains it."""
+    table = verification.table(items)
+    lines = [["benchmark", *table.columns], ["---"] * (1 + len(table.columns))]
+    lines += [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (
+        "\n\nScores are pass@1 in percent with the 95 % interval over questions in brackets; differences are "
+        "in points; the verdict is about the same questions, asked again."
+    )
 
 
 def score_note(rows: list[dict]) -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES, Config
-from tinyr1.report import ablation_lines, claims, folder_readme, roles, scoreboard, states, verdicts
+from tinyr1.report import ablation_lines, claims, folder_readme, roles, scoreboard, states, verdicts, verification
 from tinyr1.report.differences import differences
 from tinyr1.report.pages import ANCHOR, template, without_paths
 
@@ -37,6 +37,14 @@ FIGURES = {
     "points. A star marks the pairs that differ after the correction for their number; other cells may be chance.",
 }
 
+# Those of a verification run, which has one model.
+OF_ONE_MODEL = {
+    "outcomes": "How the answers to each benchmark ended. Answers that were cut off, or have nothing to grade, are "
+    "the first thing to look at where a score is lower than the published one.",
+    "answer_lengths": "How long the answers are, in tokens: the box holds the middle half of them, its line the "
+    "median.",
+}
+
 
 def write_index(
     cfg: Config,
@@ -54,10 +62,10 @@ def write_index(
     records = {s["name"]: s["record"] for s in stages if s["record"]}
     rows, problem = scoreboard.stored_scores(cfg.reports, cfg.remedy(scoreboard.SCORING))
     published = [row for row in rows if row["paper"] not in ("", "nan")]
-    items = verdicts.stored_claims(cfg.reports)
-    folder_readme.write(cfg, headline(records), items, rows, figures(cfg.reports))
+    items, drawn = verdicts.stored_claims(cfg.reports), figures(cfg.reports, cfg)
+    folder_readme.write(cfg, headline(records), items, rows, drawn)
     files = [(p.name, f"{max(1, round(p.stat().st_size / 1000)):,} kB") for p in report_files(cfg.reports)]
-    page = template("index.html.j2").render(
+    page = template("verification.html.j2" if cfg.params.verification else "index.html.j2").render(
         cfg=cfg,
         stages=stages,
         finished=sum(s["status"] == "finished" for s in stages),
@@ -70,12 +78,15 @@ def write_index(
         models=roles.model_roles(cfg),
         benchmarks=roles.benchmark_roles(cfg),
         more=roles.ablation_roles(cfg),
-        scored=stages[STAGES.index(scoreboard.SCORING)],
+        scored=next(stage for stage in stages if stage["name"] == scoreboard.SCORING),
         problem=problem,
         ours=scoreboard.score_grid(rows, scoreboard.cell, scoreboard.size),
         chance=scoreboard.chance_levels(rows),
         paper=scoreboard.score_grid(published, scoreboard.paper_cell, lambda row: ""),
-        figures=figures(cfg.reports),
+        figures=drawn,
+        compared=_compared(rows, verification.stored(cfg.reports)),
+        protocol=_protocol(cfg, records.get(scoreboard.SCORING)),
+        meanings=verification.VERDICTS,
         ablations=ablation_lines.lines(cfg),
         codes=states.distinct(records, states.commit_text),
         machines=states.distinct(records, states.machine_text),
@@ -112,6 +123,25 @@ def changes_to_paper(cfg: Config) -> list[tuple[str, str, str]] | None:
     return [(path, without_paths(a), without_paths(b)) for path, a, b in differences(paper, own)]
 
 
+def _compared(rows: list[dict], items: list[dict]) -> list[dict]:
+    """The items of a verification run, each with its row of scores.csv and its place on a scale from 0 to 100 %."""
+    by_benchmark = {row["benchmark"]: row for row in rows}
+    return [
+        item | {"row": by_benchmark[item["benchmark"]], "cell": scoreboard.cell(by_benchmark[item["benchmark"]]),
+                "asked": verification.asked_text(item["n"], item["k"]), "less_text": verification.less_text(item),
+                "detail": item["words"].partition(" (")[2].removesuffix(")")}
+        for item in items if item["benchmark"] in by_benchmark
+    ]  # fmt: skip
+
+
+def _protocol(cfg: Config, scored: dict | None) -> tuple[list[str], list[list[str]]] | None:
+    """(columns, rows) of the protocol of a verification run; None for other runs, and before it is evaluated."""
+    if scored is None or not cfg.params.verification:
+        return None
+    table = verification.protocol(cfg, scored["facts"]["protocols"], scored["facts"]["sources"])
+    return list(table.columns), [[str(rule), *cells] for rule, cells in zip(table.index, table.to_numpy(), strict=True)]
+
+
 def _hashes(records: Mapping[str, dict]) -> list[tuple[str, str, str]]:
     """(stage, path, first twelve digits of the hash) of every stage and of every artifact that it made."""
     rows = []
@@ -121,10 +151,10 @@ def _hashes(records: Mapping[str, dict]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def figures(folder: Path) -> list[tuple[str, str, str]]:
+def figures(folder: Path, cfg: Config) -> list[tuple[str, str, str]]:
     """(name, file, how to read it) of the figures that carry conclusions and are there; SVG where there is one."""
     shown = []
-    for name, text in FIGURES.items():
+    for name, text in (OF_ONE_MODEL if cfg.params.verification else FIGURES).items():
         files = [f"{name}{suffix}" for suffix in (".svg", ".png") if (folder / f"{name}{suffix}").is_file()]
         shown += [(name.replace("_", " "), file, text) for file in files[:1]]
     return shown

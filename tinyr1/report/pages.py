@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -35,8 +36,8 @@ GIVEN, INJECTED = "parameters", "injected-parameters"  # tags of the cell in the
 DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
-def render(notebook: Path, out: Path, run: str) -> None:
-    """Write an executed notebook, also one that failed, as the HTML page `out` of the run `run`."""
+def render(notebook: Path, out: Path, run: str, stages: Sequence[str] = STAGES) -> None:
+    """Write an executed notebook, also one that failed, as the HTML page `out` of the run `run`, which has `stages`."""
     nb = _without_papermill(nbformat.read(notebook, as_version=4))
     failure = _failure(nb)
     failed = nb.cells[failure[0]].get("id") if failure else None
@@ -50,7 +51,7 @@ def render(notebook: Path, out: Path, run: str) -> None:
     markup.name_missing(soup)
     markup.make_sortable(soup)
     markup.box_wide_parts(soup)
-    previous, following = _neighbours(notebook.stem)
+    previous, following = _neighbours(notebook.stem, stages)
     page = template("notebook.html.j2").render(
         title=notebook.stem, run=run, previous=previous, following=following, body=str(soup), sections=sections,
         failure=failure and failure[1], anchor=ANCHOR,
@@ -140,10 +141,10 @@ def _tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def _neighbours(stage: str) -> tuple[str | None, str | None]:
+def _neighbours(stage: str, stages: Sequence[str]) -> tuple[str | None, str | None]:
     """The stages before and after this one; None at the ends, and twice None for a notebook that is not a stage."""
-    around = [None, *STAGES, None]
-    i = around.index(stage) if stage in STAGES else 0
+    around = [None, *stages, None]
+    i = around.index(stage) if stage in stages else 0
     return (around[i - 1], around[i + 1]) if i else (None, None)
 
 

@@ -43,7 +43,7 @@ def _require_pins(cfg: Config) -> None:
     loose = [
         f"domains.{domain}.sources.{i}.revision"
         for domain, block in cfg.params.domains.items()
-        for i, source in enumerate(block.sources) if source.kind == "huggingface" and source.revision is None
+        for i, source in enumerate(block.sources or ()) if source.kind == "huggingface" and source.revision is None
     ]  # fmt: skip
     if loose:
         raise UserError(f"{loose[0]}: null is the newest commit of a day; write the one that was read, and run again")

@@ -58,6 +58,10 @@ def benchmark_roles(cfg: Config) -> list[tuple[str, str]]:
 
 def model_roles(cfg: Config) -> list[tuple[str, str]]:
     """(model, what it is) of every model of a run, in the order of the tables."""
+    if cfg.params.verification:
+        spec = cfg.params.backbone
+        published = f"the published weights of {spec.model} at commit {spec.revision}, as they are"
+        return [(cfg.models[0], published if spec.revision else "the weights of a local folder, as they are")]
     backbone = f"the model that every branch starts from, here {cfg.params.backbone.model}"
     roles = {"backbone": backbone + (", first distilled on a few rows" if cfg.params.backbone.distill else "")}
     roles |= {domain: f"the {domain} expert: the backbone, fine-tuned on the {domain} rows" for domain in cfg.domains}

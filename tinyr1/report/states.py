@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from tinyr1.core import record
-from tinyr1.core.config import STAGES, Config
+from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
 from tinyr1.core.record import NO_COMMIT
 from tinyr1.report.pages import first_line
@@ -22,7 +22,7 @@ def stage_rows(
     failures, planned = failures or {}, planned_stages(cfg)
     given = dict(given or {}) | dict.fromkeys(failures, "failed")
     rows: list[dict] = []
-    for stage in STAGES:
+    for stage in cfg.stages:
         entry = None if stage in given else _readable_record(cfg, stage)
         follows = all(before["status"] == "finished" for before in rows)
         status, note = (given[stage], None) if stage in given else _status(cfg, stage, entry, follows)

@@ -3,7 +3,7 @@
 import datetime
 import json
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -52,9 +52,24 @@ Date = Annotated[datetime.date, BeforeValidator(_date)]
 Level = Annotated[int, Field(ge=1, le=3), NO_BOOL]
 
 
+def unless_verifying(null: bool = False) -> Any:
+    """The default of a parameter that every run has to give but a verification run, which leaves it out.
+
+    It is None there, whatever the type of the parameter says: only stages that such a run does not have read it.
+    null: whether None is also a value that a file may give.
+    """
+
+    def without_default(schema: dict) -> None:
+        schema.pop("default")  # the page and editors call it required, as it is for every other run
+
+    return Field(default=None, exclude_if=None if null else _is_none, json_schema_extra=without_default)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Block(BaseModel):
     """Base of all blocks: no unknown keys, immutable, and no default but `null`, which stands for "none"."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-

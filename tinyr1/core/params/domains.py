@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tinyr1.core.params.blocks import Block, Commit, Count, Date, Level, Name, PositiveShare, Sha256, Share
+from tinyr1.core.params.blocks import (
+    Block,
+    Commit,
+    Count,
+    Date,
+    Level,
+    Name,
+    PositiveShare,
+    Sha256,
+    Share,
+    unless_verifying,
+)
 from tinyr1.core.params.training import Sft
 
 HUB = "hf://"
@@ -324,15 +335,15 @@ class Domain(Block):
     instruction_with_options: str | None = None
     """The text for questions that show lettered options, which few of the real science rows do; null: the same.
     Choice."""
-    sources: Annotated[list[Source], Field(min_length=1)]
+    sources: Annotated[list[Source], Field(min_length=1)] = unless_verifying()
     """Where the raw rows come from, in this order; paper §2.1 (docs/fidelity.md §1)."""
-    limit: Count | None
+    limit: Count | None = unless_verifying(null=True)
     """At most so many curated rows are kept, those of the distillation included; null: all. Paper §2.1: 58,000 for math
     (docs/fidelity.md §1.1, C2)."""
     choose: Literal["sample", "first", "longest", "shortest"] | None = None
     """Which rows are kept where there are more than `limit`: a sample by the run's seed, the first of the sources, or
     those with the most or fewest characters; null: first. Choice."""
-    sft: Sft
+    sft: Sft = unless_verifying()
     """The fine-tuning of this domain's expert; paper §3.1.1 (docs/fidelity.md §2.1)."""
     benchmarks: dict[Name, Benchmark]
     """The benchmarks of this domain by name; a name occurs in one domain only. Paper §3.1.2: one for each domain."""

@@ -113,4 +113,4 @@ class Evaluate(Block):
     """What runs the programs among the answers (docs/evaluation.md §3)."""
     failed: Literal["wrong"] | None = None
     """What a generation counts as that the server failed to finish, refused, or found too long: `wrong`; null: it is
-    asked again by the next run, and its benchmark has no score before (docs/evaluation.md §0.5). Choice."""
+    asked again by the next run, and its benchmark has no score before (docs/evaluation.md §0.6). Choice."""

@@ -7,42 +7,64 @@ Sources: "paper §x" is arXiv 2503.04872v2; "released" is the code of Qihoo360/T
 framework that it names; "choice" means that neither states it.
 """
 
+import json
+import re
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tinyr1.core.params import ablations as ablation
 from tinyr1.core.params.ablations import Ablations, Analysis
-from tinyr1.core.params.blocks import Block, Name, Seed
+from tinyr1.core.params.blocks import COMMIT, Block, Name, Seed, unless_verifying
 from tinyr1.core.params.domains import Benchmark, Curate, Domain
 from tinyr1.core.params.evaluation import Evaluate, VllmEngine
 from tinyr1.core.params.teacher import Teacher
 from tinyr1.core.params.training import Backbone, Merge, Mixture, Trainer
 
+# What a verification run leaves out, which trains and merges nothing: blocks of the file, and keys of each domain.
+TRAINING, OF_A_DOMAIN = ("curate", "trainer", "mixture", "merge"), ("sources", "limit", "sft")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # a folder of this form is written with ./ before it
+_REQUIRED = {
+    "if": {"required": ["verification"]},
+    "else": {
+        "required": list(TRAINING),
+        "properties": {
+            "domains": {"additionalProperties": {"required": list(OF_A_DOMAIN)}},
+            "analysis": {"required": ["headline"]},
+        },
+    },
+}  # fmt: skip
+
 
 class Params(Block):
     """A whole params file."""
+
+    model_config = ConfigDict(json_schema_extra=_REQUIRED)
 
     description: str
     """One sentence for the head of the report. Choice."""
     seed: Seed
     """Seed of everything that is drawn; released training script: 42 (docs/fidelity.md §2.1)."""
+    verification: Literal[True] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """true: the run asks a published model, which `backbone` names at a commit, and trains and merges nothing. Its file
+    leaves out `curate`, `trainer`, `mixture` and `merge`, `sources`, `limit` and `sft` of each domain, and
+    `analysis.headline`; its report sets published scores beside its own (docs/evaluation.md §6.3). Choice."""
     backbone: Backbone
-    """The common ancestor of the branches; paper §3.1.1."""
+    """The common ancestor of the branches; paper §3.1.1. Of a verification run, the published model."""
     domains: Annotated[dict[Name, Domain], Field(min_length=1)]
     """The domains by name, in the order of all tables; paper §2.1: math, science and code."""
     teacher: Teacher | None = None
     """What writes the traces of sources with `traces`; null: nothing does. Paper §2.1: DeepSeek-R1 (docs/fidelity.md
     §1.3)."""
-    curate: Curate
+    curate: Curate = unless_verifying()
     """From raw rows to training rows; paper §2.1 (docs/fidelity.md §1)."""
-    trainer: Trainer
+    trainer: Trainer = unless_verifying()
     """What all fine-tuning runs share; released (docs/fidelity.md §2)."""
-    mixture: Mixture | None
+    mixture: Mixture | None = unless_verifying(null=True)
     """The data-mixture baseline, one model on the rows of all domains; null: none. Paper Table 2, which does not give
     its settings (docs/fidelity.md §5.2)."""
-    merge: Merge
+    merge: Merge = unless_verifying()
     """How the experts become one model; paper §2.2 (docs/fidelity.md §3)."""
     evaluate: Evaluate
     """How every model is asked and judged; paper §3.1.2 (docs/fidelity.md §4)."""
@@ -69,6 +91,46 @@ class Params(Block):
 
 
 # --- rules between blocks: each yields lines "path: problem" -------------------------------------------------
+
+
+def _a_run_that_trains_says_how(params: Params) -> Iterator[str]:
+    """Of what a verification run leaves out, every other run gives all, and says `null` where it wants none."""
+    for path in _training_keys(params, given=False):
+        yield f"{path}: is missing; every parameter must be given"
+
+
+def _training_keys(params: Params, given: bool) -> Iterator[str]:
+    """Paths of what only a run that trains has, as far as the file gives it, or as far as it does not.
+
+    A null counts as given in the second case alone: null says that there is none, which holds where nothing is trained.
+    """
+
+    def absent(block: Block, key: str) -> bool:
+        return getattr(block, key) is None if given else key not in block.model_fields_set
+
+    yield from (key for key in TRAINING if absent(params, key) != given)
+    for name, domain in params.domains.items():
+        yield from (f"domains.{name}.{key}" for key in OF_A_DOMAIN if absent(domain, key) != given)
+    if absent(params.analysis, "headline") != given:
+        yield "analysis.headline"
+
+
+def _a_verification_trains_nothing(params: Params) -> Iterator[str]:
+    why = "a run with `verification: true` asks a published model and trains nothing; remove it"
+    others = [key for key in ("teacher", "ablations") if getattr(params, key) is not None]
+    distilled = ["backbone.distill"] if params.backbone.distill else []
+    for path in (*_training_keys(params, given=True), *others, *distilled):
+        yield f"{path}: {why}"
+
+
+def _a_verified_model_is_pinned(params: Params) -> Iterator[str]:
+    """Published scores belong to one state of the weights, and of the tokenizer, which was repaired more than once."""
+    model, revision = params.backbone.model, params.backbone.revision
+    if HUB_ID.fullmatch(model) and not (revision and re.fullmatch(COMMIT, revision)):
+        yield (
+            f"backbone.revision: {json.dumps(revision)} does not pin {model}; give all 40 digits of the commit that is "
+            f"asked, or write a folder as ./{model}"
+        )
 
 
 def _every_domain_takes_part_in_the_distillation(params: Params) -> Iterator[str]:
@@ -192,6 +254,7 @@ def _traces_need_a_teacher(params: Params) -> Iterator[str]:
 
 
 RULES = (
+    _a_run_that_trains_says_how,
     _every_domain_takes_part_in_the_distillation,
     _no_domain_has_the_name_of_another_model,
     _merges_name_models_of_the_run,
@@ -204,12 +267,19 @@ RULES = (
     _protocol_knows_benchmarks,
     _traces_need_a_teacher,
 )
+VERIFICATION_RULES = (
+    _a_verification_trains_nothing,
+    _a_verified_model_is_pinned,
+    _a_benchmark_has_one_domain,
+    _answers_fit_the_engine,
+    _protocol_knows_benchmarks,
+)
 
 
 def contradictions(params: Params) -> Iterator[str]:
     """What breaks a rule between blocks. A rule ends where a parameter that it looks at is absent (`config.parse`)."""
-    for rule in RULES:
+    for rule in VERIFICATION_RULES if params.verification else RULES:
         try:
             yield from rule(params)
-        except AttributeError:
+        except (AttributeError, TypeError):  # what a file lacks is no attribute, or None (`unless_verifying`)
             continue
