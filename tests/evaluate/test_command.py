@@ -78,7 +78,7 @@ def test_no_published_number_stands_beside_questions_of_ones_own(home, capsys, w
     (home / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exam))
     model = "qihoo360/TinyR1-32B-Preview"
     if way == "file":
-        evaluate(home, *answers(home, "out", 22, rows=exam), "--model", model)
+        evaluate(home, *answers(home, "out", 22, rows=exam, model=model))
     else:
         says = lambda prompt, times: completion(f"\\boxed{{{2 * int(prompt.split()[2])}}}")  # noqa: E731
         with Served(models=(model,), says=says) as server:
@@ -91,7 +91,7 @@ def test_no_published_number_stands_beside_questions_of_ones_own(home, capsys, w
 
 
 def test_a_part_of_a_benchmark_has_no_published_number(home, capsys):
-    evaluate(home, *answers(home, "answers", 6), "--model", "qihoo360/TinyR1-32B-Preview")
+    evaluate(home, *answers(home, "answers", 6, model="qihoo360/TinyR1-32B-Preview"))
     assert "published" not in capsys.readouterr().out
 
 
@@ -108,7 +108,7 @@ def test_a_served_model_is_asked_every_question_and_an_unchanged_command_asks_no
     assert "[aime24] a prompt (messages; the server renders them):\nuser: " in said
 
 
-def answers(home, out, right, tokens=None, rows=AIME):
+def answers(home, out, right, tokens=None, rows=AIME, model=None):
     """Options that grade answers to `rows` of which the first `right` are right, into the folder `out`."""
     made = [
         {"id": r["id"], "response": f"</think>\\boxed{{{r['answer'] if i < right else 999}}}"}
@@ -117,7 +117,7 @@ def answers(home, out, right, tokens=None, rows=AIME):
     ]  # fmt: skip
     path = home / f"{out}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in made))
-    return ["--model", f"the/{out}", "--responses", str(path), "--samples", "1", "--out", str(home / out)]
+    return ["--model", model or f"the/{out}", "--responses", str(path), "--samples", "1", "--out", str(home / out)]
 
 
 def test_lengths_and_examples_of_each_outcome_are_shown(home, capsys):

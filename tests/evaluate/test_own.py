@@ -48,7 +48,7 @@ def write(path, rows):
 
 def evaluate(home, *words):
     parsed = command.command_parser().parse_args(["--model", "the/tool", "--out", str(home / "out"), *words])
-    command.evaluate_model(parsed)
+    command.evaluate_models(parsed)
     facts = json.loads((home / "out" / "evaluation.json").read_text())
     return facts, pd.read_csv(home / "out" / "scores.csv"), (home / "out" / "graded.jsonl").read_text()
 

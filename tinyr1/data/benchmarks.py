@@ -136,7 +136,8 @@ def _published(where: str, benchmark: PublishedBenchmark) -> tuple[list[Question
     try:
         if isinstance(benchmark, MathBenchmark | ChoiceBenchmark):
             own = own_questions.read(found.paths, benchmark)
-            questions, rows, more = own.questions, own.rows, {"columns": own.columns}
+            questions, rows = own.questions, own.rows
+            more: dict[str, Any] = {"columns": own.columns}
         else:
             questions, rows, late = _read(found.paths, benchmark)
             more = {"late_on_last_day": late}

@@ -144,7 +144,7 @@ def _cells(row: dict, columns: Sequence[str]) -> list[str]:
     return texts
 
 
-def _listed(column: str, value: object) -> tuple[list[str], list[str] | None]:
+def _listed(column: str, value: Any) -> tuple[list[str], list[str] | None]:
     """(texts, labels) of options in one cell: a list of texts; a mapping of labels to texts, or of two lists; a list of
     such mappings (ARC); or the JSON text of one of these, as CSV has it."""
     if isinstance(value, str):

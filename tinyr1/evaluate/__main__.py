@@ -274,7 +274,7 @@ def evaluate_models(options: argparse.Namespace) -> None:
         print(f"\n{against.question_by_question(graded[0], earlier, cfg.params.analysis.margin)}")
     if together:
         compare_pairs(together, pd.concat(graded, ignore_index=True), described)
-    places = ", ".join(str(one.out) for one in (*cfgs, *([together] if together else [])))
+    places = ", ".join(str(out) for out in [*(one.out for one in cfgs), *([together.out] if together else [])])
     print(f"\npass@1 in percent, with 95 % intervals. Everything is in {places}")
     if failures:
         compared = ["--against: nothing is compared before all benchmarks have scores"] if options.against else []

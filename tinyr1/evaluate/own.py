@@ -34,7 +34,7 @@ def named(params: Params, data: dict, words: str) -> list[str]:
     A block has one sample of each question, and max_tokens and domain of the first benchmark that is answered alike.
     UserError where there is none, and where a name is taken.
     """
-    names = []
+    names: list[str] = []
     for word in (word.strip() for word in words.split(",")):
         if match := _WORD.fullmatch(word):
             names.append(_added(params, data, match, names))

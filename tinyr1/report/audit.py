@@ -215,15 +215,16 @@ def _number(s: Statement, run: Run) -> tuple[str, str, dict]:
     model, benchmarks = run.models[s.model], run.asked_in(s.domain)
     shares = run.shares[model].loc[list(benchmarks)]
     score = stats.averaged([shares.xs(name, level="benchmark").to_numpy() for name in benchmarks])
+    samples = run.k([model], benchmarks)
     measured = EMPTY | {
         "model": model, "ours": _points(score.mean), "low": _points(score.low), "high": _points(score.high),
-        "unit": "percent", "n": len(shares), "k": run.k([model], benchmarks),
+        "unit": "percent", "n": len(shares), "k": samples,
     }  # fmt: skip
     if not set(benchmarks) <= run.published:
         return UNCHECKED, "other models answered other questions here", measured
     theirs = scores()[s.model][s.domain]
     row = against.repeated(
-        model, ", ".join(benchmarks), shares.to_numpy(), measured["k"], theirs.percent, theirs.samples, run.margin
+        model, ", ".join(benchmarks), shares.to_numpy(), samples, theirs.percent, theirs.samples, run.margin
     )
     decided = compare.judged([row]).iloc[0]
     verdict = {"similar": SUPPORTED, "undecided": UNDECIDED}.get(decided["verdict"], CONTRADICTED)

@@ -55,7 +55,7 @@ def compared(cfg: Config, graded: pd.DataFrame) -> list[dict[str, Any]]:
             **_percent(over, "ours", "low", "high"),
             "tokens": None if pd.isna(lengths[name]) else round(float(lengths[name]), 1),
         }  # fmt: skip
-        items.append(item | (_beside(theirs[name], rows.loc[name]) if name in theirs else _alone()))
+        items.append(item | (_beside(theirs[name], rows.loc[[name]].iloc[0]) if name in theirs else _alone()))
     return items
 
 

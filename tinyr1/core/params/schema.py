@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from tinyr1.core.params import ablations as ablation
 from tinyr1.core.params.ablations import Ablations, Analysis
@@ -25,7 +26,7 @@ from tinyr1.core.params.training import Backbone, Merge, Mixture, Trainer
 # What a verification run leaves out, which trains and merges nothing: blocks of the file, and keys of each domain.
 TRAINING, OF_A_DOMAIN = ("curate", "trainer", "mixture", "merge"), ("sources", "limit", "sft")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # a folder of this form is written with ./ before it
-_REQUIRED = {
+_REQUIRED: JsonDict = {
     "if": {"required": ["verification"]},
     "else": {
         "required": list(TRAINING),
