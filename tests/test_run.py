@@ -179,8 +179,9 @@ def status_of(cfg, stage):
 
 
 def run_main(monkeypatch, *words):
-    """Exit status of the command, with all the room there can be."""
+    """Exit status of the command, with all the room and everything else that it needs."""
     monkeypatch.setattr(run, "require_disk_space", lambda cfg: None)
+    monkeypatch.setattr(run, "require_needs", lambda cfg, only: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["run", "smol", *words])
     return run.main()
@@ -249,7 +250,7 @@ def test_the_page_of_a_run_that_was_left_says_so(finished, monkeypatch, capsys, 
 LEFT = """
 import os, signal, sys, time
 from tinyr1 import disk, run
-run.require_disk_space = lambda cfg: None
+run.require_disk_space = run.require_needs = lambda *_: None
 def execute(cfg, stage):
     os.kill(os.getpid(), signal.{signal})
     time.sleep(60)
@@ -273,7 +274,7 @@ IN_A_CELL = """
 import pathlib, signal, sys
 from tinyr1 import run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever this test is run
-run.require_disk_space = lambda cfg: None
+run.require_disk_space = run.require_needs = lambda *_: None
 run.NOTEBOOKS = pathlib.Path(sys.argv.pop())
 sys.exit(run.main())
 """

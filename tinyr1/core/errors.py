@@ -1,17 +1,36 @@
 """The one kind of error that a person at the terminal can put right, and the exit status of every command."""
 
+import builtins
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from tinyr1.core.streams import lasting
+
+BUG = "this is a bug of tinyr1; please report it with `make doctor`"
 
 
 class UserError(Exception):
     """A problem that a person can put right: wrong params, a missing file, a full disk, a model that does not fit.
 
     The message names the value, the rule that it breaks, and what to do; each problem has a line of its own. An
-    exception of any other kind is a defect of this kit, and shows its traceback.
+    exception of any other kind is a defect of this kit, and shows its traceback, which ends with BUG.
     """
+
+
+def is_bug(name: str) -> bool:
+    """Whether an exception of this class, which a notebook or another process named, is a defect of this kit: it is a
+    built-in one that neither a person nor the system causes."""
+    kind = getattr(builtins, name, OSError)
+    return isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, OSError | MemoryError)
+
+
+class _Marked(AbstractContextManager):
+    """Notes BUG at an exception that leaves the block, so that its traceback ends with it."""
+
+    def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
+        if isinstance(error, Exception):
+            error.add_note(BUG)
 
 
 def guarded(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
@@ -21,7 +40,7 @@ def guarded(main: Callable[[], int | None], interrupted: str = "interrupted") ->
     can no longer be written does not end the command. interrupted: the sentence that Ctrl-C ends with, unless `main`
     raises KeyboardInterrupt with a sentence of its own.
     """
-    with lasting():
+    with lasting(), _Marked():
         try:
             return main() or 0
         except (UserError, OSError) as error:
