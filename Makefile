@@ -27,13 +27,14 @@ PROTOCOL ?= sound
 ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
-.PHONY: help setup reproduce plan ablations test test-full test-hosts gpu-check lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
+.PHONY: help setup reproduce plan doctor ablations test test-full test-hosts gpu-check lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
 .PHONY: check-merge check-evaluate check-compare test-runs test-rooms
 
 help:
-	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 24 GB; FORCE=1 starts what does not fit"
+	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 8 GB; FORCE=1 starts what does not fit"
 	@echo "make ablations [RUN=smol]   what its params file compares beside that, with controls and other seeds; FILE= another list"
 	@echo "make plan [RUN=smol]        tokens, memory, disk, hours, money, and what does not fit; ARGS=\"--gpus 8 --gpu H100-80GB --price 2.5\""
+	@echo "make doctor [RUN=name]      what a run needs and what of it is missing here; without RUN= this machine, for a bug report"
 	@echo "make test                   tests and the smoke run; about 10 min on 2 CPU cores"
 	@echo "make test-full              also the slow tests (kill -9 at random moments)"
 	@echo "make test-hosts             two hosts with ssh on this machine; as root, with ip, unshare, sshd and pdsh"
@@ -61,6 +62,10 @@ reproduce: setup
 
 plan: setup
 	@$(PY) -m tinyr1.plan "$(RUN)" $(ARGS)
+
+# RUN has a default, and the machine is described where nobody has given one.
+doctor: setup
+	@$(PY) -m tinyr1.doctor $(if $(filter file,$(origin RUN)),,"$(RUN)")
 
 ablations: setup
 	@$(PY) -m tinyr1.run "$(RUN)"

@@ -324,7 +324,7 @@ def test_too_little_disk_and_main_memory_are_named_with_the_figures(monkeypatch)
     monkeypatch.setattr(estimate, "free_bytes", lambda folder: 10**9)
     small = replace(CPU, memory=2 * 10**9)
     whys = [problem.why for problem in found(cfg, small)]
-    assert any("training takes 4.0 GB on each rank" in why and "has 1.8 GB" in why for why in whys)
+    assert any("training takes 4.0 GB on each rank" in why and "has 0.3 GB" in why for why in whys)
     assert any("sampling takes 3.1 GB of main memory, and there are 2.0 GB" in why for why in whys)
     assert any("1.0 GB of disk free, the run needs about 4.2 GB more" in why for why in whys)
 
@@ -446,6 +446,9 @@ def test_what_was_planned_stands_beside_what_a_stage_took(monkeypatch, tmp_path)
     assert [row["planned"] for row in rows] == [*(one["seconds"] for one in planned.values()), None]
     entry = {"facts": {"models": [{"memory_gb": 3.8}, {"memory_gb": 4.06}, {}]}}
     assert states.memory_text({"memory_gb": 3.9}, entry) == "3.9 GB of memory planned, 4.1 GB measured"
+    whole = {"peak_memory_gb": 5.91}
+    assert states.memory_text({"main_memory_gb": 6.5}, whole).endswith("processes: 6.5 GB planned, 5.9 GB measured")
+    assert states.memory_text({}, whole) == "main memory of all processes: 5.9 GB measured"
     assert states.memory_text({}, entry) == states.memory_text({"memory_gb": 3.9}, None) == ""
 
 

@@ -123,24 +123,25 @@ def test_the_size_of_the_wheels_model_is_known_without_reading_it(cfg):
 
 def test_a_hub_model_is_measured_without_fetching_it(cfg, monkeypatch):
     import huggingface_hub
-    from huggingface_hub.errors import DryRunError
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     hub = with_backbone(cfg, model="owner/model", revision="abc", distill=None)
-    File = namedtuple("File", "file_size")
+    File, Info = namedtuple("File", "rfilename size"), namedtuple("Info", "siblings")
 
-    def listed(model, revision, allow_patterns, dry_run):
-        assert (model, revision, allow_patterns, dry_run) == ("owner/model", "abc", ["*.safetensors"], True)
-        return [File(3 * SIZE), File(SIZE)]
+    def told(_, model, revision, timeout, files_metadata):
+        assert (model, revision, files_metadata) == ("owner/model", "abc", True)
+        files = [File("a.safetensors", 3 * SIZE), File("b.safetensors", SIZE), File("old.bin", 7 * SIZE)]
+        return Info(files)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", listed)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", told)
     assert disk.model_bytes(hub) == 4 * SIZE
     with pytest.raises(UserError, match=r"the run needs about 29\.0 GB more"):  # six models, one more, the rest
         asked_with(hub, monkeypatch, 20 * SIZE)
 
     def unreachable(*_, **__):
-        raise DryRunError("no connection")
+        raise OfflineModeIsEnabled("no connection")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     assert disk.model_bytes(hub) is None
     asked_with(hub, monkeypatch, disk.REST)
 
@@ -179,8 +180,9 @@ def status_of(cfg, stage):
 
 
 def run_main(monkeypatch, *words):
-    """Exit status of the command, with all the room there can be."""
+    """Exit status of the command, with all the room and everything else that it needs."""
     monkeypatch.setattr(run, "require_disk_space", lambda cfg: None)
+    monkeypatch.setattr(run, "require_needs", lambda cfg, only: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["run", "smol", *words])
     return run.main()
@@ -249,7 +251,7 @@ def test_the_page_of_a_run_that_was_left_says_so(finished, monkeypatch, capsys, 
 LEFT = """
 import os, signal, sys, time
 from tinyr1 import disk, run
-run.require_disk_space = lambda cfg: None
+run.require_disk_space = run.require_needs = lambda *_: None
 def execute(cfg, stage):
     os.kill(os.getpid(), signal.{signal})
     time.sleep(60)
@@ -273,7 +275,7 @@ IN_A_CELL = """
 import pathlib, signal, sys
 from tinyr1 import run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever this test is run
-run.require_disk_space = lambda cfg: None
+run.require_disk_space = run.require_needs = lambda *_: None
 run.NOTEBOOKS = pathlib.Path(sys.argv.pop())
 sys.exit(run.main())
 """

@@ -1,6 +1,7 @@
 """Estimates how much disk a run still needs for its checkpoints, before its first notebook starts."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from tinyr1.core import artifact
@@ -51,12 +52,36 @@ def checkpoint_bytes(cfg: Config, size: int) -> int:
     return max(0, copies * size - sum(f.stat().st_size for f in begun))
 
 
-def require_disk_space(cfg: Config) -> None:
-    """UserError says how much is missing where the disk has no room for what the run still makes."""
+def require_disk_space(cfg: Config) -> str:
+    """Room on the disk of a run, in words. UserError says how much is missing for what the run still makes."""
     need = checkpoint_bytes(cfg, model_bytes(cfg) or 0) + REST
-    free = shutil.disk_usage(cfg.home).free
+    free = shutil.disk_usage(existing(cfg.home)).free
     if free < need:
         raise UserError(
             f"{cfg.home}: {free / 1e9:.1f} GB free, the run needs about {need / 1e9:.1f} GB more; free some space, "
             "or set TINYR1_HOME to a folder on a larger disk"
         )
+    return f"{free / 1e9:.1f} GB free, the run needs about {need / 1e9:.1f} GB more"
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the first one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def try_to_write(folder: Path) -> None:
+    """OSError where nothing can be written into a folder, or where it would be made; nothing stays there."""
+    with tempfile.TemporaryDirectory(prefix=".tinyr1-", dir=existing(folder)):
+        pass
+
+
+def require_writable(cfg: Config) -> str:
+    """UserError where the folder of a run cannot be written: nothing else of a checkout has to be."""
+    try:
+        try_to_write(cfg.reports)
+    except OSError as error:
+        raise UserError(
+            f"{cfg.home} cannot be written ({error.strerror}); all of a run is stored there: set TINYR1_HOME to a "
+            "folder that you may write to"
+        ) from error
+    return "can be written"

@@ -4,6 +4,7 @@
     python -m tinyr1.run smol --stage 03_fusion_merge
 
     params/smol.yaml -> plan: a few lines, and a refusal of what this machine cannot carry out, unless FORCE=1
+                     -> doctor: a refusal of what is missing for the stages that have work left
                      -> for each stage that is not fresh: execute its notebook -> record, HTML page, page of the run
 
 A verification run, which trains and merges nothing, has the last two stages alone; a notebook is executed without the
@@ -29,10 +30,11 @@ from typing import Any
 
 from tinyr1.core import config, progress, record, surroundings
 from tinyr1.core.config import ROOT, STAGES, Config
-from tinyr1.core.errors import UserError, guarded
+from tinyr1.core.errors import BUG, UserError, guarded, is_bug
 from tinyr1.core.launch import SIGNALS, ask_to_stop
-from tinyr1.disk import require_disk_space
+from tinyr1.disk import require_disk_space, require_writable
 from tinyr1.plan.gate import forced, pass_gate, remember
+from tinyr1.report.states import is_fresh, left
 
 NOTEBOOKS = ROOT / "notebooks"
 TRAINING, VERIFICATION = "training", "verification"  # tags of cells that only one kind of run has
@@ -77,6 +79,7 @@ def run(name: str, only: str | None) -> int:
             require_disk_space(cfg)
         if only:
             require_before(cfg, only)
+        require_needs(cfg, only)
         for stage in [only] if only else cfg.stages:
             if not run_stage(cfg, stage):
                 return 1
@@ -137,7 +140,7 @@ def execute(cfg: Config, stage: str) -> str | None:
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
         except PapermillExecutionError as error:
-            failure = f"{error.ename}: {error.evalue}"
+            failure = f"{error.ename}: {error.evalue}" + (f"\n{BUG}" if is_bug(error.ename) else "")
         except RuntimeError:  # nbclient's word for a kernel that is no more, whether it had begun or not
             if kernel.status is None:
                 raise
@@ -158,14 +161,13 @@ def write_for_run(cfg: Config, notebook: Path, out: Path) -> None:
     nbformat.write(book, out)
 
 
-def is_fresh(cfg: Config, stage: str) -> bool:
-    """Whether the results of a stage are complete and were made from the present parameters and notebook."""
-    try:
-        entry = record.require(cfg, stage)
-    except (UserError, FileNotFoundError):
-        return False
-    page = cfg.reports / f"{stage}.html"
-    return page.is_file() and entry["notebook"] == record.notebook_hash(stage)
+def require_needs(cfg: Config, only: str | None) -> None:
+    """UserError with a sentence for each thing that is missing for the stages with work left, or for only one stage."""
+    stages = left(cfg) if only is None else [] if is_fresh(cfg, only) else [only]
+    if stages:
+        from tinyr1.doctor import checks  # it takes a second, for which a finished run does not wait
+
+        checks.require(cfg, stages)
 
 
 def require_before(cfg: Config, stage: str) -> None:
@@ -178,14 +180,9 @@ def require_before(cfg: Config, stage: str) -> None:
 def locked(cfg: Config) -> Iterator[None]:
     """Hold the lock of a run; it ends with the process, even by kill -9. UserError where another process holds it, or
     where the folder of the run cannot be written: nothing else of a checkout has to be."""
-    try:
-        cfg.reports.mkdir(parents=True, exist_ok=True)
-        handle = (cfg.home / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"{cfg.home} cannot be written ({error.strerror}); all of a run is stored there: set TINYR1_HOME to a "
-            "folder that you may write to"
-        ) from error
+    require_writable(cfg)
+    cfg.reports.mkdir(parents=True, exist_ok=True)
+    handle = (cfg.home / ".lock").open("w")
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

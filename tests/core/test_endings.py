@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from tinyr1.core import endings
@@ -30,7 +31,7 @@ def memory(left, held, ran_out=False):
     ],
 )
 def test_statuses_and_signals_are_told_in_words(monkeypatch, status, said):
-    monkeypatch.setattr(endings.psutil, "virtual_memory", lambda: type("V", (), {"total": 64e9, "available": 30e9}))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("V", (), {"total": 64e9, "available": 30e9}))
     assert endings.told(status, memory(30e9, 2e9)) == said
 
 
@@ -42,7 +43,7 @@ def test_a_process_that_the_system_ended_for_want_of_memory_is_told_so(status):
 
 
 def test_little_memory_left_counts_as_none(monkeypatch):
-    monkeypatch.setattr(endings.psutil, "virtual_memory", lambda: type("V", (), {"total": 64e9, "available": 9e9}))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("V", (), {"total": 64e9, "available": 9e9}))
     assert "out of memory" in endings.told(-9, memory(1e9, 60e9))
     assert "out of memory" not in endings.told(-9, memory(9e9, 50e9))
 

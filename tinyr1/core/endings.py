@@ -9,7 +9,7 @@ import re
 import signal
 from pathlib import Path
 
-import psutil
+from tinyr1.core import memory
 
 TRACEBACK = "Traceback (most recent call last):"
 FRAME = re.compile(r'File "(?:[^"]*/)?(?P<file>tinyr1/[^"]+)", line (?P<line>\d+)')
@@ -35,24 +35,12 @@ class Memory:
 
     def look(self, pid: int) -> None:
         """See what the machine has left, and what a process and its descendants hold, at this moment."""
-        self.left = min(self.left, psutil.virtual_memory().available)
-        try:
-            process = psutil.Process(pid)
-            tree = [process, *process.children(recursive=True)]
-        except psutil.Error:  # it has ended
-            return
-        self.held = max(self.held, sum(map(_resident, tree)))
+        self.left = min(self.left, memory.available())
+        self.held = max(self.held, sum(map(memory.resident, memory.tree(pid))))
 
     @property
     def ran_out(self) -> bool:
-        return _killed_for_memory() > self._killed or self.left < FEW * psutil.virtual_memory().total
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.Error:
-        return 0
+        return _killed_for_memory() > self._killed or self.left < FEW * memory.limit()
 
 
 def _killed_for_memory() -> int:
@@ -64,18 +52,18 @@ def _killed_for_memory() -> int:
     return int(counted[1]) if counted else 0
 
 
-def told(status: int, memory: Memory) -> str:
+def told(status: int, seen: Memory) -> str:
     """How a process ended, as the end of a sentence. status: negative after a signal, as `subprocess` has it; launchers
     and shells report the signal 9 of a process below them as 137 or 247."""
     number = -status if status < 0 else PASSED_ON.get(status, 0)
     if not number:
         return f"ended with exit status {status}"
     name = f"signal {number} ({signal.Signals(number).name})"
-    if number != signal.SIGKILL or not memory.held:
+    if number != signal.SIGKILL or not seen.held:
         return f"was killed by {name}"
-    said = f"was killed by {name}; the machine had {memory.left / GB:.1f} GB of memory left, the process held "
-    said += f"{memory.held / GB:.1f} GB"
-    if memory.ran_out:
+    said = f"was killed by {name}; the machine had {seen.left / GB:.1f} GB of memory left, the process held "
+    said += f"{seen.held / GB:.1f} GB"
+    if seen.ran_out:
         said += ": out of memory; end other programs, or run this on a machine with more"
     return said
 

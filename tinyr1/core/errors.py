@@ -1,5 +1,6 @@
 """The one kind of error that a person at the terminal can put right, and the exit status of every command."""
 
+import builtins
 import errno
 import signal
 import sys
@@ -10,18 +11,26 @@ from contextlib import contextmanager
 from tinyr1.core.streams import lasting
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+BUG = "this is a bug of tinyr1; please report it with `make doctor`"
 
 
 class UserError(Exception):
     """A problem that a person can put right: wrong params, a missing file, a full disk, a model that does not fit.
 
     The message names the value, the rule that it breaks, and what to do; each problem has a line of its own. An
-    exception of any other kind is a defect of this kit, and shows its traceback.
+    exception of any other kind is a defect of this kit, and shows its traceback, which ends with BUG.
     """
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows, which IPython asks for by this name: the message alone, as on a terminal."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def is_bug(name: str) -> bool:
+    """Whether an exception of this class, which a notebook or another process named, is a defect of this kit: it is a
+    built-in one that neither a person nor the system causes."""
+    kind = getattr(builtins, name, OSError)
+    return isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, OSError | MemoryError)
 
 
 def guarded(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
@@ -31,7 +40,7 @@ def guarded(main: Callable[[], int | None], interrupted: str = "interrupted") ->
     can no longer be written does not end the command, and a terminal that is closed ends it as Ctrl-C does.
     interrupted: the sentence that Ctrl-C ends with, unless `main` raises KeyboardInterrupt with a sentence of its own.
     """
-    with lasting(), _hang_up_interrupts():
+    with lasting(), _hang_up_interrupts(), _marked():
         try:
             return main() or 0
         except (UserError, OSError) as error:
@@ -41,6 +50,16 @@ def guarded(main: Callable[[], int | None], interrupted: str = "interrupted") ->
         except KeyboardInterrupt as error:
             print(f"\n{error.args[0] if error.args else interrupted}", file=sys.stderr)
             return 130
+
+
+@contextmanager
+def _marked() -> Iterator[None]:
+    """Notes BUG at an exception that leaves the block, so that its traceback ends with it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(BUG)
+        raise
 
 
 @contextmanager

@@ -3,17 +3,26 @@
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
-from tinyr1.core import surroundings
+from tinyr1.core import memory, surroundings
+from tinyr1.core.errors import UserError
+
+SHARED = Path("/dev/shm")
+# Bytes of it that processes on one machine need to exchange: a few MB for each pair of GPUs by NCCL, whose guide starts
+# containers with 1 GB, and the message queues of vLLM; without GPUs, semaphores.
+SHARED_BY_GPUS, SHARED_BY_CPUS = 10**9, 16 * 10**6
 
 
 @cache
 def describe() -> dict:
-    """Cores and memory (GB) of this machine, its GPUs by name and memory, and versions of Python and packages.
+    """Cores and memory (GB) that this process may use, the GPUs of this machine by name and memory, and versions of
+    Python and packages.
 
     Records are published, so host and user names are not in it.
     """
@@ -26,7 +35,7 @@ def describe() -> dict:
             continue
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "memory_gb": round(memory.limit() / 1e9, 1),
         "gpus": _gpus(),
         "python": platform.python_version(),
         "packages": versions,
@@ -54,3 +63,37 @@ def _gpus() -> list[str]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     result = subprocess.run(query, env=surroundings.for_child(), capture_output=True, text=True, check=False)
     return result.stdout.strip().splitlines() if result.returncode == 0 else []
+
+
+def visible_gpus() -> list[str]:
+    """Numbers or UUIDs of the GPUs that this process may use."""
+    # A variable that is empty hides every GPU, one that is missing hides none.
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(i) for i in range(len(describe()["gpus"]))]
+    return [one for one in map(str.strip, listed.split(",")) if one]
+
+
+def require_shared_memory(processes: int) -> str:
+    """Free room in /dev/shm, in words. UserError where so many processes of a machine cannot exchange data there."""
+    need = SHARED_BY_GPUS if processes > 1 else SHARED_BY_CPUS
+    free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else 0
+    if free < need:
+        raise UserError(
+            f"{SHARED}: {free / 1e6:,.0f} MB free, {need / 1e6:,.0f} MB are needed for what processes exchange; start "
+            f"the container with `--shm-size={2 * need // 10**6}m` or `--ipc=host`, or mount a larger tmpfs there"
+        )
+    return f"{free / 1e9:.1f} GB free"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at. UserError where there is none."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+    except OSError as error:
+        raise UserError(
+            f"no port can be opened at 127.0.0.1 ({error.strerror}), over which notebooks and trainings talk to their "
+            "parts; bring the loopback interface up (`ip link set lo up`), or end programs that hold the ports"
+        ) from error

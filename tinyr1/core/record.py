@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import ValidationError
 
-from tinyr1.core import machine, surroundings
+from tinyr1.core import machine, memory, surroundings
 from tinyr1.core.artifact import check, digest, file_hash, read_intact, write_atomic
 from tinyr1.core.config import ROOT, Config
 from tinyr1.core.errors import UserError
@@ -28,9 +29,15 @@ RECORD_KEYS = {"key", "notebook", "finished", "code", "machine", "params", "seco
 
 
 class Stopwatch:
-    """Measures the seconds between laps, for a stage's record."""
+    """Measures the seconds between laps, and from its start on the most memory that this process and all that it
+    starts hold, for a stage's record. A process works on one stage, so the latest stopwatch is that of its stage."""
+
+    peak: ClassVar[memory.Peak | None] = None
 
     def __init__(self) -> None:
+        if Stopwatch.peak:
+            Stopwatch.peak.stop()
+        Stopwatch.peak = memory.Peak()
         self.seconds: dict[str, float] = {}
         self.last = time.monotonic()
 
@@ -58,23 +65,29 @@ def _before(cfg: Config, stage: str) -> Path:
     return cfg.home / "executed" / f"{stage}.before.json"
 
 
-def _durations(before: Path, entry: dict) -> dict[str, float]:
-    """Seconds of each part of a stage. A stage that ran again on the same machine and found its artifacts finished took
-    no time; what its parts cost is what they took when they were made."""
+def _measured(before: Path, entry: dict) -> dict:
+    """`seconds` of each part of a stage, and `peak_memory_gb` where it was measured.
+
+    A stage that ran again on the same machine and found its artifacts finished took no time and little memory; what its
+    parts cost is what they took when they were made.
+    """
     now = entry["seconds"]
+    peak = {"peak_memory_gb": round(Stopwatch.peak.stop() / 1e9, 2)} if Stopwatch.peak else {}
     try:
         earlier = json.loads(before.read_text(encoding="utf-8"))
         same = all(earlier["machine"][key] == entry["machine"][key] for key in ("cores", "gpus"))
         made = {name: item["content"] for name, item in earlier["artifacts"].items()}
-        seconds = earlier["seconds"]
+        seconds, most = earlier["seconds"], earlier.get("peak_memory_gb", 0)
     except (OSError, ValueError, KeyError, TypeError):  # no record, or one that was changed by hand
-        return now
+        return {"seconds": now} | peak
     contents = {name: item["content"] for name, item in entry["artifacts"].items()}
     kept = {
         part for part in now
         if same and (contents == made if part not in contents else contents[part] == made.get(part))
     }  # fmt: skip
-    return {part: max(value, seconds.get(part, 0)) if part in kept else value for part, value in now.items()}
+    if peak and same and contents == made:
+        peak["peak_memory_gb"] = max(peak["peak_memory_gb"], most)
+    return {"seconds": {p: max(value, seconds.get(p, 0)) if p in kept else value for p, value in now.items()}} | peak
 
 
 def write(
@@ -106,7 +119,7 @@ def write(
         "tables": {name: file_hash(cfg.reports / name) for name in tables},
         "facts": facts,
     }
-    entry["seconds"] = _durations(_before(cfg, stage), entry)
+    entry |= _measured(_before(cfg, stage), entry)
     write_atomic(record_path(cfg, stage), json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return entry
 

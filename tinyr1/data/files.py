@@ -54,7 +54,7 @@ class QuestionFiles:
 
 def find_files(where: str, benchmark: PublishedBenchmark) -> QuestionFiles:
     """The files of a benchmark. UserError, beginning with `where`, when one is missing, refused or altered."""
-    paths = _on_hub(where, benchmark) if benchmark.path.startswith(HUB) else _local(where, benchmark)
+    paths = _on_hub(where, benchmark) if benchmark.path.startswith(HUB) else local_files(where, benchmark)
     sha256 = checksum(paths)
     if benchmark.sha256 not in (None, sha256):
         raise UserError(
@@ -78,7 +78,8 @@ def release_files(release: str) -> list[str]:
     return [f"test{i or ''}.jsonl" for i in (0, *range(2, int(release[-1]) + 1))]
 
 
-def _local(where: str, benchmark: PublishedBenchmark) -> list[Path]:
+def local_files(where: str, benchmark: PublishedBenchmark) -> list[Path]:
+    """The files of a benchmark that stands on this machine. UserError when one is missing."""
     path = located(benchmark.path)
     if path.is_dir() and isinstance(benchmark, LiveCodeBenchmark) and benchmark.release:
         files = [path / file for file in release_files(benchmark.release)]
@@ -93,11 +94,17 @@ def _local(where: str, benchmark: PublishedBenchmark) -> list[Path]:
 
 
 def _on_hub(where: str, benchmark: PublishedBenchmark) -> list[Path]:
+    dataset, names = hub_files(benchmark)
+    return [hub.dataset_file(where, dataset, name, str(benchmark.revision)) for name in names]
+
+
+def hub_files(benchmark: PublishedBenchmark) -> tuple[str, list[str]]:
+    """(dataset, names of the files) of a benchmark of the hub."""
     owner, dataset, *rest = benchmark.path.removeprefix(HUB).split("/")
     names = ["/".join(rest)]
     if isinstance(benchmark, LiveCodeBenchmark) and not rest:
         names = release_files(str(benchmark.release))  # the params file has one: tinyr1.core.params sees to it
-    return [hub.dataset_file(where, f"{owner}/{dataset}", name, str(benchmark.revision)) for name in names]
+    return f"{owner}/{dataset}", names
 
 
 @dataclass(frozen=True)

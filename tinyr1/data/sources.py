@@ -77,6 +77,14 @@ def find(source: FileSource, where: str) -> Found:
     return found
 
 
+def check(source: FileSource, where: str) -> Found:
+    """`find`, and UserError where a file cannot be read, or its first rows lack a column that the reader needs."""
+    found = find(source, where)
+    for path in found.paths:
+        _check_columns(_file_rows(path, path.name, where), source, where, str(path))
+    return found
+
+
 def _not_read(found: Found) -> str:
     return f"; not read: {'; '.join(f'{name} ({why})' for name, why in found.unread[:5])}" if found.unread else ""
 
@@ -146,9 +154,7 @@ def _raw_rows(source: Source, where: str, seed: int) -> Iterator[Raw]:
         rows = raw.rows(source.tasks, source.columns, source.rows, source.levels, seed)
         return (Raw("", number, row) for number, row in enumerate(rows, 1))
     if source.kind == "files":
-        paths = find(source, where).paths
-        for path in paths:
-            _check_columns(_file_rows(path, path.name, where), source, where, str(path))
+        paths = check(source, where).paths
         return chain.from_iterable(_file_rows(path, _shown(path, source), where) for path in paths)
     _check_columns(_hub_rows(source, where), source, where, source.path)
     return _hub_rows(source, where)

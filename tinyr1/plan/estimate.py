@@ -34,13 +34,15 @@ CPU_PROBE = 512  # tokens of a probe's sequence on a CPU, which takes long enoug
 class Stage:
     """What is left of one stage. seconds: None where nothing says them. gpus: those that work; others are not counted.
 
-    memory: bytes that one GPU, or the CPU's machine, needs. source: where the seconds are from.
+    memory: bytes that one GPU, or one rank on a CPU, needs. main: bytes of main memory that all processes of the stage
+    on one machine need together. source: where the seconds are from.
     """
 
     name: str
     seconds: float | None
     gpus: int
     memory: float
+    main: float
     source: str
 
 
@@ -197,15 +199,15 @@ def row_tokens(trainings: list[work.Training]) -> float:
 def _stages(plan: Plan) -> list[Stage]:
     """What is left of the first four stages; a verification run has the fourth alone."""
     if plan.cfg.params.verification:
-        return [*(Stage(name, 0.0, 0, 0.0, "nothing to do") for name in STAGES[:3]), _evaluating(plan)]
+        return [*(Stage(name, 0.0, 0, 0.0, 0.0, "nothing to do") for name in STAGES[:3]), _evaluating(plan)]
     return [_curating(plan), _training(plan), _merging(plan), _evaluating(plan)]
 
 
 def _curating(plan: Plan) -> Stage:
     if all(one.counted for one in plan.trainings):
-        return Stage(STAGES[0], 0.0, 0, 0.0, "finished")
+        return Stage(STAGES[0], 0.0, 0, 0.0, 0.0, "finished")
     tokens = sum(one.tokens for one in plan.trainings if one.name != "mixture")  # the distillation has rows of its own
-    return Stage(STAGES[0], tokens / hours.CURATED_TOKENS + hours.STARTING, 0, 0.0, "assumed")
+    return Stage(STAGES[0], tokens / hours.CURATED_TOKENS + hours.STARTING, 0, 0.0, memory.BESIDE, "assumed")
 
 
 def _training(plan: Plan) -> Stage:
@@ -213,32 +215,42 @@ def _training(plan: Plan) -> Stage:
     known = [seconds for seconds in spent if seconds is not None]
     return Stage(
         STAGES[1], sum(known) if len(known) == len(spent) else None, plan.ranks if plan.machine.gpu else 0,
-        plan.training.total if plan.training else 0.0, plan.training_rate.source,
+        plan.training.total if plan.training else 0.0, _main_memory_of_training(plan), plan.training_rate.source,
     )  # fmt: skip
+
+
+def _main_memory_of_training(plan: Plan) -> float:
+    """Bytes on one machine: of all ranks where they compute on a CPU, else of what loads the models."""
+    if plan.training is None:
+        return 0.0
+    if plan.machine.gpu is not None:
+        return plan.host + memory.BESIDE
+    return memory.together(plan.cfg.params.trainer.processes_per_node * plan.training.total)
 
 
 def _merging(plan: Plan) -> Stage:
     steps = {name: len(recipe.leaves) - 1 for name, recipe in plan.cfg.merges.items()}
     rate = hours.merging_rate(plan.cfg, plan.shape, plan.machine, sum(steps.values()))
     left = sum(n for name, n in steps.items() if not disk.is_finished(plan.cfg.model(name)))
-    return Stage(STAGES[2], rate.seconds(left * plan.shape.parameters), 0, memory.MERGING, rate.source)
+    seconds = rate.seconds(left * plan.shape.parameters)
+    return Stage(STAGES[2], seconds, 0, memory.MERGING, memory.MERGING + memory.BESIDE, rate.source)
 
 
 def _evaluating(plan: Plan) -> Stage:
     if work.evaluated(plan.cfg):
-        return Stage(STAGES[3], 0.0, 0, 0.0, "finished")
+        return Stage(STAGES[3], 0.0, 0, 0.0, 0.0, "finished")
     rate = hours.sampling_rate(plan.cfg, plan.shape, plan.machine, hours.mean_tokens(plan.asked))
     seconds = rate.seconds(sum(one.all_tokens for one in plan.asked))
     return Stage(
         STAGES[3], None if seconds is None else seconds + hours.STARTING,
-        engine_gpus(plan.cfg) if plan.machine.gpu else 0, plan.sampling, rate.source,
+        engine_gpus(plan.cfg) if plan.machine.gpu else 0, plan.sampling,
+        plan.host + memory.BESIDE if plan.machine.gpu else memory.together(plan.sampling), rate.source,
     )  # fmt: skip
 
 
 def free_bytes(folder: Path) -> int:
     """Bytes that are free on the disk where a folder is, or will be."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(disk.existing(folder)).free
 
 
 def shape_of(cfg: Config) -> tuple[Shape, str]:

@@ -48,7 +48,8 @@ def pass_gate(cfg: Config) -> Plan | None:
 
 
 def remember(cfg: Config, plan: Plan) -> None:
-    """Store what the plan says of each stage that has work left: seconds, their source, and the memory of a rank.
+    """Store what the plan says of each stage that has work left: seconds, their source, the memory of a
+    rank, and the main memory of all processes.
 
     What an earlier plan said of a stage that is finished by now stays.
     """
@@ -57,7 +58,8 @@ def remember(cfg: Config, plan: Plan) -> None:
     for stage in plan.stages:
         if stage.seconds:
             planned[stage.name] = {
-                "seconds": round(stage.seconds), "source": stage.source, "memory_gb": round(stage.memory / GB, 1)
+                "seconds": round(stage.seconds), "source": stage.source, "memory_gb": round(stage.memory / GB, 1),
+                "main_memory_gb": round(stage.main / GB, 1),
             }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     artifact.write_atomic(path, json.dumps(planned, indent=1) + "\n")

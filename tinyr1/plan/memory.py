@@ -62,6 +62,12 @@ BUCKET = 5e8  # numbers; MEMORY_OPT_ALLREDUCE_SIZE (stage 1) and the default of 
 LIVE = 1e9  # numbers; stage3_max_live_parameters and sub_group_size in tinyr1.branch.ranks
 FRAMEWORK = 0.64 * GB  # a training process on a CPU before its first step: PyTorch, DeepSpeed, tokenizer; measured
 USABLE = 0.92  # of a GPU's memory; the rest is for what is not counted
+# What runs beside the ranks, the engine or the merge: the process of the run 0.5, the kernel of the notebook 0.6 with
+# its libraries and tables, two launchers of DeepSpeed 0.4; proportional memory, measured in run smol.
+BESIDE = 1.5 * GB
+# A process on a CPU keeps the memory that it has ever had. In run smol a rank for which these formulas say 3.9 GB went
+# up to 4.1 to 4.9 GB over its steps, and the engine from 3.1 to 4.2 GB over its answers.
+GROWTH = 1.25
 MERGING = 2 * GB  # bytes; a merge holds blocks of rows and not models (shared measurement: 0.6 GB at 32B shapes)
 
 
@@ -136,6 +142,11 @@ def sampling(shape: Shape, tensor: int, pipeline: int, context: int) -> float:
     """
     split = min(tensor, shape.kv_heads)  # key heads are repeated where there are more GPUs than heads
     return shape.weight_bytes / (tensor * pipeline) + context * shape.kv_bytes / (split * pipeline) + 2 * GIB
+
+
+def together(working: float) -> float:
+    """Bytes of main memory of all processes of a stage on a CPU, whose ranks or engine take so much by the formulas."""
+    return GROWTH * working + BESIDE
 
 
 def host(shape: Shape, zero_stage: int, ranks_here: int) -> float:

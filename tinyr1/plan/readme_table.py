@@ -23,7 +23,7 @@ from tinyr1.plan.verdict import problems
 from tinyr1.plan.words import duration, tokens
 from tinyr1.report import readme
 
-CPU = Machine(None, 0, 2, 24 * GB, None, False)
+CPU = Machine(None, 0, 2, 8 * GB, None, False)
 MACHINES = {
     "smoke": CPU,
     "smol": CPU,
@@ -79,13 +79,13 @@ def _row(name: str, machine: Machine) -> list[str]:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    """What a GPU, or the CPU's machine, needs at most, and main memory beside GPUs."""
-    most = max(stage.memory for stage in plan.stages)
+    """What a GPU needs at most, and the main memory of a machine."""
+    main = max(stage.main for stage in plan.stages)
     if plan.machine.gpu is None:
-        yield f"{most / GB:.0f} GB"
+        yield f"{main / GB:.0f} GB"
         return
-    yield f"{most / GB:.0f} GB of a GPU"
-    yield f"{plan.host / GB:.0f} GB of a node"
+    yield f"{max(stage.memory for stage in plan.stages) / GB:.0f} GB of a GPU"
+    yield f"{main / GB:.0f} GB of a node"
 
 
 def _measured(name: str) -> str:

@@ -156,7 +156,9 @@ def _room(machine: Machine, ranks: int) -> float | None:
     """Bytes that one rank may use: of its GPU, else of its share of main memory; None where that is unknown."""
     if machine.gpu is not None:
         return machine.gpu.memory * memory.USABLE
-    return None if machine.memory is None else machine.memory * memory.USABLE / ranks
+    if machine.memory is None:
+        return None
+    return (machine.memory * memory.USABLE - memory.BESIDE) / (ranks * memory.GROWTH)
 
 
 def _engine(plan: Plan) -> Iterator[Finding]:
@@ -190,9 +192,9 @@ def _main_memory(plan: Plan) -> Iterator[Finding]:
     if plan.machine.memory is None:
         return
     if plan.machine.gpu is not None:
-        need, what = plan.host, "loading and merging the models"
+        need, what = plan.host + memory.BESIDE, "loading and merging the models"
     else:
-        need, what = plan.sampling, "sampling"  # training has its own rule
+        need, what = max(plan.stages[2].main, plan.stages[3].main), "merging or sampling"  # training has its own rule
     if need > plan.machine.memory * memory.USABLE:
         yield (
             f"{what} takes {need / GB:.1f} GB of main memory, and there are {plan.machine.memory / GB:.1f} GB",

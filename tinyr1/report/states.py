@@ -49,12 +49,33 @@ def planned_stages(cfg: Config) -> dict[str, dict]:
 
 
 def memory_text(planned: Mapping, entry: Mapping | None) -> str:
-    """The memory of a training rank, planned and measured; "" where one of them is not known."""
-    models = (entry or {}).get("facts", {}).get("models") or []
-    peaks = [model["memory_gb"] for model in models if isinstance(model, dict) and model.get("memory_gb")]
-    if not peaks or not planned.get("memory_gb"):
-        return ""
-    return f"{planned['memory_gb']:g} GB of memory planned, {max(peaks):.1f} GB measured"
+    """The memory of a stage, planned and measured: of a training rank, then of all processes together; "" where it was
+    not measured."""
+    entry = entry or {}
+    models = entry.get("facts", {}).get("models") or []
+    ranks = [model["memory_gb"] for model in models if isinstance(model, dict) and model.get("memory_gb")]
+    peak, words = entry.get("peak_memory_gb"), []
+    if ranks and planned.get("memory_gb"):
+        words.append(f"{planned['memory_gb']:g} GB of memory planned, {max(ranks):.1f} GB measured")
+    if peak:
+        expected = f"{planned['main_memory_gb']:g} GB planned, " if planned.get("main_memory_gb") else ""
+        words.append(f"main memory of all processes: {expected}{peak:.1f} GB measured")
+    return "; ".join(words)
+
+
+def is_fresh(cfg: Config, stage: str) -> bool:
+    """Whether the results of a stage are complete and were made from the present parameters and notebook."""
+    try:
+        entry = record.require(cfg, stage)
+    except (UserError, FileNotFoundError):
+        return False
+    return (cfg.reports / f"{stage}.html").is_file() and entry["notebook"] == record.notebook_hash(stage)
+
+
+def left(cfg: Config) -> list[str]:
+    """The stages that have work left: the first that is not fresh and, as it may make something else, all after it."""
+    first = next((i for i, stage in enumerate(cfg.stages) if not is_fresh(cfg, stage)), len(cfg.stages))
+    return list(cfg.stages[first:])
 
 
 def _readable_record(cfg: Config, stage: str) -> dict | None:

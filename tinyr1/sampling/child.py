@@ -13,7 +13,7 @@ from tinyr1.core import launch
 from tinyr1.core.artifact import write_atomic
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
-from tinyr1.sampling import responses
+from tinyr1.sampling import preflight, responses
 from tinyr1.sampling.process import read_progress
 from tinyr1.sampling.vllm import cpu_environment
 
@@ -59,6 +59,8 @@ def sample_what_comes(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
 
 def _follow(plan: dict, path: Path, log: Path, has_gpu: bool) -> dict:
     """Run the child to its end behind a bar; the last facts in its progress file."""
+    if plan["engine"]["kind"] == "vllm":
+        preflight.check_engine(plan["engine"], has_gpu)
     progress = path.with_suffix(".progress")
     progress.unlink(missing_ok=True)
     write_atomic(path, json.dumps(plan))

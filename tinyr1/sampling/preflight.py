@@ -1,4 +1,4 @@
-"""What is checked before an engine starts: checkpoints, chat templates, context lengths.
+"""What is checked before an engine starts: its hardware, checkpoints, chat templates, context lengths.
 
 A run that cannot finish must fail here, in seconds, and not after hours of sampling.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from tinyr1.core import checkpoints
+from tinyr1.core import checkpoints, machine
 from tinyr1.core.artifact import digest
 from tinyr1.core.checkpoints import PROVENANCE, SPECIAL
 from tinyr1.core.errors import UserError
@@ -71,22 +71,64 @@ def _end_tokens(folder: Path) -> list[int]:
     return []
 
 
-def check_vllm(engine: dict, models: list[dict]) -> None:
-    """UserError when these vLLM settings cannot work with these checkpoints or on this machine, or when a folder is no
-    checkpoint."""
-    for model in models:
-        limit = context_limit(checkpoints.read_config(Path(model["path"])))
-        checkpoints.weight_files(Path(model["path"]))
-        if limit and engine["max_model_len"] > limit:
-            raise UserError(
-                f"engine.max_model_len: {engine['max_model_len']:,} is above {limit:,}, the context that "
-                f"{model['path']} was made for (max_position_embeddings); lower it, and max_tokens with it"
-            )
+def check_engine(engine: dict, has_gpu: bool) -> str:
+    """What vLLM takes of this machine with these settings, in words. UserError when they do not fit its hardware, when
+    a package is missing, or when its processes have no room to exchange data."""
+    require_hardware(engine, has_gpu)
+    require_ray(engine)
+    spans = engine["tensor_parallel_size"] * engine["pipeline_parallel_size"]
+    room = machine.require_shared_memory(spans)
+    count = spans * engine["data_parallel_size"]
+    return f"vLLM on {f'{count} GPU' + 's' * (count > 1) if has_gpu else 'the CPU'}, /dev/shm with {room}"
+
+
+def require_hardware(engine: dict, has_gpu: bool) -> None:
+    """UserError when this machine lacks the GPUs that the settings of vLLM ask for; those of other nodes are Ray's."""
+    engines, size = engine["data_parallel_size"], engine["tensor_parallel_size"] * engine["pipeline_parallel_size"]
+    if not has_gpu and engines * size > 1:
+        raise UserError(
+            "engine: tensor_parallel_size, pipeline_parallel_size and data_parallel_size are 1 on a CPU, where "
+            "one engine uses every core"
+        )
+    shown = len(machine.visible_gpus())
+    if not has_gpu or engine.get("distributed_executor_backend") == "ray" or engines * size <= shown:
+        return
+    if engines > 1:
+        raise UserError(
+            f"engine.data_parallel_size: {engines} engines of {size} GPU{'s' if size > 1 else ''} need "
+            f"{engines * size}, this machine shows {shown}; lower it, to 1 on a CPU"
+        )
+    raise UserError(
+        f"engine.tensor_parallel_size x pipeline_parallel_size: {size} GPUs hold one model, and this machine shows "
+        f"{shown}; lower them"
+    )
+
+
+def require_ray(engine: dict) -> None:
+    """UserError when the settings ask for Ray, and its package is not installed."""
     if engine["distributed_executor_backend"] == "ray" and importlib.util.find_spec("ray") is None:
         raise UserError(
             "engine.distributed_executor_backend: ray needs the package ray on every node, and a running cluster "
             "(`ray start --head` on this node, `ray start --address` on the others)"
         )
+
+
+def require_context(engine: dict, folder: Path) -> None:
+    """UserError when vLLM is to read longer sequences than the checkpoint in a folder was made for."""
+    limit = context_limit(checkpoints.read_config(folder))
+    if limit and engine["max_model_len"] > limit:
+        raise UserError(
+            f"engine.max_model_len: {engine['max_model_len']:,} is above {limit:,}, the context that "
+            f"{folder} was made for (max_position_embeddings); lower it, and max_tokens with it"
+        )
+
+
+def check_vllm(engine: dict, models: list[dict]) -> None:
+    """UserError when these vLLM settings cannot work with these checkpoints, or when a folder is no checkpoint."""
+    require_ray(engine)
+    for model in models:
+        require_context(engine, Path(model["path"]))
+        checkpoints.weight_files(Path(model["path"]))
 
 
 def check_distinct(model: dict) -> None:

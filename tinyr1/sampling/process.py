@@ -34,9 +34,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinyr1.core import launch, surroundings
+from tinyr1.core import launch, machine, surroundings
 from tinyr1.core.errors import UserError, guarded
-from tinyr1.core.machine import describe as machine
 from tinyr1.sampling import preflight, responses
 from tinyr1.sampling.endpoint import Endpoint
 from tinyr1.sampling.requests import Answer, Engine, Failure, Request
@@ -281,14 +280,8 @@ def _that_fit(models: list[dict], ready: dict[str, list[Request]], progress: Pro
 def visible_gpus(settings: dict) -> list[str]:
     """CUDA_VISIBLE_DEVICES of each data-parallel rank. UserError when there are too few GPUs."""
     ranks, size = settings["data_parallel_size"], settings["tensor_parallel_size"] * settings["pipeline_parallel_size"]
-    # A variable that is empty hides every GPU, one that is missing hides none.
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [str(i) for i in range(len(machine()["gpus"]))] if listed is None else [g for g in listed.split(",") if g]
-    if ranks * size > len(gpus):
-        raise UserError(
-            f"engine.data_parallel_size: {ranks} engines of {size} GPU{'s' if size > 1 else ''} need {ranks * size}, "
-            f"this machine shows {len(gpus)}; lower it, to 1 on a CPU"
-        )
+    preflight.require_hardware(settings, has_gpu=True)  # without one there is one rank, and no call of this
+    gpus = machine.visible_gpus()
     return [",".join(gpus[rank * size : (rank + 1) * size]) for rank in range(ranks)]
 
 

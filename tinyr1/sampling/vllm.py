@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tinyr1.core import launch
-from tinyr1.core.errors import UserError
+from tinyr1.sampling import preflight
 from tinyr1.sampling.requests import Answer, Failure, Request, Result
 
 if TYPE_CHECKING:
@@ -40,12 +40,8 @@ def cpu_environment(settings: dict) -> dict[str, str]:
 
 def vllm_options(settings: dict, path: str, seed: int, is_cpu: bool) -> dict[str, Any]:
     """Arguments of vllm.LLM for the checkpoint at `path`. UserError for settings that a CPU cannot have."""
-    spans = settings["tensor_parallel_size"] * settings["pipeline_parallel_size"]
-    if is_cpu and spans * settings["data_parallel_size"] > 1:
-        raise UserError(
-            "engine: tensor_parallel_size, pipeline_parallel_size and data_parallel_size are 1 on a CPU, where "
-            "one engine uses every core"
-        )
+    if is_cpu:
+        preflight.require_hardware(settings, has_gpu=False)
     options = {
         "model": path, "dtype": "bfloat16", "seed": seed, "enable_prefix_caching": True,
         **{name: settings[name] for name in ("max_model_len", "max_num_seqs", "tensor_parallel_size",
