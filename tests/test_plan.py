@@ -325,7 +325,7 @@ def test_too_little_disk_and_main_memory_are_named_with_the_figures(monkeypatch)
     small = replace(CPU, memory=2 * 10**9)
     whys = [problem.why for problem in found(cfg, small)]
     assert any("training takes 4.0 GB on each rank" in why and "has 0.3 GB" in why for why in whys)
-    assert any("sampling takes 3.1 GB of main memory, and there are 2.0 GB" in why for why in whys)
+    assert any("sampling takes 5.3 GB of main memory, and there are 2.0 GB" in why for why in whys)
     assert any("1.0 GB of disk free, the run needs about 4.2 GB more" in why for why in whys)
 
 

@@ -175,6 +175,7 @@ def test_ablations_go_on_after_a_kill_and_leave_tables_and_no_merge(smoke):
 DONE = {
     "reproduce": ("Report: {home}/smoke/report/index.html", None),
     "plan": ("Verdict: it fits.", None),
+    "doctor": ("run smoke", None),
     "ablations": ("written: {home}/smoke/report/ablations.csv", "{home}/smoke/report/ablations.csv"),
     "compare": ("mini-math", None),
     "chat": ("", None),

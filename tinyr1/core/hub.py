@@ -160,12 +160,13 @@ def _ask(told: Told, call: Callable[[], object]) -> None:
             f"{otherwise}"
         )
     answer: SimpleQueue[Exception | None] = SimpleQueue()
+    expected: tuple[type[Exception], ...] = (*_refusals(), ValueError, RuntimeError)
 
     def run() -> None:
         try:
             call()
             answer.put(None)
-        except (*_refusals(), ValueError, RuntimeError) as error:
+        except expected as error:
             answer.put(error)
 
     # A name server that is away keeps a call longer than any limit of the client; such a thread is left behind.

@@ -9,12 +9,11 @@ from tinyr1.core import hub
 from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.config import STAGES, Config, located
 from tinyr1.core.needs import Need
-from tinyr1.core.params.domains import HUB, FileSource, HubSource, MiniatureBenchmark
+from tinyr1.core.params.domains import HUB, FileSource, HubSource, MiniatureBenchmark, Source
 from tinyr1.core.params.evaluation import EndpointEngine
 from tinyr1.core.params.teacher import OWN_BACKBONE
 from tinyr1.data import files, sources
 from tinyr1.data.files import PublishedBenchmark
-from tinyr1.data.sources import Source
 from tinyr1.sampling import engines
 
 CURATION, TRAINING, EVALUATION = STAGES[0], STAGES[1], STAGES[3]
