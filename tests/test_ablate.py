@@ -153,5 +153,7 @@ def test_the_file_of_what_the_authors_did_otherwise_fits_the_miniature():
     names = [item.name for item in ablate.items(cfg, block)]
     assert len(names) == 9
     assert {"math-science-code", "math-science-code@contaminated-44", "math-science-code@qwen-43"} <= set(names)
-    for name in ("seed-43", "seed-44"):  # the same trainings, so that they are not made twice
-        assert block.trainings[name] == cfg.params.ablations.trainings[name]
+    for name in ("seed-43", "seed-44"):  # the same trainings of fewer branches, so that none is made twice
+        here, own = block.trainings[name].model_dump(), cfg.params.ablations.trainings[name].model_dump()
+        assert set(here.pop("models")) <= set(own.pop("models"))
+        assert here == own
