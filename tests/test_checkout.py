@@ -14,7 +14,8 @@ import pytest
 from tinyr1.core.config import ROOT, STAGES
 
 MOUNT = 'mount --bind -o ro "$1" "$2"; cd "$2"; shift 2; exec "$@"'
-PARTS = ("tinyr1", "notebooks", "params", "requirements.txt", "requirements-cpu.txt", "requirements-gpu.txt", "pyproject.toml")
+REQUIREMENTS = ("requirements.txt", "requirements-cpu.txt", "requirements-gpu.txt")
+PARTS = ("tinyr1", "notebooks", "params", "pyproject.toml", *REQUIREMENTS)
 
 
 @pytest.fixture
