@@ -50,7 +50,8 @@ class Params(Block):
     verification: Literal[True] | None = Field(default=None, exclude_if=lambda value: value is None)
     """Where it is true, the run asks a published model, which `backbone` names at a commit, and trains and merges
     nothing. Its file leaves out `curate`, `trainer`, `mixture` and `merge`, `sources`, `limit` and `sft` of each
-    domain, and `analysis.headline`; its report sets published scores beside its own (docs/evaluation.md §6.3). Choice."""
+    domain, and `analysis.headline`; its report sets published scores beside its own (docs/evaluation.md §6.3).
+    Choice."""
     backbone: Backbone
     """The common ancestor of the branches; paper §3.1.1. Of a verification run, the published model."""
     domains: Annotated[dict[Name, Domain], Field(min_length=1)]
