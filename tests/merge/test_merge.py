@@ -487,7 +487,8 @@ class TestFailure:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(engine.ShardWriter, "write", full)
-        assert self.fails(given, command, tmp_path / "out") == (2, "error: [Errno 28] No space left on device")
+        said = "error: [Errno 28] No space left on device; free some space and repeat the command"
+        assert self.fails(given, command, tmp_path / "out") == (2, said)
 
     def test_an_interrupt_leaves_nothing(self, given, command, tmp_path, monkeypatch):
         rows, calls = Checkpoint.rows, []
