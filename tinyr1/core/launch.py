@@ -149,7 +149,9 @@ def _begin_log(log: Path, line: str) -> int:
 
 
 def latest(log: Path) -> str:
-    """What the latest command of `follow` has written into a log, with the command at its beginning."""
+    """What the latest command of `follow` has written into a log, with the command at its beginning; "" without one."""
+    if not log.is_file():
+        return ""
     return log.read_text(encoding="utf-8", errors="replace").rpartition(COMMAND)[2]
 
 

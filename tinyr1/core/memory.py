@@ -15,8 +15,10 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 GROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # (limit, use, line of memory.stat with the files that the system gives back first) of the two kinds of control groups.
@@ -28,11 +30,15 @@ NEWS = 1.01  # growth of resident memory after which the proportional memory is 
 
 def limit() -> int:
     """Bytes that this process may use: those of the machine, or of the narrowest of its control groups."""
+    import psutil  # late, because the GPU check needs nothing but PyTorch and transformers
+
     return min([psutil.virtual_memory().total, *(most for most, _ in _groups())])
 
 
 def available() -> int:
     """Bytes that are free for this process now: on the machine, and in each of its control groups."""
+    import psutil  # late, because the GPU check needs nothing but PyTorch and transformers
+
     return max(0, min([psutil.virtual_memory().available, *(most - used for most, used in _groups())]))
 
 
@@ -76,8 +82,10 @@ def _remembered(place: Path, name: str) -> int:
 # --- trees of processes ---------------------------------------------------------------------------------------
 
 
-def tree(pid: int) -> list[psutil.Process]:
+def tree(pid: int) -> "list[psutil.Process]":
     """A process and its descendants; empty where it has ended."""
+    import psutil  # late, because the GPU check needs nothing but PyTorch and transformers
+
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -85,15 +93,17 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def resident(process: psutil.Process) -> int:
+def resident(process: "psutil.Process") -> int:
     """Resident bytes of a process; 0 where it has ended."""
+    import psutil  # late, because the GPU check needs nothing but PyTorch and transformers
+
     try:
         return process.memory_info().rss
     except psutil.Error:
         return 0
 
 
-def proportional(process: psutil.Process) -> int:
+def proportional(process: "psutil.Process") -> int:
     """Proportional bytes of a process; its resident ones where this user may not ask."""
     try:
         found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{process.pid}/smaps_rollup").read_text(), re.MULTILINE)
