@@ -110,7 +110,8 @@ def test_the_page_shows_published_ours_and_verdict_and_no_branches(run, items):
     assert "Think &lt;hard&gt;." in page
     assert "2 of 2 stages finished" in page
     assert page.count('data-stage="') == 2
-    assert [w for w in ("Branch-Merge", "Ablations", "experts of", "expert model", "mixture", "params/paper.yaml") if w in page] == []
+    words = ("Branch-Merge", "Ablations", "experts of", "expert model", "mixture", "params/paper.yaml")
+    assert [word for word in words if word in page] == []
     assert "| aime24 | 72.6, 64 answers to each question (paper Table 1" in (run.reports / "README.md").read_text()
 
 
