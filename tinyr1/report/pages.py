@@ -4,7 +4,8 @@
 
 Images and style are inside the page, nothing is fetched from a network, and files are named from the root of the
 repository. The only script is that of templates/sort.js, which sorts tables and filters rows; everything else works
-without it.
+without it. nbconvert and nbformat are imported where a notebook is read: they take seconds, and whoever asks for the
+state of a run needs neither.
 """
 
 import base64
@@ -14,20 +15,19 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import nbformat
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from nbconvert import HTMLExporter
-from nbconvert.filters import strip_ansi
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from tinyr1.core import artifact, config
 from tinyr1.core.config import STAGES
 from tinyr1.report import markup
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
 ANCHOR = "papermill-error-cell"  # the id that papermill gives to the failing cell
@@ -38,6 +38,8 @@ DATA_PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "im
 
 def render(notebook: Path, out: Path, run: str, stages: Sequence[str] = STAGES) -> None:
     """Write an executed notebook, also one that failed, as the HTML page `out` of the run `run`, which has `stages`."""
+    import nbformat
+
     nb = _without_papermill(nbformat.read(notebook, as_version=4))
     failure = _failure(nb)
     failed = nb.cells[failure[0]].get("id") if failure else None
@@ -60,7 +62,10 @@ def render(notebook: Path, out: Path, run: str, stages: Sequence[str] = STAGES) 
     artifact.write_atomic(out, page)
 
 
-def _body(nb: NotebookNode) -> str:
+def _body(nb: "NotebookNode") -> str:
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
     for cell in nb.cells:
         cell.metadata.setdefault("alt", "figure")
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
@@ -79,6 +84,8 @@ def failing_cell(notebook: Path) -> str | None:
     It looks at outputs and execution counts and not at papermill's metadata, because papermill calls the cell in which
     a kernel died "completed" and calls a notebook that ended by `sys.exit(0)` a success.
     """
+    import nbformat
+
     failure = _failure(_without_papermill(nbformat.read(notebook, as_version=4)))
     return failure[1] if failure else None
 
@@ -109,11 +116,13 @@ def without_paths(text: str, runs: Path | None = None) -> str:
 
 def first_line(text: str) -> str:
     """The first line of an error, without colours and paths of this machine, for a table."""
+    from nbconvert.filters import strip_ansi
+
     lines = without_paths(strip_ansi(text)).strip().splitlines()
     return lines[0] if lines else "failed without a message"
 
 
-def _failure(nb: NotebookNode) -> tuple[int, str] | None:
+def _failure(nb: "NotebookNode") -> tuple[int, str] | None:
     """(index, first line of the error) of the cell that failed, or of the first that did not run; None without one."""
     for i, cell in enumerate(nb.cells):
         for output in cell.get("outputs", []):
@@ -127,7 +136,7 @@ def _failure(nb: NotebookNode) -> tuple[int, str] | None:
     return i, f"the kernel stopped before cell {n}"
 
 
-def _without_papermill(nb: NotebookNode) -> NotebookNode:
+def _without_papermill(nb: "NotebookNode") -> "NotebookNode":
     """The notebook without papermill's notes on an error, and with one cell of parameters: the one that was used."""
     injected = any(INJECTED in _tags(cell) for cell in nb.cells)
     nb.cells = [
@@ -137,7 +146,7 @@ def _without_papermill(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def _tags(cell: NotebookNode) -> list[str]:
+def _tags(cell: "NotebookNode") -> list[str]:
     return cell.metadata.get("tags", [])
 
 
