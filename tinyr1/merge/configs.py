@@ -18,14 +18,15 @@ from typing import Any
 
 from tinyr1.core.checkpoints import PROVENANCE
 
+# How many layers for multi-token prediction a model has, which transformers does not load (`prediction`).
+PREDICTION = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 # Keys that change neither tensors nor forward pass: limits, noise of training, initial values, token ids, outputs.
 NEUTRAL = {
     "max_position_embeddings", "initializer_range", "initializer_factor", "init_std", "bos_token_id", "eos_token_id",
     "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "decoder_start_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "id2label", "label2id", "problem_type", "return_dict", "output_hidden_states",
     "output_attentions", "chunk_size_feed_forward", "router_aux_loss_coef", "router_jitter_noise",
-    "output_router_logits", "pretraining_tp", "auto_map", "max_window_layers", "num_nextn_predict_layers",
-    "num_mtp_layers", "mtp_num_hidden_layers",
+    "output_router_logits", "pretraining_tp", "auto_map", "max_window_layers", *PREDICTION,
 }  # fmt: skip
 MARKS = ("unsloth", "_attn_implementation", "_experts_implementation")  # how the keys begin that trainers leave
 ROPE = {"rope_theta", "rope_scaling", "partial_rotary_factor"}  # in old files; classes read them as rope_parameters

@@ -8,11 +8,11 @@ without them, and is still the same network as the one that it comes from.
 
 import re
 
+from tinyr1.merge.configs import PREDICTION
 from tinyr1.merge.reader import Checkpoint
 
 MODULE = re.compile(r"(?:^|\.)(?:mtp|mtp_layers|nextn)\.")
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-COUNTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")  # keys of config.json
 
 
 def drop_where_missing(models: dict[str, Checkpoint]) -> list[str]:
@@ -52,4 +52,4 @@ def _is_behind(name: str, layers: int | None) -> bool:
 def _without_counts(config: dict) -> dict:
     """A config that counts no prediction layer, neither itself nor the configs inside it."""
     inner = {key: _without_counts(value) for key, value in config.items() if isinstance(value, dict)}
-    return config | inner | {key: 0 for key in COUNTS if key in config}
+    return config | inner | {key: 0 for key in PREDICTION if key in config}
