@@ -28,7 +28,7 @@ ARGS ?=
 MERGE := make merge MATH=models/math SCIENCE=models/science CODE=models/code OUT=models/merged
 EVALUATE := make evaluate MODEL=models/merged BENCHMARKS=aime24,gpqa PROTOCOL=sound RUN=r1-1.5b
 .PHONY: help setup reproduce plan doctor ablations test test-full test-hosts gpu-check lab chat merge evaluate bench publish compare readme clean lint $(STAGES)
-.PHONY: check-merge check-evaluate check-compare test-runs test-rooms
+.PHONY: check-merge check-evaluate check-compare test-long test-runs test-rooms
 
 help:
 	@echo "make reproduce [RUN=smol]   all five notebooks; smol: about 20 min on 2 CPU cores, 8 GB; FORCE=1 starts what does not fit"
@@ -89,13 +89,15 @@ lint: setup
 test: lint
 	@$(PY) -m pytest -m "not slow"
 
-# The tests that look at what programs leave on the machine run alone; then those of whole runs beside all others, which
-# wait or compute on one core for the most part. Each of the two has folders of its own.
-RUNS := tests/test_*.py
-ROOMS := tests/core tests/data tests/evaluate tests/merge tests/report tests/branch tests/sampling tests/gpu tests/hosts
+# The tests that look at what programs leave on the machine run alone; then three parts beside each other, which wait or
+# compute on one core for the most part: runs with other domains or kills, all other runs, and the rooms. Each of the
+# three has folders of its own.
+LONG := tests/test_domains.py tests/test_kill.py
+RUNS := $(filter-out $(LONG),$(wildcard tests/test_*.py)) tests/branch tests/hosts
+ROOMS := tests/core tests/data tests/evaluate tests/merge tests/report tests/sampling tests/gpu
 test-full: lint
 	@$(PY) -m pytest tests/sandbox
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-runs test-rooms
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-long test-runs test-rooms
 
 # Two hosts on this machine: network namespaces with an ssh server each. As root; part of test-full.
 test-hosts: setup
@@ -105,9 +107,12 @@ test-hosts: setup
 gpu-check:
 	@$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tests/gpu/gpu_check.py $(ARGS)
 
-test-runs test-rooms: test-%:
+test-long: PART := $(LONG)
+test-runs: PART := $(RUNS)
+test-rooms: PART := $(ROOMS)
+test-long test-runs test-rooms: test-%:
 	@folder=$$(mktemp -d) && $(PY) -m pytest --basetemp="$$folder/$*" -o cache_dir=".pytest_cache/$*" --durations=25 \
-	$(if $(filter runs,$*),$(RUNS),$(ROOMS)); status=$$?; rm -rf "$$folder"; exit $$status
+	$(PART); status=$$?; rm -rf "$$folder"; exit $$status
 
 # In a container the browser is outside, and so is what asks for the page; the token of the printed address is needed.
 lab: setup

@@ -85,12 +85,23 @@ class Chromium:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme_feature = {"name": "prefers-color-scheme", "value": scheme}
         self.send("Emulation.setEmulatedMedia", features=[scheme_feature])
+        self.go(page.as_uri())
+        self.evaluate("new Promise((done) => setTimeout(done, 300))")  # what the page may still ask for
+
+    def go(self, address: str) -> None:
+        """Load the page at an address to its end."""
         self.send("Page.navigate", url="about:blank")
         self.events = []
-        self.send("Page.navigate", url=page.as_uri())
+        self.send("Page.navigate", url=address)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(json.loads(self.socket.recv()))
-        self.evaluate("new Promise((done) => setTimeout(done, 300))")  # what the page may still ask for
+
+    def press(self, element: str) -> None:
+        """Press the left button of the mouse in the middle of an element, which a JavaScript expression gives."""
+        box = self.evaluate(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
+                            f"({element}.getBoundingClientRect())")  # fmt: skip
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     def evaluate(self, expression: str) -> object:
         """The value of a JavaScript expression in the page; of a promise, its result."""

@@ -6,6 +6,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from kit import git_status, run_kit
 
 from tinyr1.core import prompts
 
@@ -26,6 +27,18 @@ def home(tmp_path, monkeypatch):
         monkeypatch.setenv(f"TINYR1_{name}", str(tmp_path / folder))
     shutil.copy(ROOT / "params" / "smol.yaml", tmp_path / "params")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """(environment, result) of a complete smoke run in folders of its own; result.git: git status around it."""
+    folder = tmp_path_factory.mktemp("smoke")
+    env = os.environ | {f"TINYR1_{name}": str(folder / name.lower()) for name in ("HOME", "REPORTS")}
+    before = git_status()
+    result = run_kit("smoke", env=env)
+    result.git = before, git_status()
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
+    return env, result
 
 
 @pytest.fixture

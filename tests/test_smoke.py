@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kit import git_status, run_kit
 from test_readme import NOT_DONE, make, tasks
 
 from tinyr1.core import config, record
@@ -20,32 +20,13 @@ from tinyr1.core.params.ablations import names_of
 from tinyr1.report import ablations, index
 
 
-def run_kit(*words, env, timeout=900):
-    command = [sys.executable, "-m", "tinyr1.run", *words]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-
-
-def git_status():
-    """What git says about the checkout; "" where there is no git."""
-    if shutil.which("git") is None:
-        return ""
-    command = ["git", "status", "--porcelain"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
-
-
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """(environment, result) of a complete smoke run in folders of its own; result.git: git status around it."""
-    folder = tmp_path_factory.mktemp("smoke")
-    env = os.environ | {f"TINYR1_{name}": str(folder / name.lower()) for name in ("HOME", "REPORTS")}
+def smoke(smoke_run):
+    """`smoke_run`, whose folders this module takes for those of the kit."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("TINYR1_HOME", "TINYR1_REPORTS"):
-            patch.setenv(name, env[name])
-        before = git_status()
-        result = run_kit("smoke", env=env)
-        result.git = before, git_status()
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
-        yield env, result
+            patch.setenv(name, smoke_run[0][name])
+        yield smoke_run
 
 
 def test_a_run_leaves_the_checkout_as_it_was(smoke):

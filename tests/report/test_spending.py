@@ -14,6 +14,7 @@ def test_a_part_of_a_stage_costs_its_seconds_on_every_core_or_gpu():
     gpus = spending.of_part({"seconds": {"mixture": 1800.0}, "machine": {"cores": 64, "gpus": ["a"] * 8}}, "mixture")
     assert (gpus.hours, gpus.unit) == (4.0, "GPU")
     assert spending.of_part({"seconds": {}, "machine": MACHINE}, "mixture") is None
+    assert spending.of_part({"seconds": {"mixture": 0.0}, "machine": MACHINE}, "mixture") is None, "it was finished"
 
 
 def test_the_run_stands_beside_the_paper_as_a_ratio():

@@ -65,6 +65,12 @@ def _before(cfg: Config, stage: str) -> Path:
     return cfg.home / "executed" / f"{stage}.before.json"
 
 
+def _earlier(cfg: Config, stage: str) -> Path:
+    """The latest record of a stage: in JupyterLab nobody has set it aside."""
+    path = record_path(cfg, stage)
+    return path if path.is_file() else _before(cfg, stage)
+
+
 def _measured(before: Path, entry: dict) -> dict:
     """`seconds` of each part of a stage, and `peak_memory_gb` where it was measured.
 
@@ -119,7 +125,7 @@ def write(
         "tables": {name: file_hash(cfg.reports / name) for name in tables},
         "facts": facts,
     }
-    entry |= _measured(_before(cfg, stage), entry)
+    entry |= _measured(_earlier(cfg, stage), entry)
     write_atomic(record_path(cfg, stage), json.dumps(entry, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return entry
 

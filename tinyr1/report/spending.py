@@ -37,8 +37,9 @@ class Cost:
 
 
 def of_part(record: Mapping, part: str) -> Cost | None:
-    """The cost of one part of a stage by the stage's record; None where the record does not name the part."""
-    if part not in record["seconds"]:
+    """The cost of one part of a stage by the stage's record; None where the record does not name the part, or has no
+    time for it, because it was finished when the stage began and no earlier record is left."""
+    if not record["seconds"].get(part):
         return None
     machine = record["machine"]
     gpus = len(machine["gpus"])
