@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from tinyr1.branch import causal_lm, monitor, train
-from tinyr1.core import jsonl, launch
+from tinyr1.core import jsonl, launch, machine
 
 
 def rank(number: int, port: int, task: dict) -> None:
@@ -52,9 +51,7 @@ def rank(number: int, port: int, task: dict) -> None:
 def together(task: dict) -> None:
     """Runs the ranks of a task to their end."""
     os.environ[launch.PARENT] = f"{os.getpid()}@{os.uname().nodename}"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = machine.free_port()
     context = multiprocessing.get_context("fork")
     for number in range(task.get("kills", 0)):
         kill_one(context.Process(target=rank, args=(0, port, task)), Path(task["plans"][0]["out"]), Random(number))

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from plans import VLLM
 from processes import descendants, ended
 from served import MODEL, Served, completion
 
-from tinyr1.core import config
+from tinyr1.core import config, machine
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import Decontaminate, FileSource
 from tinyr1.core.params.teacher import Teacher
@@ -451,7 +450,7 @@ ASK = """
 import json, sys
 sys.path[:0] = ["tests", "tests/data", "tests/core"]
 from test_teacher import grade, seed
-from tinyr1.core import config
+from tinyr1.core import config, machine
 from tinyr1.data import rejection, teacher
 seeds = [seed(f"q{i}") for i in range(int(sys.argv[1]))]
 print(json.dumps(teacher.ask(config.load("smol"), "math", seeds, grade).outcomes))
@@ -542,9 +541,7 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def real_server(tmp_path, checkpoint):
     """The address of `vllm serve` with a tiny random network, under the name of the teacher."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = machine.free_port()
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint), "--served-model-name",
         MODEL, "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512", "--max-num-seqs", "8",

@@ -9,11 +9,13 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from random import SystemRandom
 
 from tinyr1.core import memory, surroundings
 from tinyr1.core.errors import UserError
 
 SHARED = Path("/dev/shm")
+PORTS = range(20_000, 30_000)  # below what Linux (32768), macOS and the IANA (49152) give out
 # Bytes of it that processes on one machine need to exchange: a few MB for each pair of GPUs by NCCL, whose guide starts
 # containers with 1 GB, and the message queues of vLLM; without GPUs, semaphores.
 SHARED_BY_GPUS, SHARED_BY_CPUS = 10**9, 16 * 10**6
@@ -87,13 +89,30 @@ def require_shared_memory(processes: int) -> str:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at. UserError where there is none."""
+    """A port of this machine that nobody listens at. UserError where there is none.
+
+    Seconds pass before a launcher listens there, so the port lies outside the range from which systems give ports to
+    whoever asks for any, and is drawn by chance, since two trainings may start at a time.
+    """
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
     except OSError as error:
         raise UserError(
             f"no port can be opened at 127.0.0.1 ({error.strerror}), over which notebooks and trainings talk to their "
             "parts; bring the loopback interface up (`ip link set lo up`), or end programs that hold the ports"
         ) from error
+    drawn = SystemRandom().sample(PORTS, 100)  # a run's seed does not decide it
+    port = next((port for port in drawn if _is_free(port)), None)
+    if port is None:
+        raise UserError(f"100 ports between {PORTS[0]} and {PORTS[-1]} are in use; end programs that hold them")
+    return port
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.socket() as probe:
+            probe.bind(("", port))
+    except OSError:  # in use, at whatever address, or reserved
+        return False
+    return True
