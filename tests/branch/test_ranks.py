@@ -25,9 +25,12 @@ LENGTH, CHUNK, BATCH, STAGES = 64, 8, 6, (0, 1, 2, 3)
 # CHUNK tokens to seven. Of eight sequences the second step has two, of which each of two ranks gets one, and the last
 # of three ranks none.
 TARGETS = {"uneven": [50, 1, 3, 33, 8, 9, 20, 2], "few": [20]}
-# Largest relative differences of (losses, weights). One weight that is rounded to the other side lets all later bf16
-# activations, and by them one weight in a hundred, be rounded differently; that happens with three ranks.
-FP32 = {2: (1e-5, 1e-5), 3: (1e-5, 1e-4)}
+# Largest relative difference of the first loss, before any weight has changed.
+FIRST = 1e-6
+# Largest relative differences of (all losses, weights). One weight that is rounded to the other side lets all later
+# bf16 activations, by them the losses, and one weight in a hundred, be rounded differently. With three ranks, whose
+# gradients are added up in another order, it depends on the processor whether that happens.
+FP32 = {2: (1e-5, 1e-5), 3: (1e-4, 1e-4)}
 BF16 = (1e-4, 1e-3)  # stage 0, which adds gradients up in bf16
 
 
@@ -118,6 +121,7 @@ def test_ranks_have_the_losses_and_the_weights_of_one(trained, stage, ranks, cas
     one, several = trained(case, 1, stage, factor), trained(case, ranks, stage)
     assert len(losses(several)) == (4 if case == "uneven" else 2)
     for_losses, for_weights = FP32[ranks] if stage else BF16
+    assert distance(losses(several)[:1], losses(one)[:1] / factor) <= FIRST
     assert distance(losses(several), losses(one) / factor) <= for_losses
     assert distance(weights(several), weights(one)) <= for_weights
 
