@@ -12,6 +12,8 @@ STAGES := 01_data_curation 02_branch_sft 03_fusion_merge 04_evaluation 05_ablati
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # The Python of the kit sees the packages of .venv and UTF-8, whatever the shell around it is set up for.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONINSPECT PYTHONPLATLIBDIR PYTHONIOENCODING
+# Many containers set it. Each process of a run would then compile PyTorch anew, which doubles the time of its start.
+unexport PYTHONDONTWRITEBYTECODE
 export PYTHONUTF8 := 1
 export LC_ALL := C.UTF-8
 export PYTHONNOUSERSITE := 1

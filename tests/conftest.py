@@ -5,8 +5,10 @@ import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+import known
 import pytest
-from kit import git_status, run_kit
+from kit import STATED, git_status, memory_group, run_kit
+from served import CONTEXT, MODEL, vllm_server
 
 from tinyr1.core import prompts
 
@@ -31,14 +33,35 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory):
-    """(environment, result) of a complete smoke run in folders of its own; result.git: git status around it."""
+    """(environment, result) of a complete smoke run in folders of its own; result.git: git status around it.
+
+    It may use the memory that README.md states; result.limited: whether this machine lets a test see to that.
+    """
     folder = tmp_path_factory.mktemp("smoke")
     env = os.environ | {f"TINYR1_{name}": str(folder / name.lower()) for name in ("HOME", "REPORTS")}
     before = git_status()
-    result = run_kit("smoke", env=env)
-    result.git = before, git_status()
+    with memory_group(STATED) as inside:
+        result = run_kit("smoke", env=env, inside=inside)
+    result.git, result.limited = (before, git_status()), bool(inside)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
     return env, result
+
+
+@pytest.fixture(scope="session")
+def known_model(tmp_path_factory):
+    """The folder of the network of `known.py`."""
+    folder = tmp_path_factory.mktemp("known") / "model"
+    known.train(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def known_server(known_model, tmp_path_factory):
+    """The address of a real vLLM that serves this network under the name served.MODEL, with a reasoning parser."""
+    log = tmp_path_factory.mktemp("served") / "log"
+    options = ("--max-model-len", str(CONTEXT), "--dtype", "bfloat16", "--reasoning-parser", "deepseek_r1")
+    with vllm_server(known_model, MODEL, log, *options) as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,14 +1,23 @@
 """The kit as a person starts it, for tests of whole runs."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from tinyr1.core import memory
 from tinyr1.core.config import ROOT
 
+STATED = 8 * 10**9  # bytes of main memory that README.md asks for
 
-def run_kit(*words, env, timeout=900):
-    command = [sys.executable, "-m", "tinyr1.run", *words]
+
+def run_kit(*words, env, timeout=900, inside=()):
+    """inside: first words of the command, as `memory_group` gives them."""
+    command = [*inside, sys.executable, "-m", "tinyr1.run", *words]
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
@@ -18,3 +27,36 @@ def git_status():
         return ""
     command = ["git", "status", "--porcelain"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+@contextmanager
+def memory_group(most: int) -> Iterator[tuple[str, ...]]:
+    """First words of a command that may use so many bytes together with all that it starts.
+
+    () where no control group can be made: it takes root, a kernel that has them, and no container around this process.
+    """
+    folder = _place() / f"tinyr1-{os.getpid()}"
+    file, _, _ = memory.VERSION_1 if folder.is_relative_to(memory.MOUNT / "memory") else memory.VERSION_2
+    try:
+        folder.mkdir()
+        (folder / file).write_text(str(most))
+    except OSError:
+        if folder.is_dir():
+            folder.rmdir()
+        yield ()
+        return
+    yield "sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder)
+    deadline = time.monotonic() + 60
+    while (folder / "cgroup.procs").read_text().strip() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    folder.rmdir()
+
+
+def _place() -> Path:
+    """The folder of the group around this process; in version 2, whose groups have no groups beside processes, of the
+    one above it."""
+    for line in memory.GROUPS.read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return memory.MOUNT / "memory" / name.lstrip("/")
+    return (memory.MOUNT / name.lstrip("/")).parent

@@ -1,13 +1,27 @@
-"""A small OpenAI-compatible server for tests: it answers each prompt with that prompt's own words, and misbehaves."""
+"""Servers for tests: a real vLLM, and a small one that says each prompt's own words again, and misbehaves."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from plans import VLLM
+
+from tinyr1.core import machine
+from tinyr1.sampling.vllm import cpu_environment
 
 MODEL = "parrot"
+CONTEXT = 512  # tokens of a sequence of the real server
 
 
 def answer_to(prompt):
@@ -113,3 +127,35 @@ class Served:
             handler.wfile.write(data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client was killed or has run out of patience
+
+
+@contextmanager
+def vllm_server(checkpoint: Path, name: str, log: Path, *options: str) -> Iterator[str]:
+    """The address of a real vLLM server with the model of a folder under a name; what it prints goes into `log`."""
+    port = machine.free_port()
+    # The module, as the command `vllm serve` asks for a package called vllm, and the CPU build has another name.
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint), "--served-model-name",
+        name, "--host", "127.0.0.1", "--port", str(port), "--max-num-seqs", "8", "--enforce-eager", *options,
+    ]  # fmt: skip
+    environment = os.environ | cpu_environment(VLLM) | {"HF_HUB_OFFLINE": "1"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 900  # on a busy machine
+        while not _answers(f"http://127.0.0.1:{port}/v1/models"):
+            assert process.poll() is None, log.read_text()[-5000:]
+            assert time.monotonic() < deadline, log.read_text()[-5000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its engine is a process of its own
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from kit import git_status, run_kit
+from kit import STATED, git_status, run_kit
 from test_readme import NOT_DONE, make, tasks
 
 from tinyr1.core import config, record
@@ -33,6 +33,17 @@ def test_a_run_leaves_the_checkout_as_it_was(smoke):
     before, after = smoke[1].git
     assert after == before
     assert not config.reports_folder().exists()
+
+
+def test_the_stated_memory_is_enough_for_a_whole_run(smoke):
+    """`smoke_run` has had no more, where the machine lets a test limit it."""
+    cfg = config.load("smoke")
+    peaks = {stage: record.read(cfg, stage)["peak_memory_gb"] for stage in STAGES}
+    assert all(0.1 < peak < STATED / 1e9 for peak in peaks.values()), peaks
+    if not smoke[1].limited:
+        pytest.skip("this user may make no memory control group")
+    assert "plan of smoke on " in smoke[1].stdout
+    assert " CPU cores, 8 GB" in smoke[1].stdout, "the plan counts with the limit"
 
 
 def test_every_stage_leaves_a_record_and_a_page(smoke):

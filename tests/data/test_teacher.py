@@ -18,7 +18,7 @@ from plans import VLLM
 from processes import descendants, ended
 from served import MODEL, Served, completion
 
-from tinyr1.core import config, machine
+from tinyr1.core import config
 from tinyr1.core.errors import UserError
 from tinyr1.core.params.domains import Decontaminate, FileSource
 from tinyr1.core.params.teacher import Teacher
@@ -28,7 +28,6 @@ from tinyr1.data.ledger import REASONS
 from tinyr1.data.teacher import Sample
 from tinyr1.sampling import responses
 from tinyr1.sampling.process import TOO_LONG, read_progress, sample_plan
-from tinyr1.sampling.vllm import cpu_environment
 
 BLOCK = {
     "model": None, "revision": None, "temperature": 0.6, "top_p": 0.95, "max_tokens": 64, "samples": 1, "attempts": 1,
@@ -450,7 +449,7 @@ ASK = """
 import json, sys
 sys.path[:0] = ["tests", "tests/data", "tests/core"]
 from test_teacher import grade, seed
-from tinyr1.core import config, machine
+from tinyr1.core import config
 from tinyr1.data import rejection, teacher
 seeds = [seed(f"q{i}") for i in range(int(sys.argv[1]))]
 print(json.dumps(teacher.ask(config.load("smol"), "math", seeds, grade).outcomes))
@@ -507,8 +506,8 @@ def test_a_killed_run_goes_on_where_it_was(home):
 
 
 class Recorded(Served):
-    """Stands before a real server: it passes requests on, notes the question of each, and parts the answer, which is
-    random text, into reasoning and content as a reasoning parser would."""
+    """Stands before a real server: it passes requests on, notes the question of each, and puts a right end behind the
+    reasoning, which is cut off."""
 
     def __init__(self, address, **options):
         super().__init__(**options)
@@ -525,7 +524,7 @@ class Recorded(Served):
             reply = json.load(answer)
         choice = reply["choices"][0]
         choice |= {"finish_reason": "stop"}
-        choice["message"] |= {"reasoning_content": choice["message"]["content"], "content": "It is \\boxed{4}."}
+        choice["message"] |= {"content": "It is \\boxed{4}."}
         self.send(handler, 200, json.dumps(reply))
 
 
@@ -538,42 +537,10 @@ def checkpoint(tmp_path):
     return bench_generate.checkpoints(tmp_path / "models", 1)[0]
 
 
-@pytest.fixture
-def real_server(tmp_path, checkpoint):
-    """The address of `vllm serve` with a tiny random network, under the name of the teacher."""
-    port = machine.free_port()
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint), "--served-model-name",
-        MODEL, "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512", "--max-num-seqs", "8",
-        "--enforce-eager",
-    ]  # fmt: skip
-    environment = os.environ | cpu_environment(VLLM)
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 600
-        while not answers_at(f"http://127.0.0.1:{port}/v1/models"):
-            assert process.poll() is None, (tmp_path / "server.log").read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answers_at(address):
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.mark.slow
-def test_ten_kills_while_a_real_server_writes_200_traces_ask_nothing_again_that_is_stored(home, real_server):
+def test_ten_kills_while_a_real_server_writes_200_traces_ask_nothing_again_that_is_stored(home, known_server):
     rng, n = random.Random(3), 200
-    with Recorded(real_server, delay=0.3) as server:
+    with Recorded(known_server, delay=0.3) as server:
         write_params(home, BLOCK | {"engine": server.settings(concurrency=2, timeout_seconds=120), "max_tokens": 16})
         cfg = config.load("smol")
         stored: set[str] = set()

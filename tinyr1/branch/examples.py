@@ -7,15 +7,18 @@
 import sys
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from tinyr1.branch import plan, sequences
 from tinyr1.core import artifact, jsonl, launch, prompts
 from tinyr1.core.config import Config
 from tinyr1.data import benchmarks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SEQUENCES = 6  # that a picture of packing shows
 # Tokens of a row that the picture of its loss shows: before the loss begins, after that, and at the end of the row.
@@ -45,7 +48,7 @@ def packed_samples(cfg: Config, job: plan.Job) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sequence", "first", "prompt", "tokens", "domain"])
 
 
-def loss_tokens(tokenizer: PreTrainedTokenizerBase, job: plan.Job) -> pd.DataFrame:
+def loss_tokens(tokenizer: "PreTrainedTokenizerBase", job: plan.Job) -> pd.DataFrame:
     """The tokens of a job's first row around the place where its loss begins, and its last ones: text, loss (bool)."""
     sample = job.tokens()[0].row(0)
     first, last, end = sample.n_prompt - BEFORE, sample.n_prompt + AFTER, len(sample.ids)

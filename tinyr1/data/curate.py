@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from tinyr1.core import artifact, jsonl, prompts
 from tinyr1.core.config import Config
@@ -38,6 +37,9 @@ from tinyr1.data.near_duplicates import NearDuplicates
 from tinyr1.data.readers import Row
 from tinyr1.data.rejection import Grade, Trace
 from tinyr1.data.tokens import ROWS, RowWriter, read_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Two tokenizers that give other ids to it are not the same, whatever their vocabularies are.
 PROBE_ROW = {"question": PROBE, "starter_code": "", "thinking": PROBE, "response": PROBE}
@@ -237,7 +239,7 @@ def notes_of(ledger: Ledger, block: Domain) -> list[str]:
 
 
 def curate_domain(
-    cfg: Config, domain: str, contamination: Contamination, tokenizer: PreTrainedTokenizerBase,
+    cfg: Config, domain: str, contamination: Contamination, tokenizer: "PreTrainedTokenizerBase",
     taught: Mapping[str, Any] | None = None,
 ) -> Ledger:  # fmt: skip
     """Curates the rows of a domain into the folder `cfg.rows(domain)`, with their tokens; returns the ledger.
@@ -317,7 +319,7 @@ def seeds(cfg: Config, domain: str, contamination: Contamination) -> Iterator[di
                     yield place | text | {"history": list(one.history)}
 
 
-def retokenize(cfg: Config, domain: str, template: str, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def retokenize(cfg: Config, domain: str, template: str, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
     """The curated rows of a domain in `folder`, tokenized in another template, unless they are there.
 
     template: as `Backbone.training_template`. UserError for a row that is longer than a packed sequence then.

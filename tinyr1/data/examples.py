@@ -1,7 +1,8 @@
 """What notebook 01 shows of rows: how the miniature spoils its own, and rows of every outcome on their way."""
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from tinyr1.core import prompts
 from tinyr1.core.config import Config
@@ -10,6 +11,9 @@ from tinyr1.data import sources
 from tinyr1.data.curate import curated_rows
 from tinyr1.data.ledger import KEPT, LEDGER, PRIVATE, Ledger
 from tinyr1.data.readers import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KEPT_ROWS = 3  # kept rows of each source in the viewer
 COLUMNS = ("history", "question", "starter_code", "thinking", "response", "answer")
@@ -46,7 +50,7 @@ def dirt(cfg: Config) -> pd.DataFrame:
 
 
 def viewed_rows(
-    cfg: Config, tokenizer: PreTrainedTokenizerBase, ledgers: list[Ledger], kept: int = KEPT_ROWS
+    cfg: Config, tokenizer: "PreTrainedTokenizerBase", ledgers: list[Ledger], kept: int = KEPT_ROWS
 ) -> list[dict]:
     """Rows on their whole way, for `report.row_viewer`: the first `kept` rows of each source, and the ledger's examples
     of each reason but those that must not be published.
@@ -57,7 +61,7 @@ def viewed_rows(
     return [view for ledger in ledgers for view in _views(cfg, tokenizer, ledger, kept)]
 
 
-def _views(cfg: Config, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, kept: int) -> list[dict]:
+def _views(cfg: Config, tokenizer: "PreTrainedTokenizerBase", ledger: Ledger, kept: int) -> list[dict]:
     table = pd.read_parquet(cfg.rows(ledger.domain) / LEDGER)
     first = table[table.outcome == KEPT].groupby("source", sort=False, observed=True).head(kept)
     wanted = {
@@ -76,7 +80,7 @@ def _views(cfg: Config, tokenizer: PreTrainedTokenizerBase, ledger: Ledger, kept
     return views
 
 
-def _rendered(cfg: Config, tokenizer: PreTrainedTokenizerBase, row: Row | None) -> dict:
+def _rendered(cfg: Config, tokenizer: "PreTrainedTokenizerBase", row: Row | None) -> dict:
     if row is None:
         return dict.fromkeys(("normalised", "prompt", "target", "tokens"))
     block, template = cfg.params.domains[row["domain"]], cfg.params.backbone.training_template
