@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from kit import WHOLE_RUN
 
 from tinyr1.core.config import ROOT, STAGES
 
@@ -34,7 +35,8 @@ def checkout(tmp_path):
     def run(*words, **variables):
         inside = ["unshare", "--mount", "sh", "-ec", MOUNT, "sh", source, place, "env", f"PATH={programs}", *words]
         environment = kept | {"PYTHONPATH": str(place), "HOME": str(tmp_path)} | variables
-        return subprocess.run(list(map(str, inside)), env=environment, capture_output=True, text=True, timeout=600)
+        words = list(map(str, inside))
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=WHOLE_RUN)
 
     tried = run(shutil.which("touch"), "x")
     if "Read-only file system" not in tried.stderr:

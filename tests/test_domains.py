@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 import pytest
 import yaml
+from kit import WHOLE_RUN
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, STAGES
@@ -64,7 +65,7 @@ def finished(request, tmp_path_factory):
         for name in ("home", "params", "reports"):
             patch.setenv(f"TINYR1_{name.upper()}", str(folder / name))
         words = [sys.executable, "-m", "tinyr1.run", run]
-        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_RUN)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
         yield config.load(run), domains, result.stdout
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kit import WHOLE_RUN
 
 from tinyr1.core import jsonl
 from tinyr1.core.config import ROOT
@@ -94,7 +95,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
     assert len(killed) >= 3, "the run ended before it was killed often enough to show anything"
     kept = finished(home)
     last = start(env, log)
-    assert last.wait(timeout=600) == 0, f"killed {killed}\n{log.read_text()[-3000:]}"
+    assert last.wait(timeout=WHOLE_RUN) == 0, f"killed {killed}\n{log.read_text()[-3000:]}"
     assert kept.items() <= finished(home).items(), "finished work was repeated"
     assert (home / "smoke" / "report" / "scores.csv").is_file()
 

@@ -17,6 +17,7 @@ from functools import cache
 import pytest
 import yaml
 from conftest import ROOT
+from kit import WHOLE_RUN
 
 from tinyr1.core import config
 from tinyr1.data import curate
@@ -73,7 +74,7 @@ def make(*words, given="", **variables):
     set_around = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "RUN", "MODEL", "ARGS")
     env = {k: v for k, v in os.environ.items() if k not in set_around} | variables
     command = ["make", "-o", "setup", f"PY={sys.executable}", *words]
-    return subprocess.run(command, env=env, cwd=ROOT, input=given, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, env=env, cwd=ROOT, input=given, capture_output=True, text=True, timeout=WHOLE_RUN)
 
 
 def reading_path():

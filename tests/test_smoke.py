@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from kit import STATED, git_status, run_kit
+from kit import STATED, WHOLE_RUN, git_status, run_kit
 from test_readme import NOT_DONE, make, tasks
 
 from tinyr1.core import config, record
@@ -139,7 +139,7 @@ def test_ablations_go_on_after_a_kill_and_leave_tables_and_no_merge(smoke):
     process.kill()
     process.communicate()
     process = run_ablations(env)
-    out, errors = process.communicate(timeout=900)
+    out, errors = process.communicate(timeout=WHOLE_RUN)
     assert process.returncode == 0, out[-3000:] + errors[-5000:]
     scores, questions = ablations.load(cfg)
     expected = {

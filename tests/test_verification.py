@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import yaml
+from kit import WHOLE_RUN
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, STAGES
@@ -118,7 +119,7 @@ def test_without_a_gpu_it_is_refused_with_the_machine_that_would_do():
 
 def run_kit(*words):
     command = [sys.executable, "-m", "tinyr1.run", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_RUN)
 
 
 def test_stages_that_a_verification_does_not_have_are_said_in_one_line_and_not_executed(tmp_path, monkeypatch):

@@ -160,15 +160,30 @@ def test_the_mixture_goes_over_its_domains_by_rows_tokens_or_epochs(cfg, balance
 
 def words_of_launcher(cfg, monkeypatch, visible, **trainer):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    words, environment = plan.launcher(changed(cfg, trainer=trainer), cfg.home / "work", True)
+    words, environment = plan.start_of("module", changed(cfg, trainer=trainer), cfg.home / "work", True)
     assert words[:4] == [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port"]
-    return words[5:], environment
+    assert words[-2:] == ["--module", "module"]
+    return words[5:-2], environment
 
 
 def test_the_gpus_that_a_process_may_use_are_those_of_its_trainings(cfg, monkeypatch):
-    assert words_of_launcher(cfg, monkeypatch, "")[0] == ["--num_gpus", "1"]
+    assert words_of_launcher(cfg, monkeypatch, "", processes_per_node=2)[0] == ["--num_gpus", "2"]
     assert words_of_launcher(cfg, monkeypatch, "2,5,7", processes_per_node=2)[0] == ["--include", "localhost:2,5"]
-    assert words_of_launcher(cfg, monkeypatch, "3")[0] == ["--include", "localhost:3"]
+
+
+def test_a_rank_that_is_alone_needs_no_launcher(cfg, monkeypatch):
+    def start(visible, has_gpu=True):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        words, environment = plan.start_of("module", cfg, cfg.home / "work", has_gpu)
+        assert words == [sys.executable, "-u", "-m", "module"]
+        named = {name: environment[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")}
+        assert named == {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        assert int(environment["MASTER_PORT"]) in machine.PORTS
+        return environment.get("CUDA_VISIBLE_DEVICES")
+
+    assert start("") == "0"
+    assert start("3,5") == "3"
+    assert start("", has_gpu=False) is None
 
 
 def test_several_hosts_are_started_with_a_log_of_each_rank_and_the_variables_of_this_one(cfg, tmp_path, monkeypatch):
@@ -301,7 +316,7 @@ def test_the_notebook_prints_a_command_that_can_be_pasted(cfg, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("DS_ACCELERATOR=cpu ")
     file = cfg.home / "branches" / "math.partial.work" / "plan.json"
-    assert printed.rstrip().endswith(f"--module tinyr1.branch.train {file}")
+    assert printed.rstrip().endswith(f"{sys.executable} -u -m tinyr1.branch.train {file}")
 
 
 @pytest.fixture
@@ -440,7 +455,7 @@ def test_tools_to_report_to_have_to_be_installed(cfg, monkeypatch):
 def test_what_tensorboard_reads_is_not_in_the_checkpoint(cfg):
     cfg = changed(cfg, trainer={"report_to": ["tensorboard"]})
     _, environment = plan.training_command(cfg, cfg.home / "branches" / "math.partial.work" / "plan.json", True)
-    assert environment == {"TENSORBOARD_LOGGING_DIR": str(cfg.home / "logs" / "tensorboard" / "math")}
+    assert environment["TENSORBOARD_LOGGING_DIR"] == str(cfg.home / "logs" / "tensorboard" / "math")
 
 
 def test_the_bar_does_not_read_a_line_that_is_being_written(tmp_path):

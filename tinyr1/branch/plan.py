@@ -135,38 +135,43 @@ def check_jobs(cfg: Config, planned: list[Job], rows: bool = True) -> None:
 
 def training_command(cfg: Config, plan: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
     """(command, environment variables) of a training by its plan file; both can be pasted into a terminal."""
-    words, environment = launcher(cfg, plan.parent, has_gpu)
+    words, environment = start_of("tinyr1.branch.train", cfg, plan.parent, has_gpu)
     if "tensorboard" in (cfg.params.trainer.report_to or ()):  # elsewhere than in the checkpoint
         place = cfg.home / "logs" / "tensorboard" / plan.parent.name.partition(".")[0]
         environment = environment | {"TENSORBOARD_LOGGING_DIR": str(place)}
-    return [*words, "--module", "tinyr1.branch.train", str(plan)], environment
+    return [*words, str(plan)], environment
 
 
-def launcher(cfg: Config, work: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
-    """(first words of a command, environment variables) that start a module on all ranks.
+def start_of(module: str, cfg: Config, work: Path, has_gpu: bool) -> tuple[list[str], dict[str, str]]:
+    """(words of a command, environment variables) that start a module on all ranks, by DeepSpeed's launcher.
 
     work: a folder of the command, on a disk that all hosts see; with a hostfile each rank writes a log of its own into
-    `ranks` there.
+    `ranks` there. A rank that is alone is told so by the same variables, without the launcher, which imports PyTorch
+    and DeepSpeed twice before it starts anything.
     """
     trainer = cfg.params.trainer
     environment = {} if has_gpu else CPU_ENVIRONMENT
-    # A free port, because two trainings may share a machine.
-    words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(machine.free_port())]
+    visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    port = str(machine.free_port())  # because two trainings may share a machine
+    if trainer.hostfile is None and trainer.processes_per_node == 1:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        gpu = {"CUDA_VISIBLE_DEVICES": [*visible, "0"][0]} if has_gpu else {}
+        return [sys.executable, "-u", "-m", module], environment | alone | gpu
+    words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port]
     if trainer.hostfile:
         words += ["--hostfile", str(located(trainer.hostfile)), "--launcher", trainer.launcher or "pdsh"]
         words += ["--force_multi", "--enable_each_rank_log", str(work / RANK_LOGS)]
         environment = environment | {"DS_ENV_FILE": str(work / HOST_ENVIRONMENT)}
-    visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
     if has_gpu and visible and not trainer.hostfile:
         # With --num_gpus the launcher forgets which GPUs this process may use.
         words += ["--include", f"localhost:{','.join(visible[: trainer.processes_per_node])}"]
     else:
         words += ["--num_gpus" if has_gpu else "--num_accelerators", str(trainer.processes_per_node)]
-    return words, environment
+    return [*words, "--module", module], environment
 
 
 def prepare_hosts(cfg: Config, work: Path, has_gpu: bool) -> None:
-    """Puts into `work` what `launcher` names: the variables for the other hosts, and the folder of the logs."""
+    """Puts into `work` what `start_of` names: the variables for the other hosts, and the folder of the logs."""
     if cfg.params.trainer.hostfile:
         shutil.rmtree(work / RANK_LOGS, ignore_errors=True)  # of an earlier start
         (work / RANK_LOGS).mkdir(parents=True)
@@ -180,10 +185,10 @@ def meet(cfg: Config, has_gpu: bool) -> None:
         return
     work, log = cfg.home / "logs" / "meeting", cfg.home / "logs" / "meeting.log"
     prepare_hosts(cfg, work, has_gpu)
-    words, environment = launcher(cfg, work, has_gpu)
+    words, environment = start_of("tinyr1.branch.meeting", cfg, work, has_gpu)
     try:
         launch.follow(
-            [*words, "--module", "tinyr1.branch.meeting"], environment, log, "hosts",
+            words, environment, log, "hosts",
             lambda: None, "rank", "waiting for all ranks to meet", failed=failures.ENDS,
         )  # fmt: skip
     except UserError as error:

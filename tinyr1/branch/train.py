@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of one model: the process that DeepSpeed starts, once for each rank.
+"""Supervised fine-tuning of one model: the process of each rank, which DeepSpeed starts where there are several.
 
     deepspeed --module tinyr1.branch.train plan.json
 
