@@ -92,11 +92,11 @@ test: lint
 	@$(PY) -m pytest -m "not slow"
 
 # The tests that look at what programs leave on the machine run alone; then three parts beside each other, which wait or
-# compute on one core for the most part: runs with other domains or kills, all other runs, and the rooms. Each of the
-# three has folders of its own.
-LONG := tests/test_domains.py tests/test_kill.py
+# compute on one core for the most part: runs with other domains or kills and the merge, all other runs, and the other
+# rooms. They take about the same time, and each of the three has folders of its own.
+LONG := tests/test_domains.py tests/test_kill.py tests/merge
 RUNS := $(filter-out $(LONG),$(wildcard tests/test_*.py)) tests/branch tests/hosts
-ROOMS := tests/core tests/data tests/evaluate tests/merge tests/report tests/sampling tests/gpu
+ROOMS := tests/core tests/data tests/evaluate tests/report tests/sampling tests/gpu
 test-full: lint
 	@$(PY) -m pytest tests/sandbox
 	@$(MAKE) --no-print-directory -j3 --output-sync=target test-long test-runs test-rooms

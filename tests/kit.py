@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from tinyr1.core import memory
 from tinyr1.core.config import ROOT
 
 STATED = 8 * 10**9  # bytes of main memory that README.md asks for
+REQUIREMENTS = ("requirements.txt", "requirements-cpu.txt", "requirements-gpu.txt")
+PARTS = ("tinyr1", "notebooks", "params", "pyproject.toml", *REQUIREMENTS)  # of an archive of the kit
+MOUNT = 'mount --bind -o ro "$1" "$2"; cd "$2"; shift 2; exec "$@"'
 WHOLE_RUN = 1800  # seconds in which a run of all stages ends even on a slow machine, beside other tests
 
 
@@ -61,3 +64,35 @@ def _place() -> Path:
         if "memory" in controllers.split(","):
             return memory.MOUNT / "memory" / name.lstrip("/")
     return (memory.MOUNT / name.lstrip("/")).parent
+
+
+def read_only_archive(folder: Path) -> tuple[Path, Callable[..., subprocess.CompletedProcess] | str]:
+    """An archive of the kit under `folder`, read-only, in a place with a blank and an umlaut, without the program git.
+
+    Returns (the place, call with words and variables: what the programs say there); the second is the reason where
+    nothing can be mounted, which takes root.
+    """
+    source, place, programs = folder / "source", folder / "my kits \u00fc" / "kit", folder / "bin"
+    for part in (source, place, programs):
+        part.mkdir(parents=True)
+    for path in map(Path, os.environ["PATH"].split(os.pathsep)):
+        for program in path.iterdir() if path.is_dir() else ():
+            if program.name != "git" and not os.path.lexists(programs / program.name):
+                (programs / program.name).symlink_to(program)
+    for name in PARTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TINYR1_")}
+
+    def run(*words, **variables):
+        inside = ["unshare", "--mount", "sh", "-ec", MOUNT, "sh", source, place, "env", f"PATH={programs}", *words]
+        environment = kept | {"PYTHONPATH": str(place), "HOME": str(folder)} | variables
+        command = list(map(str, inside))
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WHOLE_RUN)
+
+    tried = run(shutil.which("touch"), "x")
+    if "Read-only file system" not in tried.stderr:
+        return place, f"nothing can be mounted here: {tried.stderr.strip()}"
+    return place, run

@@ -1,46 +1,24 @@
 """Checkouts as people have them: an archive without git, in a folder with a blank, on a disk that cannot be written.
 
-A mount namespace makes the checkout read-only, which takes root; elsewhere these tests are skipped.
+A mount namespace makes the checkout read-only, which takes root; elsewhere these tests are skipped. All stages run in
+such a checkout in tests/test_domains.py.
 """
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 
 import pytest
-from kit import WHOLE_RUN
+from kit import read_only_archive
 
-from tinyr1.core.config import ROOT, STAGES
-
-MOUNT = 'mount --bind -o ro "$1" "$2"; cd "$2"; shift 2; exec "$@"'
-REQUIREMENTS = ("requirements.txt", "requirements-cpu.txt", "requirements-gpu.txt")
-PARTS = ("tinyr1", "notebooks", "params", "pyproject.toml", *REQUIREMENTS)
+from tinyr1.core.config import STAGES
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """Call with words and variables: what Python says to them in a read-only archive of the kit, without git."""
-    source, place, programs = tmp_path / "source", tmp_path / "my kit", tmp_path / "bin"
-    for folder in (source, place, programs):
-        folder.mkdir()
-    for name in PARTS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, source)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TINYR1_")}
-
-    def run(*words, **variables):
-        inside = ["unshare", "--mount", "sh", "-ec", MOUNT, "sh", source, place, "env", f"PATH={programs}", *words]
-        environment = kept | {"PYTHONPATH": str(place), "HOME": str(tmp_path)} | variables
-        words = list(map(str, inside))
-        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=WHOLE_RUN)
-
-    tried = run(shutil.which("touch"), "x")
-    if "Read-only file system" not in tried.stderr:
-        pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
+    """`read_only_archive`, where this machine lets a test make one."""
+    place, run = read_only_archive(tmp_path)
+    if isinstance(run, str):
+        pytest.skip(run)
     return place, run
 
 

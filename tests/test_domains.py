@@ -1,12 +1,16 @@
-"""Domains are data: a params file with two domains or with four goes through the stages, and no code is changed."""
+"""Domains are data: a params file with two domains or with four goes through the stages, and no code is changed.
 
+Two are trained as in the paper, sharded over ranks, and that run starts from a checkout that is hard to run from.
+"""
+
+import os
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 import yaml
-from kit import WHOLE_RUN
+from kit import WHOLE_RUN, read_only_archive
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, STAGES
@@ -53,6 +57,23 @@ def params(run, domains):
     }  # fmt: skip
 
 
+def in_this_checkout(run, folder):
+    words = [sys.executable, "-m", "tinyr1.run", run]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_RUN)
+
+
+def in_an_archive(run, folder):
+    """Read-only, without git, in a folder with a blank and an umlaut, where this machine lets a test make one."""
+    _, inside = read_only_archive(folder)
+    if isinstance(inside, str):
+        return in_this_checkout(run, folder)
+    variables = {name: value for name, value in os.environ.items() if name.startswith("TINYR1_")}
+    return inside(sys.executable, "-m", "tinyr1.run", run, **variables)
+
+
+STARTED = {"two": in_an_archive, "four": in_this_checkout}
+
+
 @pytest.fixture(scope="module", params=[("two", TWO), ("four", FOUR)], ids=["two", "four"])
 def finished(request, tmp_path_factory):
     """(configuration, domains, what the terminal showed) of a finished run."""
@@ -64,8 +85,7 @@ def finished(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("home", "params", "reports"):
             patch.setenv(f"TINYR1_{name.upper()}", str(folder / name))
-        words = [sys.executable, "-m", "tinyr1.run", run]
-        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_RUN)
+        result = STARTED[run](run, folder)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
         yield config.load(run), domains, result.stdout
 

@@ -112,7 +112,7 @@ def test_a_run_that_a_cluster_ends_stores_a_checkpoint_and_goes_on_from_it(tmp_p
     steps = home / "smoke" / "backbone.partial" / "log.jsonl"
     for number in (signal.SIGTERM, signal.SIGUSR1):
         process, before = start(env, log), len(jsonl.read(steps))
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + WHOLE_RUN
         while len(jsonl.read(steps)) < before + 3:
             assert time.monotonic() < deadline, log.read_text()[-3000:]
             assert process.poll() is None, log.read_text()[-3000:]
