@@ -14,7 +14,7 @@ from tinyr1.core.config import ROOT
 
 STATED = 8 * 10**9  # bytes of main memory that README.md asks for
 REQUIREMENTS = ("requirements.txt", "requirements-cpu.txt", "requirements-gpu.txt")
-PARTS = ("tinyr1", "notebooks", "params", "pyproject.toml", *REQUIREMENTS)  # of an archive of the kit
+PARTS = ("tinyr1", "notebooks", "params", "docs", "pyproject.toml", *REQUIREMENTS)  # of an archive of the kit
 MOUNT = 'mount --bind -o ro "$1" "$2"; cd "$2"; shift 2; exec "$@"'
 WHOLE_RUN = 1800  # seconds in which a run of all stages ends even on a slow machine, beside other tests
 
