@@ -93,7 +93,7 @@ test: lint
 
 # The tests that look at what programs leave on the machine run alone; then three parts beside each other, which wait or
 # compute on one core for the most part: runs with other domains or kills and the merge, all other runs, and the other
-# rooms. They take about the same time, and each of the three has folders of its own.
+# rooms. Each of the three has folders of its own.
 LONG := tests/test_domains.py tests/test_kill.py tests/merge
 RUNS := $(filter-out $(LONG),$(wildcard tests/test_*.py)) tests/branch tests/hosts
 ROOMS := tests/core tests/data tests/evaluate tests/report tests/sampling tests/gpu

@@ -4,13 +4,12 @@ Two are trained as in the paper, sharded over ranks, and that run starts from a 
 """
 
 import os
-import subprocess
 import sys
 
 import pandas as pd
 import pytest
 import yaml
-from kit import WHOLE_RUN, read_only_archive
+from kit import read_only_archive, run_kit
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, STAGES
@@ -57,21 +56,13 @@ def params(run, domains):
     }  # fmt: skip
 
 
-def in_this_checkout(run, folder):
-    words = [sys.executable, "-m", "tinyr1.run", run]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_RUN)
-
-
 def in_an_archive(run, folder):
     """Read-only, without git, in a folder with a blank and an umlaut, where this machine lets a test make one."""
     _, inside = read_only_archive(folder)
     if isinstance(inside, str):
-        return in_this_checkout(run, folder)
+        return run_kit(run, env=os.environ)
     variables = {name: value for name, value in os.environ.items() if name.startswith("TINYR1_")}
     return inside(sys.executable, "-m", "tinyr1.run", run, **variables)
-
-
-STARTED = {"two": in_an_archive, "four": in_this_checkout}
 
 
 @pytest.fixture(scope="module", params=[("two", TWO), ("four", FOUR)], ids=["two", "four"])
@@ -85,7 +76,7 @@ def finished(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("home", "params", "reports"):
             patch.setenv(f"TINYR1_{name.upper()}", str(folder / name))
-        result = STARTED[run](run, folder)
+        result = in_an_archive(run, folder) if run == "two" else run_kit(run, env=os.environ)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-5000:]
         yield config.load(run), domains, result.stdout
 

@@ -1,11 +1,10 @@
 """A verification run: a params file that trains nothing, its plan, and notebooks 04 and 05 on a tiny model."""
 
-import subprocess
-import sys
+import os
 
 import pytest
 import yaml
-from kit import WHOLE_RUN
+from kit import run_kit
 
 from tinyr1.core import config, record
 from tinyr1.core.config import ROOT, STAGES
@@ -117,14 +116,9 @@ def test_without_a_gpu_it_is_refused_with_the_machine_that_would_do():
     assert slow.change.startswith("use 4 × ")
 
 
-def run_kit(*words):
-    command = [sys.executable, "-m", "tinyr1.run", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_RUN)
-
-
 def test_stages_that_a_verification_does_not_have_are_said_in_one_line_and_not_executed(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYR1_HOME", str(tmp_path))
-    done = run_kit("verify-tinyr1-32b", "--stage", "02_branch_sft")
+    done = run_kit("verify-tinyr1-32b", "--stage", "02_branch_sft", env=os.environ)
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
     assert done.stdout.startswith("02_branch_sft: nothing to do, ")
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +142,7 @@ def finished(tmp_path_factory, tokenizer):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("home", "params", "reports"):
             patch.setenv(f"TINYR1_{name.upper()}", str(folder / name))
-        done = run_kit("verify-tiny")
+        done = run_kit("verify-tiny", env=os.environ)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
         yield config.load("verify-tiny"), done.stdout
 
