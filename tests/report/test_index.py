@@ -183,13 +183,16 @@ CLAIM = {
 def test_verdicts_are_counted_and_what_was_not_decided_stands_apart(whole):
     verdicts = ("supported", "not distinguishable", "supported", "not run")
     claims = [CLAIM | {"id": str(i), "verdict": verdict} for i, verdict in enumerate(verdicts)]
-    claims.append(CLAIM | {"claim": "our own", "group": "Headline", "verdict": "contradicted"})  # not the paper's
+    for verdict in ("contradicted", "undecided"):  # not the paper's
+        claims.append(CLAIM | {"claim": "our own", "group": "Headline", "verdict": verdict})
     artifact.write_atomic(whole.reports / "claims.json", json.dumps(claims))
     page = index_of(whole)
     counted = re.findall(r'<dt>([\w ]+)</dt><dd class="many">(\d+)</dd><dd>\w+', page)
     names = ("supported", "contradicted", "not distinguishable", "not run", "cannot be checked")
     assert counted == list(zip(names, "20110", strict=True))
-    decided, others = page.split("What was not shown: 2 claims")
+    decided, others = page.split(
+        "What was not shown: 2 statements of the paper and 1 of the comparisons that the params file names</summary>"
+    )
     said = "<td>merged &gt; &lt;backbone&gt;<small>paper Table 1; <b>confirmatory</b></small></td>"
     assert (decided.count(said), others.count(said)) == (2, 2)
     assert "<td>+5.5<small>only its sign</small></td>" in decided
