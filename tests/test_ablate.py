@@ -147,13 +147,11 @@ def test_a_run_without_ablations_has_no_tables(cfg, tmp_path, monkeypatch):
     assert tables.load(cfg) is None
 
 
-def test_the_file_of_what_the_authors_did_otherwise_fits_the_miniature():
+@pytest.mark.parametrize(("group", "key", "other"), [("packing", "packing", "contaminated"), ("template", "template", "qwen")])
+def test_the_miniature_asks_over_three_seeds_what_the_authors_did_otherwise(group, key, other):
     cfg = config.load("smol")
-    block = config.ablations_from(cfg, ROOT / "params" / "ablations" / "authors.yaml")
-    names = [item.name for item in ablate.items(cfg, block)]
-    assert len(names) == 9
-    assert {"math-science-code", "math-science-code@contaminated-44", "math-science-code@qwen-43"} <= set(names)
-    for name in ("seed-43", "seed-44"):  # the same trainings of fewer branches, so that none is made twice
-        here, own = block.trainings[name].model_dump(), cfg.params.ablations.trainings[name].model_dump()
-        assert set(here.pop("models")) <= set(own.pop("models"))
-        assert here == own
+    block = cfg.params.ablations
+    changes = [block.trainings[name].model_dump() if name != "own" else {} for name in block.groups[group].trainings]
+    assert [change.get(key) for change in changes] == [None] * 3 + [other] * 3
+    assert [change.get("seed") or cfg.params.seed for change in changes] == [42, 43, 44] * 2
+    assert block.groups[group].control_training == "own"

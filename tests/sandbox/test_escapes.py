@@ -11,6 +11,7 @@ import os
 import pickle
 import platform
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -412,28 +413,29 @@ def test_22_metadata_of_others(runner, folder, tmp_path):
         assert found.startswith("[False, False, ")
 
 
-WRITES = """open('{p}/new', 'w')
-open('{p}/new', 'a')
-open('{p}/new', 'x')
-os.open('{p}/new', os.O_CREAT | os.O_RDWR)
+WRITES = """open('{p}/{new}', 'w')
+open('{p}/{new}', 'a')
+open('{p}/{new}', 'x')
+os.open('{p}/{new}', os.O_CREAT | os.O_RDWR)
 os.open('{p}', os.O_TMPFILE | os.O_RDWR)
-os.mkdir('{p}/new')
-os.symlink('/etc', '{p}/new')
-os.mkfifo('{p}/new')
-os.mknod('{p}/new')
+os.mkdir('{p}/{new}')
+os.symlink('/etc', '{p}/{new}')
+os.mkfifo('{p}/{new}')
+os.mknod('{p}/{new}')
 os.unlink('{p}/token')
 os.remove('{p}/token')
 os.rmdir('{p}')
 os.truncate('{p}/token', 0)
 os.open('{p}/token', os.O_TRUNC)
 open('{p}/token', 'r+')
-os.rename('{p}/token', '{p}/new')
-os.link('{p}/token', '{p}/new')"""
+os.rename('{p}/token', '{p}/{new}')
+os.link('{p}/token', '{p}/{new}')"""
 
 
 @pytest.mark.parametrize("where", ["{folder}", ".", "/dev/shm", "/tmp", "/"])
 def test_23_writing_anywhere(runner, folder, where):
-    lines = WRITES.format(p=where.format(folder=folder)).splitlines()
+    new = f"new-{secrets.token_hex(8)}"  # /tmp belongs to everybody: a plain name may lie there
+    lines = WRITES.format(p=where.format(folder=folder), new=new).splitlines()
     denied(runner, "\n".join(lines), absent=where != "{folder}")
     result = runner.run("\n".join(["import os", *(f"try: {line}\nexcept OSError: pass" for line in lines)]), "")
     assert result.status == "ok"
