@@ -240,6 +240,23 @@ def test_a_measured_throughput_comes_before_an_assumed_one(tmp_path, monkeypatch
     )
 
 
+def test_a_throughput_with_bf16_products_says_nothing_of_a_processor_without_them(tmp_path, monkeypatch):
+    cfg = config.load("smol")
+    without = replace(CPU, bf16_products=False)
+    fast, slow = estimate.make_plan(cfg, CPU), estimate.make_plan(cfg, without)
+    assert slow.training_rate.source == slow.stages[3].source == "assumed operations of a core"
+    assert slow.training_rate.value < fast.training_rate.value
+    assert slow.sampling - fast.sampling == fast.shape.weight_bytes  # the engine has its weights in fp32
+    monkeypatch.setenv("TINYR1_REPORTS", str(tmp_path))
+    entry = {
+        "params": cfg.params.model_dump(mode="json"), "seconds": {}, "facts": {"models": [{"tokens_per_s": 90.0}]},
+        "machine": {"cores": 2, "gpus": [], "bf16_products": False},
+    }  # fmt: skip
+    artifact.write_atomic(tmp_path / "smol" / "02_branch_sft.json", json.dumps(entry))
+    assert estimate.make_plan(cfg, without).training_rate.value == 90.0
+    assert estimate.make_plan(cfg, CPU).training_rate.source == "assumed operations of a core"
+
+
 def test_what_is_finished_counts_no_more():
     cfg = config.load("paper")
     before = estimate.make_plan(cfg, gpus(32))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tinyr1.core import config, prompts
+from tinyr1.core import config, machine, prompts
 from tinyr1.core.checkpoints import weight_files
 from tinyr1.core.errors import UserError, guarded
 from tinyr1.core.params.domains import Domain
@@ -50,8 +50,9 @@ def load_model(folder: Path) -> tuple[Any, Any]:
         )
     with _loading(folder):
         prompts.encode_prompt(tokenizer, "a question")  # a template that fails does so before the weights are read
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+        cuda = torch.cuda.is_available()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=machine.inference_dtype(cuda))
+        return model.to("cuda" if cuda else "cpu").eval(), tokenizer
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from test_branch_plan import changed, put_rows
 from transformers import AutoTokenizer
 
 from tinyr1.branch import answer, backbone, examples, packing, plan
-from tinyr1.core import artifact, config, jsonl, launch, prompts
+from tinyr1.core import artifact, config, jsonl, launch, machine, prompts
 from tinyr1.core.errors import UserError
 from tinyr1.data import benchmarks
 
@@ -149,7 +149,7 @@ def test_an_answer_takes_the_likeliest_token_each_time_and_says_where_it_was_cut
     rows = jsonl.read(tmp_path / "out.jsonl")
     assert [(r["domain"], r["role"]) for r in rows] == [("a", "backbone"), ("b", "backbone")]
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = answer.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).eval()
+    network = answer.AutoModelForCausalLM.from_pretrained(model, dtype=machine.inference_dtype(False)).eval()
     for row in rows:
         ids = prompts.encode_prompt(tokenizer, row["domain"])
         start = len(ids)

@@ -12,20 +12,28 @@ import bench_generate
 import pytest
 from plans import VLLM, exactly_once, said, start
 
-from tinyr1.core import config
+from tinyr1.core import config, machine
 from tinyr1.core.errors import UserError
 from tinyr1.sampling import responses, vllm
 
 
-def test_cpu_engines_stand_alone_and_gpu_engines_take_their_settings():
+def test_cpu_engines_stand_alone_and_gpu_engines_take_their_settings(monkeypatch):
+    monkeypatch.setattr(machine, "processor_flags", lambda: frozenset({"avx512_bf16"}))
     options = vllm.vllm_options(VLLM, "m", 3, is_cpu=True)
     assert (options["distributed_executor_backend"], "gpu_memory_utilization" in options) == ("uni", False)
+    assert options["dtype"] == "bfloat16"
     with pytest.raises(UserError, match="are 1 on a CPU"):
         vllm.vllm_options(VLLM | {"tensor_parallel_size": 2}, "m", 3, is_cpu=True)
     wide = VLLM | {"tensor_parallel_size": 8, "pipeline_parallel_size": 2, "distributed_executor_backend": "ray"}
     options = vllm.vllm_options(wide, "m", 3, is_cpu=False)
     assert [options[k] for k in ("tensor_parallel_size", "pipeline_parallel_size", "seed")] == [8, 2, 3]
     assert options["distributed_executor_backend"] == "ray"
+
+
+def test_a_cpu_that_cannot_multiply_bf16_numbers_answers_in_fp32(monkeypatch):
+    monkeypatch.setattr(machine, "processor_flags", lambda: frozenset({"avx2"}))
+    assert vllm.vllm_options(VLLM, "m", 3, is_cpu=True)["dtype"] == "float32"
+    assert vllm.vllm_options(VLLM, "m", 3, is_cpu=False)["dtype"] == "bfloat16"
 
 
 # The wheel is only looked for: it carries files, and importing it asks for packages that the kit does without.

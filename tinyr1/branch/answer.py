@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tinyr1.core import jsonl, launch, prompts
+from tinyr1.core import jsonl, launch, machine, prompts
 from tinyr1.core.tokenizers import load_tokenizer
 
 with launch.lasting_imports():
@@ -41,7 +41,7 @@ def answer(requests: list[dict], out: Path) -> None:
         for folder, group in groupby(requests, key=lambda request: request["model"]):
             tokenizer = load_tokenizer(Path(folder))
             model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.bfloat16, device_map="auto" if cuda else None
+                folder, dtype=machine.inference_dtype(cuda), device_map="auto" if cuda else None
             )
             for request in group:
                 text = likeliest(model.eval(), tokenizer, request["user"], request["max_tokens"])

@@ -33,7 +33,7 @@ with launch.lasting_imports():
         TrainingArguments,
     )
 
-    from tinyr1.branch import monitor, ranks
+    from tinyr1.branch import monitor, products, ranks
     from tinyr1.branch.attention import ATTENTION
     from tinyr1.branch.causal_lm import PackedCausalLM
     from tinyr1.branch.packing import PackedSequences
@@ -132,7 +132,8 @@ def fine_tune(plan: dict) -> None:
     trainer.guard = guard
     if plan["trainer"]["save_steps"]:  # else a signal ends the training at once
         ending.listen()
-    trainer.train(resume_from_checkpoint=monitor.last_checkpoint(out))
+    with products.of_this_processor():
+        trainer.train(resume_from_checkpoint=monitor.last_checkpoint(out))
     if ending.asked:
         return
     trainer.save_model(str(out))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from tinyr1.core.errors import UserError
 
 SHARED = Path("/dev/shm")
 PORTS = range(20_000, 30_000)  # below what Linux (32768), macOS and the IANA (49152) give out
+# Flags of processors that multiply bfloat16 numbers: x86 with AVX-512 or AMX, newer x86 without these, Arm.
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
 # Bytes of it that processes on one machine need to exchange: a few MB for each pair of GPUs by NCCL, whose guide starts
 # containers with 1 GB, and the message queues of vLLM; without GPUs, semaphores.
 SHARED_BY_GPUS, SHARED_BY_CPUS = 10**9, 16 * 10**6
@@ -23,8 +26,8 @@ SHARED_BY_GPUS, SHARED_BY_CPUS = 10**9, 16 * 10**6
 
 @cache
 def describe() -> dict:
-    """Cores and memory (GB) that this process may use, the GPUs of this machine by name and memory, and versions of
-    Python and packages.
+    """Cores and memory (GB) that this process may use, the GPUs of this machine by name and memory, whether its
+    processor has instructions for products of bf16 numbers, and versions of Python and packages.
 
     Records are published, so host and user names are not in it.
     """
@@ -39,9 +42,31 @@ def describe() -> dict:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory.limit() / 1e9, 1),
         "gpus": _gpus(),
+        "bf16_products": multiplies_bf16(),
         "python": platform.python_version(),
         "packages": versions,
     }
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in the words of Linux; empty on other systems."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    listed = re.search(r"^(?:flags|Features)\s*: (.+)$", facts, re.MULTILINE)
+    return frozenset(listed[1].split()) if listed else frozenset()
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products of bfloat16 numbers; True where nobody can tell."""
+    return not processor_flags() or bool(BF16_FLAGS & processor_flags())
+
+
+def inference_dtype(on_gpu: bool) -> str:
+    """The dtype in which a model answers: bfloat16, or float32 on a CPU that is many times faster in it."""
+    return "bfloat16" if on_gpu or multiplies_bf16() else "float32"
 
 
 @cache

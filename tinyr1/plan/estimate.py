@@ -130,13 +130,14 @@ def training_memory(
     return memory.training(shape, trainer, ranks, on_gpu, longest, share)
 
 
-def engine_memory(cfg: Config, shape: Shape, on_gpu: bool) -> float:
+def engine_memory(cfg: Config, shape: Shape, machine: Machine) -> float:
     """Bytes of one GPU of an engine, or of the engine on a CPU; 0 for a server that runs elsewhere."""
     engine = cfg.params.evaluate.engine
     if not isinstance(engine, VllmEngine):
         return 0.0
-    if not on_gpu:
-        return engine.data_parallel_size * (shape.weight_bytes + engine.cpu_kv_cache_gb * GIB + memory.FRAMEWORK)
+    if machine.gpu is None:
+        weights = shape.weight_bytes * (1 if machine.bf16_products else 2)  # two bytes each, or four
+        return engine.data_parallel_size * (weights + engine.cpu_kv_cache_gb * GIB + memory.FRAMEWORK)
     return memory.sampling(shape, engine.tensor_parallel_size, engine.pipeline_parallel_size, engine.max_model_len)
 
 
@@ -162,7 +163,7 @@ def make_plan(
         training=needed,
         training_rate=hours.training_rate(cfg, shape, machine, ranks, trainer, row_tokens(trainings), mfu)
         if trains else hours.Rate(None, "nothing is trained"),
-        sampling=0.0 if work.evaluated(cfg) else engine_memory(cfg, shape, on_gpu),
+        sampling=0.0 if work.evaluated(cfg) else engine_memory(cfg, shape, machine),
         host=memory.host(shape, trainer.zero_stage, trainer.processes_per_node) if loads else memory.MERGING,
         stages=[],
         disk_need=disk.checkpoint_bytes(cfg, disk.finished_bytes(cfg) or shape.weight_bytes) + disk.REST,

@@ -45,7 +45,8 @@ KINDS = {
 class Machine:
     """count: GPUs, 0 for a CPU. memory: bytes of main memory, None where unknown. price: dollars for a GPU hour.
 
-    here: whether it is this machine, whose disk and main memory are looked at.
+    here: whether it is this machine, whose disk and main memory are looked at. bf16_products: False where its CPU
+    computes products of bf16 numbers in fp32.
     """
 
     gpu: Gpu | None
@@ -54,6 +55,7 @@ class Machine:
     memory: int | None
     price: float | None
     here: bool
+    bf16_products: bool = True
 
     def __str__(self) -> str:
         if self.gpu is not None:
@@ -66,7 +68,7 @@ def here(price: float | None = None) -> Machine:
     facts = machine.describe()
     memory = round(facts["memory_gb"] * GB)
     if not machine.has_gpu():
-        return Machine(None, 0, facts["cores"], memory, price, True)
+        return Machine(None, 0, facts["cores"], memory, price, True, facts["bf16_products"])
     found = [_found(line) for line in facts["gpus"]]
     smallest = min(found, key=lambda gpu: gpu.memory)
     return Machine(smallest, len(found), facts["cores"], memory, price, True)

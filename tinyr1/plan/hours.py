@@ -32,6 +32,7 @@ CURATED_TOKENS = 200_000.0  # tokens/s that stage 01 reads, compares and encodes
 MERGED_WEIGHTS = 100e6  # weights/s of one step of a merge; reports/smol, 03_fusion_merge: 54e6 to 192e6 on two cores
 # Where no record fits a CPU: what run smol reached on one of two cores (reports/smol, 02_branch_sft).
 CORE_FLOPS = 2.0e11
+CORE_FLOPS_FP32 = 5.0e10  # where bf16 products are computed in fp32; assumed, half the peak of AVX2 at 3 GHz
 DECODED_ON_CPU = 0.1  # of these operations that sampling reaches, since it waits for memory; assumed
 TINY = 1e8  # weights; of a smaller network the operations are the smaller part of its time
 # Of the params in a record, those that its rate is told by.
@@ -71,7 +72,7 @@ def training_rate(
             if speed and (other := _telling(entry)):
                 theirs = operations(other, entry["params"]["trainer"]["gradient_checkpointing"], 0)
                 return Rate(speed * theirs / mine, f"scaled from {name} by the operations of a token")
-        return Rate(machine.cores * CORE_FLOPS / mine, "assumed operations of a core")
+        return Rate(_cpu_flops(machine) / mine, "assumed operations of a core")
     if machine.gpu.flops is None:
         return Rate(None, f"the peak of {machine.gpu.name} is not known here; name the nearest kind by --gpu")
     return Rate(ranks * machine.gpu.flops * mfu / mine, f"{100 * mfu:g} % of the peak")
@@ -97,7 +98,7 @@ def sampling_rate(cfg: Config, shape: Shape, machine: Machine, answer_tokens: fl
     for name, entry, speed in known:
         if speed and (other := _telling(entry)):
             return Rate(speed * other.multiplied / shape.multiplied, f"scaled from {name} by the weights")
-    return Rate(machine.cores * CORE_FLOPS * DECODED_ON_CPU / (2 * shape.multiplied), "assumed operations of a core")
+    return Rate(_cpu_flops(machine) * DECODED_ON_CPU / (2 * shape.multiplied), "assumed operations of a core")
 
 
 def _decoding(engine: VllmEngine, shape: Shape, gpu: Gpu, answer_tokens: float) -> Rate:
@@ -197,9 +198,14 @@ def _sampled(entry: dict, machine: Machine) -> float:
     return _scale(entry["machine"], machine) * scored_tokens(Path(entry["folder"])) / seconds if seconds else 0.0
 
 
+def _cpu_flops(machine: Machine) -> float:
+    return machine.cores * (CORE_FLOPS if machine.bf16_products else CORE_FLOPS_FP32)
+
+
 def _scale(recorded: dict, machine: Machine) -> float:
     """By what the speed of a recorded machine is multiplied to give this one's; 0 where it is of another kind."""
     gpus = recorded["gpus"]
     if machine.gpu is None:
-        return 0.0 if gpus else machine.cores / recorded["cores"]
+        alike = not gpus and recorded.get("bf16_products", True) == machine.bf16_products
+        return machine.cores / recorded["cores"] if alike else 0.0
     return float(bool(gpus) and machine.gpu.name.partition("-")[0] in gpus[0])

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tinyr1.core import launch
+from tinyr1.core import launch, machine
 from tinyr1.sampling import preflight
 from tinyr1.sampling.requests import Answer, Failure, Request, Result
 
@@ -43,7 +43,7 @@ def vllm_options(settings: dict, path: str, seed: int, is_cpu: bool) -> dict[str
     if is_cpu:
         preflight.require_hardware(settings, has_gpu=False)
     options = {
-        "model": path, "dtype": "bfloat16", "seed": seed, "enable_prefix_caching": True,
+        "model": path, "dtype": machine.inference_dtype(not is_cpu), "seed": seed, "enable_prefix_caching": True,
         **{name: settings[name] for name in ("max_model_len", "max_num_seqs", "tensor_parallel_size",
                                              "pipeline_parallel_size", "enforce_eager")},
     }  # fmt: skip
