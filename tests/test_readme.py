@@ -30,7 +30,7 @@ NOT_DONE = {
     "make lab": "tests/test_lab.py does it",
     "make test": "it runs these tests",
     "make 01_data_curation RUN=yours": "test_the_domain_of_the_readme_is_curated does it",
-    "make reproduce RUN=r1-1.5b": "it takes a GPU and two days",
+    "make reproduce RUN=r1-1.5b": "it takes a GPU and most of a day",
     "make reproduce RUN=verify-r1-distill-1.5b": "it takes a GPU; tests/test_verification.py does it on a tiny model",
     "make plan RUN=paper": "tests/test_plan.py does it",
     "make gpu-check": "it needs a card; tests/gpu does it on a CPU",

@@ -65,7 +65,7 @@ def training(cfg: Config, repeats: int) -> dict[str, float]:
         settings = {
             "model": str(cfg.backbone), "layout": str(folder / "layout.safetensors"), "seed": 0,
             "tokens": [{"folder": str(part.folder), "rows": [first.start, first.stop]} for part in parts],
-            "finished": str(folder / "finished"), "stop": str(folder / "stop"), "gradient_accumulation": 1,
+            "finished": str(folder / "finished"), "stop": str(folder / "stop"), "ranks": 1,
             "sft": sft.model_dump() | {"batch_size": 1, "epochs": 1}, "trainer": cfg.params.trainer.model_dump(),
         }  # fmt: skip
         (folder / "rows.json").write_text(json.dumps(texts), encoding="utf-8")

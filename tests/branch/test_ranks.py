@@ -58,7 +58,7 @@ def make_plan(out: Path, ranks: int, stage: int, checkpointing: bool, save_steps
     }  # fmt: skip
     return inputs | {
         "out": str(out), "finished": str(out / "finished"), "stop": str(out / "stop"), "seed": 1,
-        "gradient_accumulation": BATCH // ranks, "sft": sft, "trainer": trainer,
+        "ranks": ranks, "sft": sft, "trainer": trainer,
     }  # fmt: skip
 
 

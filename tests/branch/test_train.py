@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tinyr1.branch import monitor, ranks
+from tinyr1.branch import monitor, ranks, train
+from tinyr1.core.errors import UserError
 
 
 def checkpoint(folder: Path, step: int, complete: bool) -> None:
@@ -16,6 +17,12 @@ def checkpoint(folder: Path, step: int, complete: bool) -> None:
     (place / "weights.bin").write_bytes(b"w")
     if complete:
         (place / monitor.CHECKPOINT_DONE).touch()
+
+
+def test_another_number_of_ranks_than_planned_is_refused_because_the_batch_would_be_another():
+    train.require_ranks(2, 2)
+    with pytest.raises(UserError, match="8 ranks started a training whose plan is for 1: .* start 1, or change"):
+        train.require_ranks(1, 8)
 
 
 def test_continues_from_the_newest_complete_checkpoint(tmp_path):

@@ -41,8 +41,9 @@ def test_values_that_differ_between_domains_are_all_shown_and_equal_ones_once(ta
     rows = table("smol", domains=domains | {"math": math})
     assert rows.loc["packing", "this run"] == "contaminated / neat / neat"
     assert rows.loc["learning rate", "this run"] == "0.0001"
-    assert rows.loc["mixture: row passes, of the experts'", "this run"] == "0.50 (30 of 60)"
-    assert table("smol", mixture=None).loc["mixture: row passes, of the experts'", "this run"] == "no mixture"
+    share = "mixture: rows, as a share of those of all experts"
+    assert rows.loc[share, "this run"] == "0.50 (30 of 60)"
+    assert table("smol", mixture=None).loc[share, "this run"] == "no mixture"
 
 
 def test_each_row_leads_to_a_place_of_the_documentation():

@@ -1,10 +1,11 @@
-r"""Attention over a packed sequence: causal, and inside each sample only.
+r"""Attention over a packed sequence: causal, and inside each segment only.
 
-    tokens    a a a b b c c c        a sample attends to itself and to nothing before it
-              \\    \\  \\            one triangle a sample: the (tokens x tokens) mask is never built
+    tokens    a a a b b c c c        a segment attends to itself and to nothing before it
+              \\    \\  \\            one triangle a segment: the (tokens x tokens) mask is never built
 
-The released code lets samples see each other for math (docs/fidelity.md §2.5, C31). Here packing has the loss and the
-gradients of unpacked training, which tests/branch/test_packing.py asserts.
+A segment is a sample, and packing has the loss and the gradients of unpacked training, which
+tests/branch/test_packing.py asserts. With `packing: contaminated` it is the whole sequence: the released code lets
+samples see each other for math (docs/fidelity.md §2.5, C31).
 """
 
 import torch

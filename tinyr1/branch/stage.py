@@ -99,8 +99,8 @@ def _settings(cfg: Config, job: plan.Job) -> dict:
     return {
         "model": str(job.start),
         "tokens": [{"folder": str(path), "rows": [rows.start, rows.stop]} for path, rows in job.rows],
-        "gradient_accumulation": job.sft.batch_size // plan.world_size(cfg),
-        "seed": cfg.params.seed, "sft": job.sft.model_dump(), "trainer": cfg.params.trainer.model_dump(),
+        "ranks": plan.world_size(cfg), "seed": cfg.params.seed, "sft": job.sft.model_dump(),
+        "trainer": cfg.params.trainer.model_dump(),
     }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def training_progress(log: Path, watch: Callable[[Path], None] = lambda _: None)
 
 
 def log_table(cfg: Config, names: list[str]) -> pd.DataFrame:
-    """One line for each optimizer step of the named models, with the columns of train.StepLog and `model`."""
+    """One line for each optimizer step of the named models, with the columns of monitor.StepLog and `model`."""
     frames = [
         pd.DataFrame(jsonl.read(cfg.model(name) / KEPT_FROM_TRAINING)).assign(model=name) for name in names
     ]

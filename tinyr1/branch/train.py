@@ -37,6 +37,7 @@ with launch.lasting_imports():
     from tinyr1.branch.attention import ATTENTION
     from tinyr1.branch.causal_lm import PackedCausalLM
     from tinyr1.branch.packing import PackedSequences
+    from tinyr1.core.errors import UserError
     from tinyr1.core.tokenizers import load_tokenizer
     from tinyr1.data.tokens import read_tokens
 
@@ -87,7 +88,7 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
         output_dir=str(out),
         num_train_epochs=sft["epochs"],
         per_device_train_batch_size=1,  # a packed sequence is full: two would be padded to each other
-        gradient_accumulation_steps=plan["gradient_accumulation"],
+        gradient_accumulation_steps=sft["batch_size"] // plan["ranks"],
         learning_rate=sft["learning_rate"],
         lr_scheduler_type=sft["schedule"],
         warmup_steps=sft["warmup_ratio"],  # a number below 1 is a share of all steps
@@ -108,10 +109,20 @@ def training_arguments(plan: dict, out: Path) -> TrainingArguments:
     )
 
 
+def require_ranks(planned: int, there: int) -> None:
+    """UserError where a training was started with another number of ranks than its batch was divided among."""
+    if there != planned:
+        raise UserError(
+            f"{there} rank{'s' if there > 1 else ''} started a training whose plan is for {planned}: its batch would "
+            f"have another size; start {planned}, or change trainer.processes_per_node in the params file"
+        )
+
+
 def fine_tune(plan: dict) -> None:
     """Trains as planned and saves the checkpoint in plan["out"]; then, as the last thing, makes plan["finished"]."""
     out = Path(plan["out"])
     ranks.connect()
+    require_ranks(plan["ranks"], dist.get_world_size())
     args = training_arguments(plan, out)  # before the model, as under ZeRO-3 it is sharded while it loads
     model = AutoModelForCausalLM.from_pretrained(
         plan["model"], dtype=torch.bfloat16, attn_implementation=ATTENTION
@@ -150,7 +161,7 @@ def main() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     try:
         fine_tune(plan)
-    except monitor.TrainingStopped as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     if dist.is_initialized():
         launch.leave()

@@ -9,7 +9,7 @@ in one family for each group of statements (docs/evaluation.md §6).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -70,14 +70,6 @@ class Run:
     def k(self, models: Sequence[str], benchmarks: Sequence[str]) -> int:
         """The smallest number of answers to a question."""
         return min(self.samples[model, benchmark] for model in models for benchmark in benchmarks)
-
-
-@dataclass
-class _Plan:
-    """The comparisons that all statements need, each once, and what was decided."""
-
-    comparisons: dict[Comparison, None] = field(default_factory=dict)
-    found: dict[Comparison, dict] = field(default_factory=dict)
 
 
 def audit(statements: Sequence[Statement], run: Run) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ PUBLISHED = {
     "gradient norm": Published(NONE, NONE, "1.0", "docs/fidelity.md §2.1"),
     "checkpoint, every so many steps": Published(NONE, "200", "200, weights only", "docs/fidelity.md §2.1"),
     "seed": Published(NONE, NONE, "42", "docs/fidelity.md §2.1"),
-    "mixture: row passes, of the experts'": Published(NONE, NONE, NONE, "docs/fidelity.md §5.2"),
+    "mixture: rows, as a share of those of all experts": Published(NONE, NONE, NONE, "docs/fidelity.md §5.2"),
 }
 
 
@@ -102,7 +102,7 @@ def _of_run(cfg: Config, jobs: Sequence[Job]) -> dict[str, str]:
         "gradient norm": f"{trainer.max_grad_norm:g}",
         "checkpoint, every so many steps": str(trainer.save_steps or "never"),
         "seed": str(p.seed),
-        "mixture: row passes, of the experts'": _passes(cfg, jobs),
+        "mixture: rows, as a share of those of all experts": _passes(cfg, jobs),
     }
 
 

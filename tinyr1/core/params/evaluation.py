@@ -91,8 +91,8 @@ class Sandbox(Block):
     """`real`: a process for each test, ordinary standard input; `lcb-compat`: LiveCodeBench's runner and its quirks
     (docs/evaluation.md §3.5). Choice."""
     isolation: Literal["auto", "bubblewrap", "landlock", "none"]
-    """`auto`: the strongest that works here; `none` also asks for an environment variable (docs/evaluation.md §3.6).
-    Choice."""
+    """`auto`: the strongest that works here; `none` also needs the environment variable TINYR1_RUN_UNCONFINED
+    (docs/evaluation.md §3.6). Choice."""
 
 
 class Evaluate(Block):
