@@ -147,8 +147,11 @@ def test_a_run_without_ablations_has_no_tables(cfg, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("group", "other"), [("packing", "contaminated"), ("template", "qwen")])
-def test_the_miniature_asks_over_three_seeds_what_the_authors_did_otherwise(group, other):
-    cfg = config.load("smol")
+def test_a_run_asks_over_three_seeds_what_the_authors_did_otherwise_on_the_models_of_the_miniature(group, other):
+    cfg, miniature = config.load("smol-authors"), config.load("smol")
+    for name in ("seed", "backbone", "domains", "curate", "trainer", "evaluate"):
+        assert getattr(cfg.params, name) == getattr(miniature.params, name), name
+    assert cfg.merges == {name: miniature.merges[name] for name in cfg.merges}
     block = cfg.params.ablations
     changes = [block.trainings[name].model_dump() if name != "own" else {} for name in block.groups[group].trainings]
     assert [change.get(group) for change in changes] == [None] * 3 + [other] * 3

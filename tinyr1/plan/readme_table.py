@@ -27,6 +27,7 @@ CPU = Machine(None, 0, 2, 8 * GB, None, False)
 MACHINES = {
     "smoke": CPU,
     "smol": CPU,
+    "smol-authors": CPU,
     "try-1.5b": Machine(KINDS["H100-80GB"], 1, 2, None, None, False),
     "r1-1.5b": Machine(KINDS["H100-80GB"], 1, 2, None, None, False),
     "verify-r1-distill-1.5b": Machine(KINDS["H100-80GB"], 1, 2, None, None, False),
