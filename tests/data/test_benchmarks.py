@@ -197,6 +197,12 @@ def test_the_date_window_includes_its_first_and_last_day(tmp_path):
         "2024-08-31T23:59:59",
         "2024-09-01T00:00:00",
     ]
+    rows = [lcb_row(name=f"{form}-{date[5:10]}", date=date.replace("T", form)) for form in "T " for date in dates]
+    found = load("livecodebench", write(tmp_path / "forms.jsonl", rows), window=("2024-08-01", "2024-08-31"))
+    assert [q["id"] for q in found] == [f"{form}-{day}" for form in "T " for day in ("08-01", "08-15", "08-31")]
+    epoch = write(tmp_path / "epoch.jsonl", [lcb_row(date="1722470400")])
+    with pytest.raises(UserError, match="row 1: contest_date '1722470400' begins with no day such as"):
+        load("livecodebench", epoch, window=("2024-08-01", "2024-08-31"))
     path = write(tmp_path / "a.jsonl", [lcb_row(name=date[5:10], date=date) for date in dates])
     found = load("livecodebench", path, window=("2024-08-01", "2024-08-31"))
     assert [q["id"] for q in found] == ["08-01", "08-15", "08-31"]

@@ -32,6 +32,17 @@ SAYS_C = [
     "The answer is C, but A is close.", "The answer is A, though C is right.",
     "The answer is C. This is not right for A.", "The answer: C", "Answer:C", 'Answer: "C"', "Answer: 'C'",
     "Answer: [C]", "Answer: {C}", "Answer: C.", "Answer: C\n", "Answer: C and not D",
+    "\\boxed{\\text{The correct answer is C}}", "\\boxed{\\text{The correct option is C}}",
+    "\\boxed{\\text{Option C is correct}}",
+    "\\boxed{\\mathcal{C}}", "\\boxed{\\Huge C}", "\\boxed{\\text{C) both A and D}}", "**Answer**\n\n**(C) heat**",
+    "The correct answer to this question is **C**.", "The correct statement is C.", "C is the only correct option.",
+    "<answer>C</answer>", "#### C", "Ans: C", "Answer choice: C", "答案是C。", "正确答案是 **C**。", "故选C。",
+    "So the energy is 5 eV, which corresponds to option **C**.", "This matches option (C).",
+    "\\boxed{3.2\\text{ eV}}\n\nThis corresponds to option C.",
+    "The answer is C. Though A and C are close, C fits best.",
+    "**Answer: C**\n\nHowever, only C satisfies both conditions.", "Answer: C\n\nBut why C? A, B and D violate parity.",
+    "As you might expect, the answer is C.", "\\boxed{A}\n\nWait, that is wrong. The answer is C.",
+    "Answer: C; A and B are wrong", "The answer is C. Let me say why: it is hot.", "The only possible answer is C.",
 ]
 SAYS_B = [
     "At first sight the answer is A. But A ignores spin, so B is right.", "A is correct? B is correct.",
@@ -47,6 +58,23 @@ SAYS_NO_LETTER = [
     "The answer is vitamin C", "Plan C is the answer", "The answer isn't C.", "The answer → C", "Answer: <C>",
     "Answer: C or maybe D", "Answer: C & D", "Answer: C+D", "Answer: Cu", "Answer: C-14", "Answer: C6H12",
     "Answer: C = 5 F", "Answer: A student", "Answer: A cat",
+    # a letter that is a symbol
+    "The answer is $A = \\pi r^2$.", "$C = Q/V$ is found. Answer: $C = Q/V$", "Answer: $A \\times B$",
+    "The answer is $C(10,3)$.",
+    "Answer: $B \\approx 3$ T", "The answer is $D > 0$.", "The answer is A^2.", "Answer: D = λ/2", "\\boxed{C (10, 3)}",
+    # several letters
+    "A > B > C is the order. Answer: A > B > C", "The answer is A → B → C → D.", "Answer: A;C", "Answer: A – 3, B – 1",
+    "The answer is C, or maybe D.", "Answer: A, and also C", "\\boxed{(A),(C),(D)}", "\\boxed{A), C), D)}",
+    "\\boxed{A - 3, B - 1}", "\\boxed{\\text{A (and also C)}}", "\\boxed{A. 5 \\quad B. 6}",
+    "\\boxed{A} or $\\boxed{B}$",
+    "The answer is C for even n, D for odd n.", "For case 1 the answer is C, for case 2 the answer is D.",
+    "Answer: A\nor\nAnswer: B", "A is correct and B is correct.", "A is correct. B is correct. D is correct.",
+    # somebody else's answer, and one that is denied
+    "The wrong answer is B.", "Least correct option: B", "Not the answer: B", "Your answer: B (incorrect)",
+    "The previous answer is B.", "A possible answer is B.", "It is false that C is correct.",
+    "It isn't clear that B is correct.",
+    "It can't be that the answer is B.", "I rule out that the answer is B.", "You'd expect the answer is B.",
+    "\\boxed{\\text{(A) is wrong}}", "错误答案是B。",
 ]
 SAYS_A = ["Answer: A. The cat"]
 IS_204 = [
@@ -62,7 +90,7 @@ IS_204 = [
     "\\fbox{204}", "\\boxed{204}", "\\text{204}^\\circ", "204\\text{°}", "$204$ dollars", "\\$204",
     "204\\text{ ways}", "204\\text{ subsets}", "m + n = \\mathbf{204}", "m+n = 204.", "\\text{m+n}=204",
     "m\\!+\\!n=204", "\\text{Area}=204\\text{ cm}^2", "k_{\\max}=204", "\\min = 204", "\\gcd = 204", "\\phi(n)=204",
-    "=204", "204\\text{ }",
+    "=204", "204\\text{ }", "r_1r_2=204", "|\\mathcal{S}|=204", "3a+2b=204", "AB^2=204", "\\Huge 204",
 ]
 IS_MINUS_204 = [
     "-204",
@@ -77,7 +105,8 @@ IS_NO_INTEGER = [
     "\\ensuremath{204}", "204^{o}", "204\\text{ USD}", "€204", "204\\text{ apples}", "204\\text{ ordered pairs}",
     "m+n=\\boxed{204}", "\\text{not }204", "n!=204", "\\binom{n}{2}=204", "\\operatorname{lcm}(a,b)=204",
     "\\Rightarrow 204", "\\therefore 204", "204\\checkmark", "204\\;\\blacksquare", "204\\text{ is the answer}",
-    ": 204", "#204", "\\phantom{0}204", "\\hspace{1em}204",
+    ": 204", "#204", "\\phantom{0}204", "\\hspace{1em}204", "2AB=204", "AB/2=204", "-AB=204", "2(m+n)=204",
+    "(m+n)/2=204", "m+n-1=204", "\\text{upper bound}=204", "\\text{estimate}=204",
 ]
 
 

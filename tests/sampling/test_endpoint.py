@@ -168,7 +168,7 @@ def asked_once(page, kind="application/json", **settings):
     "page",
     ["<html>busy</html>", '"pong"', "[1]", "{}", '{"choices": null}', '{"choices": [7]}', '{"choices": [{}]}',
      '{"choices": [{"finish_reason": "stop", "message": "so 4"}]}',
-     '{"choices": [{"finish_reason": "stop", "message": {"content": ["4"]}}]}',
+     '{"choices": [{"finish_reason": "stop", "message": {"content": [4]}}]}',
      '{"choices": [{"finish_reason": "stop", "message": {"content": 4}}]}'],
 )  # fmt: skip
 def test_whatever_is_no_completion_is_a_failure_that_may_pass(page, kind):

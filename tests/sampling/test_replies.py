@@ -107,6 +107,12 @@ def error(message, **more):
               b'`inputs` tokens and 1000 `max_new_tokens`", "error_type": "validation"}'),
         (422, b'{"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 1500"}'),
         (413, error("prompt is too long: 250000 tokens > 200000 maximum")),
+        (400, error("The decoder prompt (length 9000) is longer than the maximum model length of 8192.")),
+        (400, error("Input prompt (9000 tokens) is too long and exceeds limit of 8192")),
+        (400, error("Range of input length should be [1, 30720]")),
+        (400, error("Input is too long for requested model.")),
+        (400, error("too many tokens: total number of tokens in the prompt cannot exceed 4081")),
+        (400, error("Prompt length (9000) exceeds max_num_tokens (8192)")),
     ],
 )  # fmt: skip
 def test_a_prompt_that_is_too_long_is_known_by_the_words_of_each_server(status, body):
@@ -126,6 +132,11 @@ def test_a_prompt_that_is_too_long_is_known_by_the_words_of_each_server(status, 
         (400, error("no such model", code="model_not_found"), "fatal"),
         (400, error("Content Exists Risk"), "refused"), (400, error("no", code="content_filter"), "refused"),
         (403, error("Your input was flagged"), "refused"), (400, error("x", code="data_inspection_failed"), "refused"),
+        (400, error("Invalid prompt: flagged as potentially violating our usage policy"), "refused"),
+        (400, error("x", code="DataInspectionFailed"), "refused"),
+        (403, error("Content violates usage guidelines"), "refused"),
+        (424, b'{"error": "Request failed during generation", "error_type": "generation"}', "passing"),
+        (400, error("max_tokens is too large: 32768. This model supports at most 16384 completion tokens"), "fatal"),
     ],
 )  # fmt: skip
 def test_a_status_says_whether_to_ask_again_later_never_or_nobody(status, body, kind):
@@ -176,13 +187,32 @@ def test_an_error_that_comes_with_status_200_is_of_the_kind_that_it_says(said, k
     [("stop", "stop", None), ("length", "length", None), ("eos", "eos", None), ("model_length", "length", None),
      ("model_context_window_exceeded", "length", None), ("abort", "abort", "passing"), ("error", "error", "passing"),
      ("network_error", "network_error", "passing"), ("content_filter", "content_filter", "refused"),
-     ("content_filter: SAFETY", "content_filter: SAFETY", "refused"), ("sensitive", "sensitive", "refused")],
+     ("content_filter: SAFETY", "content_filter: SAFETY", "refused"), ("sensitive", "sensitive", "refused"),
+     ("MAX_TOKENS", "length", None), ("max_new_tokens", "length", None), ({"type": "length"}, "length", None),
+     ("token-limit", "length", None), ({"type": "abort"}, "abort", "passing"), ("canceled", "canceled", "passing"),
+     ("SAFETY", "SAFETY", "refused"), ("content-filter", "content-filter", "refused"),
+     ("refusal", "refusal", "refused")],
 )  # fmt: skip
 def test_a_finish_reason_says_whether_there_is_an_answer(finish, stored, kind):
     body = {"choices": [{"message": {"content": "so 4"}, "finish_reason": finish}]}
     found = replies.read_body(json.dumps(body).encode(), ASKED)
     answer = Answer("so 4", None, stored, 7)
     assert found == answer if kind is None else (found.kind, found.sent) == (kind, answer)
+
+
+@pytest.mark.parametrize(
+    ("choice", "beside", "kind"),
+    [
+        ({"message": {"content": "so"}, "finish_reason": "stop", "error": {"code": 502}}, {}, "passing"),
+        ({"message": {"content": "so"}, "finish_reason": "stop"}, {"error": {"code": 502}}, "passing"),
+        ({"message": {"content": ""}}, {}, "passing"),
+        ({"message": {"content": ""}, "finish_reason": "stop"}, {"usage": {"completion_tokens": 0}}, "passing"),
+        ({"message": {"content": [{"type": "refusal", "refusal": "no"}]}, "finish_reason": "stop"}, {}, "refused"),
+    ],
+)  # fmt: skip
+def test_a_generation_that_was_broken_off_is_no_answer(choice, beside, kind):
+    found = replies.read_body(json.dumps({"choices": [choice]} | beside).encode(), ASKED)
+    assert (found.kind, bool(responses.failure_kind(found.sent.finish))) == (kind, True)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +225,9 @@ def test_a_finish_reason_says_whether_there_is_an_answer(finish, stored, kind):
         ({"content": "4", "reasoning": "", "reasoning_content": "2 + 2"}, "2 + 2\n</think>\n\n4"),
         ({"content": "4", "reasoning": None}, "4"), ({"content": "", "reasoning": "2 +"}, "<think>\n2 +"),
         ({"content": [{"type": "text", "text": "4"}, {"type": "reference", "reference_ids": [1]}]}, "4"),
+        ({"content": [{"type": "reasoning", "reasoning": "2 +"}, {"type": "text", "text": "4"}]}, "2 +\n</think>\n\n4"),
+        ({"content": [{"type": "reasoning", "text": "2 +"}, "4"]}, "2 +\n</think>\n\n4"),
+        ({"content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "4"}]}, "4"),
     ],
 )  # fmt: skip
 def test_reasoning_is_put_back_with_the_blanks_that_the_server_left(message, text):

@@ -11,11 +11,14 @@ from tinyr1.data import arithmetic
 
 # A comma or thin space between groups of three digits. "0,204" is a decimal comma, and "20,4" is no number.
 _GROUPED = re.compile(r"(?<![0-9.,}])[1-9][0-9]{0,2}(?:(?:,|\{,\}|\\,|,\\!)[0-9]{3})+(?![0-9,]|\{,|\\,\s*[0-9])")
-_FONT = r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:bf|it|rm|sf|tt|normal)|boldsymbol|bm|emph|underline|[mh]box)"
+_FONT = (
+    r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:bf|it|rm|sf|tt|normal|cal|bb|scr|frak)|boldsymbol|bm|emph|underline|"
+    r"[mh]box)"
+)
 _WRAPPED = re.compile(_FONT + r"\s*\{([^{}]*)\}|\{\s*\\(?:bf|rm|it|sf|tt)(?![A-Za-z])([^{}]*)\}")
 _DOUBLE_BRACES = re.compile(r"\{\s*(\{[^{}]*\})\s*\}")
 _SPACES = re.compile(
-    r"\\(?:displaystyle|textstyle|bfseries|bf|rm|it|sf|tt|left|right|[bB]igg?[lr]?|q?quad|thinspace|large|Large|LARGE)"
+    r"\\(?:displaystyle|textstyle|bfseries|bf|rm|it|sf|tt|left|right|[bB]igg?[lr]?|q?quad|thinspace|large|Large|LARGE|[Hh]uge)"
     r"(?![A-Za-z])|\\(?:text)?color\s*\{[A-Za-z]+\}|" + _FONT + r"(?![A-Za-z]|\s*\{)"
     r"|\\[,;:! ()\[\]]|\\{2}(?![A-Za-z])|\\?\$|~|\{\}"
 )
@@ -35,7 +38,10 @@ _NUMBER = re.compile(r"(-?)\s?([0-9]{1,9})(?:\.0{1,9})?")
 _FRACTION = re.compile(
     r"-?\s?(?:\\[dt]?frac\s*\{\s*[0-9]{1,9}\s*\}\s*\{\s*[0-9]{1,9}\s*\}|[0-9]{1,9}\s?/\s?[0-9]{1,9})"
 )
-_ANSWER_IS = re.compile(r"\A\s*(?:the\s+)?(?:final\s+)?answer(?:\s*[:=]|\s+is\b:?)\s*", re.IGNORECASE)
+_ANSWER_IS = re.compile(
+    r"\A\s*(?:the\s+)?(?:(?:final|correct|right|best)\s+)?(?:answer|(?<=t\s)(?:option|choice))(?:\s*[:=]|\s+is\b:?)\s*",
+    re.IGNORECASE,
+)
 _RELATION = re.compile(r"==|[<>!:≠≈≤≥±]\s*=?|=\s*[<>]")
 _MARKS = re.compile(r"[*`{}\"“”]|(?<!\w)_+|_+(?!\w)")
 LONGEST = 1000  # characters of an answer

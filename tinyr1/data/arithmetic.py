@@ -99,7 +99,7 @@ _GREEK = (
 )
 _PART = re.compile(
     # a variable, word or rounded value with its subscript, primes and argument: x, a_1, S_{100}, f'(5)
-    rf"(?P<name>[A-Za-z]+|\\(?:{_GREEK})(?![A-Za-z])|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil)(?P<own>(?:\s*_\s*(?:\{{[^{{}}]*\}}|[A-Za-z0-9]+))?'*)"
+    rf"(?P<name>[A-Za-z]+|\\(?:{_GREEK})(?![A-Za-z])|\\lfloor[^=]*\\rfloor|\\lceil[^=]*\\rceil)(?P<own>(?:\s*_\s*(?:\{{[^{{}}]*\}}|[0-9]+|[A-Za-z](?![A-Za-z])|[A-Za-z]{{3,}}))?'*)"
     r"(?P<argument>\s*\([^()=]*\))?"
     r"|(?P<calculated>[-+*/^]|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|[0-9]+)"
     r"|(?P<mark>[#|()\[\]{}\s]|\\(?:angle|triangle|overline|widehat|hat|vec|bar|lvert|rvert|vert|cap|cup)(?![A-Za-z]))"
@@ -113,7 +113,8 @@ _SPOILING = (
     "maybe perhaps possibly probably about approx approximately roughly around nearly almost guess dozen dozens "
     "hundred hundreds thousand thousands million millions billion billions square squared cube cubed half halved twice "
     "double thrice triple inverse reciprocal opposite negative minus plus times wrong incorrect false least most more "
-    "less over under"
+    "less over under upper lower bound bounds estimate estimated error unknown bad complement numerator denominator "
+    "trial try old"
 )
 SPOILED = frozenset(_SPOILING.split())
 LONGEST_NAME = 200  # characters
@@ -124,8 +125,9 @@ def is_name(text: str) -> bool:
     """Whether a text names one quantity, so that `text = 204` says that the answer is 204.
 
     It may be a variable with marks and subscripts, a word or a few, a function's value, the size of a set, or a sum or
-    product of at least two variables, as in "find m+n". An expression in one unknown (2x, x^2, -x) is no name: the
-    answer may be the unknown. Nor is the logarithm or the like of something, or a text with doubt or a per cent in it.
+    product of at least two variables, as in "find m+n". An expression in one unknown (2x, x^2, -x) is no name, because
+    the answer may be the unknown; nor is a product with a number (2AB, AB/2) or a sum with one (m+n-1), for the same
+    reason. Nor is the logarithm or the like of something, or a text with doubt or a per cent in it.
     """
     if len(text) > LONGEST_NAME or any(text.count(a) != text.count(b) for a, b in ("()", "[]", "{}")):
         return False
@@ -142,7 +144,24 @@ def is_name(text: str) -> bool:
             of_itself = part["argument"] is not None and part["name"] in part["argument"]  # n(n+1) is a product
             is_expression = is_expression or of_itself
             variables |= {part["name"]} if of_itself else _variables(part)
-    return not is_expression or len(variables) > 1
+    return not is_expression or (len(variables) > 1 and not _has_own_number(parts))
+
+
+def _has_own_number(parts: list[re.Match]) -> bool:
+    """Whether an expression has a sign before it, a term that is a number, or is one term with a number in it. In a sum
+    of several terms each may have a factor: 100m+n is the three digits of a number."""
+    depth, terms, power = 0, [""], False
+    for part in parts:
+        mark, calculated = part["mark"] or "", part["calculated"] or ""
+        depth += (mark in ("(", "[", "{")) - (mark in (")", "]", "}"))
+        if depth == 0 and calculated in ("+", "-"):
+            terms.append("")
+        elif part["name"]:
+            terms[-1] += "n"
+        elif depth == 0 and calculated[:1].isdigit() and not power:  # AB^2 is the square of a length
+            terms[-1] += "1"
+        power = calculated == "^"
+    return any("n" not in term for term in terms) or (len(terms) == 1 and "1" in terms[0])
 
 
 def is_variable(text: str) -> bool:

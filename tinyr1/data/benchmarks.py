@@ -22,6 +22,7 @@ import binascii
 import io
 import json
 import pickle
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -156,7 +157,10 @@ def _read(paths: tuple[Path, ...], benchmark: PublishedBenchmark) -> tuple[list[
         for i, row in enumerate(files.read_rows(path)):
             total += 1
             if last:
-                day, _, clock = str(column(row, path, "contest_date")).partition("T")
+                date = str(column(row, path, "contest_date"))  # a text, or a time as Parquet and pandas have it
+                day, clock = date[:10], date[11:]
+                if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
+                    raise UserError(f"{path}: row {i + 1}: contest_date {date!r} begins with no day such as 2025-01-31")
                 if not first <= day <= last:
                     continue
                 late += day == last and clock.strip("0:.Z+") != ""

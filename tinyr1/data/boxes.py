@@ -6,15 +6,16 @@ r"""Says what stands in the box of a text, \boxed{…} or \fbox{…}: for answer
 import re
 
 _BRACES = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_OR = re.compile(r"\}[\s$\\(){}.,]*(?:text\s*\{)?\s*or\b[\s$\\(){}.,]*(?:boxed|fbox)\s*\{")  # between two boxes
 _OPENING = re.compile(r"\s*\\{1,2}(?:boxed|fbox)\s*\{")
 
 
 def last_box(text: str) -> tuple[str | None, int]:
     """(the content of the last \\boxed{…} or \\fbox{…} that stands in no other box, where it ends in the text).
 
-    A box that holds only a box is opened. The content is None where there is no box, and where a box behind all others
-    is never closed: such a text takes back what it boxed before. The time is linear in the length of the text, whatever
-    a model has written.
+    A box that holds only a box is opened. The content is None where there is no box; where a box behind all others is
+    never closed, since such a text takes back what it boxed before; and where the last two boxes are joined by "or".
+    The time is linear in the length of the text, whatever a model has written.
     """
     content, end = _last_outer(text)
     if content is not None and (opening := _OPENING.match(content)):
@@ -40,6 +41,8 @@ def _last_outer(text: str) -> tuple[str | None, int]:
     unclosed = [start for start, is_box in open_braces if is_box]
     if not boxes or (unclosed and unclosed[-1] > boxes[-1][1]):
         return None, len(text)
+    if len(boxes) > 1 and _OR.fullmatch(text, boxes[-2][1], boxes[-1][0]):
+        return None, boxes[-1][1]
     return text[slice(*boxes[-1])], boxes[-1][1]
 
 

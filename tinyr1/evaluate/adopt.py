@@ -230,7 +230,7 @@ def _lines(question: dict, texts: list, start: int, row: dict) -> list[dict]:
         raise _Refused(f"{question['id']}: a response is no text")
     finish, n_tokens = row.get("finish", row.get("finish_reason")), row.get("n_tokens")
     facts = {
-        "finish": finish if isinstance(finish, str) else "unknown",
+        "finish": responses.finish_of(finish),
         "n_tokens": n_tokens if type(n_tokens) is int and len(texts) == 1 else None,
     }
     return [{"question": question["id"], "sample": start + i, "text": text, **facts} for i, text in enumerate(texts)]

@@ -15,33 +15,35 @@ from typing import Any
 from tinyr1.core import jsonl
 from tinyr1.core.prompts import THINK_CLOSE, THINK_OPEN
 from tinyr1.sampling.requests import Answer, Failure, Kind, Request
-from tinyr1.sampling.responses import FAILED, failure_kind
+from tinyr1.sampling.responses import FAILED, UNKNOWN, failure_kind, finish_of
 
 SHOWN = 300  # characters of a server's message that a reason quotes
-PASSING = (408, 409, 425, 429)  # HTTP status that another moment may change, as those from 500 on
+PASSING = (408, 409, 424, 425, 429)  # HTTP status that another moment may change, as those from 500 on; TGI has 424
 FATAL = {
     401: "check the key (engine.api_key_variable)",
     402: "the account has nothing left to pay with",
     403: "the key (engine.api_key_variable) may not use this model",
     404: "check engine.model and engine.base_url",
 }  # every request would meet them
-UNKNOWN = "unknown"  # the finish reason of an answer whose server gave none
-# Finish reasons of answers that were cut off, beside OpenAI's "length": of Mistral's API, and of Zhipu's.
-CUT = ("model_length", "model_context_window_exceeded")
-# How a refusal to process a question is worded: codes of Azure and OpenAI, DeepSeek's message, Alibaba's code,
-# OpenRouter's message.
-REFUSALS = ("content_filter", "content_policy_violation", "content exists risk", "data_inspection_failed",
-            "input was flagged")  # fmt: skip
-# How a prompt that does not fit is worded by OpenAI, vLLM and SGLang (context length), llama.cpp (context size), TGI
-# (`inputs`), Google (input token count) and Anthropic (too long).
+# How a refusal to process a question is worded: codes and messages of Azure and OpenAI, DeepSeek's message, Alibaba's
+# code, the messages of OpenRouter and xAI.
+REFUSALS = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation", "violating our usage policy",
+            "content exists risk", "data_inspection_failed", "datainspectionfailed", "sensitivecontentdetected",
+            "input was flagged", "violates usage guidelines")  # fmt: skip
+# How a prompt that does not fit is worded by OpenAI, vLLM and SGLang (context length, model length), llama.cpp (context
+# size), TGI (`inputs`), Google (input token count), Anthropic, Amazon and Cohere (too long, too many tokens), Alibaba
+# (range of input length), and by TensorRT-LLM, LMDeploy and TabbyAPI, which name their setting.
 TOO_LONG = re.compile(
-    r"context[ _](?:length|size|window)|prompt is too long|`inputs` must have less than"
-    r"|`inputs` tokens \+ `max_new_tokens`|input token(?:s| count)\b.*\bexceed",
+    r"context[ _](?:length|size|window)|(?:prompt|input)\b.{0,60}\bis too long|`inputs` must have less than"
+    r"|`inputs` tokens \+ `max_new_tokens`|input token(?:s| count)\b.*\bexceed|maximum model length|too many tokens"
+    r"|input prompt\b.*\btoo long|range of input length|\b(?:max_num_tokens|session_len|max_seq_len)\b",
     re.IGNORECASE | re.DOTALL,
 )
 # How a parameter that the server does not know is worded: OpenAI's code and words, and those of pydantic.
 UNSUPPORTED = re.compile(r"unsupported|not supported|unrecognized|unknown|not permitted|unexpected", re.IGNORECASE)
 LIMITS = ("max_tokens", "max_completion_tokens")  # the two names of the longest answer
+# How a longest answer is refused that is longer than the server's own.
+LIMIT_TOO_LARGE = re.compile(r"\bmax_(?:completion_)?tokens\b.{0,40}\b(?:too large|at most)\b", re.IGNORECASE)
 LARGEST = 1 << 53  # no number of tokens
 
 
@@ -76,6 +78,8 @@ def classified(status: int, message: str, code: str, parameter: str, limit_name:
         return Failure(reason, "refused", Answer("", 0, "content_filter", None, 0))
     if status not in (*FATAL, 429) and TOO_LONG.search(words):
         return Failure(f"HTTP {status}, too long for the server: {message[:SHOWN]}", "too_long")
+    if status in (400, 422) and LIMIT_TOO_LARGE.search(message):
+        return Failure(f"{reason}; lower max_tokens of the benchmark (--max-tokens)", "fatal")
     if status in (400, 422) and UNSUPPORTED.search(words):
         other = next(name for name in LIMITS if name != limit_name)
         if parameter == limit_name or re.search(rf"\b{limit_name}\b", message):
@@ -92,6 +96,9 @@ def classified(status: int, message: str, code: str, parameter: str, limit_name:
 
 
 # --- replies ------------------------------------------------------------------------------------------------
+
+
+REASONING = ("thinking", "reasoning", "reasoning_content")  # types of parts, and the names of what they hold
 
 
 class _NoCompletion(ValueError):
@@ -139,11 +146,13 @@ def _read(body: Any, request: Request) -> Answer | Failure:
     usage = body.get("usage")
     n_tokens = _count(usage, "completion_tokens")
     finish = _finish(choice.get("finish_reason"), n_tokens, request)
-    refusal = message.get("refusal") if isinstance(message, Mapping) else None
+    refusal = _refusal(message) if isinstance(message, Mapping) else None
     kind, told = failure_kind(finish), f"the server ended it with {finish!r}{_why(choice)}"
     if refusal and isinstance(refusal, str):
         text, finish, kind, told = _joined(text, refusal), "content_filter", "refused", "the model refused to answer"
-    elif text is None and finish != "length" and not kind:
+    elif (choice.get("error") or body.get("error")) and not kind:
+        finish, kind, told = FAILED, "passing", f"the server broke it off{_why(choice) or _why(body)}"
+    elif not text and finish != "length" and not kind and (text is None or finish == UNKNOWN or n_tokens == 0):
         finish, kind, told = FAILED, "passing", "its message has neither content nor reasoning"
     answer = Answer(text or "", n_tokens, finish, request.seed, _count(usage, "prompt_tokens"))
     return Failure(told, kind, answer) if kind else answer
@@ -159,15 +168,22 @@ def _first_choice(body: Any) -> Mapping:
 
 def _finish(reason: object, n_tokens: int | None, request: Request) -> str:
     """The finish reason as it is stored; where the server gives none, it is "length" if the answer is that long."""
-    if isinstance(reason, str) and reason:
-        return "length" if reason in CUT else reason
+    finish = finish_of(reason)
     full = n_tokens is not None and n_tokens >= request.sampling["max_tokens"]
-    return "length" if full else UNKNOWN
+    return "length" if finish == UNKNOWN and full else finish
 
 
-def _why(choice: Mapping) -> str:
-    """What OpenRouter says of a generation that failed, in the choice itself."""
-    return f": {choice['error']!r}"[:SHOWN] if choice.get("error") else ""
+def _why(place: Mapping) -> str:
+    """What OpenRouter says of a generation that failed, in the choice itself or beside it."""
+    return f": {place['error']!r}"[:SHOWN] if place.get("error") else ""
+
+
+def _refusal(message: Mapping) -> object:
+    """The text with which a model refused, in a field of its own or as a part of the content."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    refused = (part.get("refusal") for part in parts if isinstance(part, Mapping) and part.get("type") == "refusal")
+    return message.get("refusal") or next(refused, None)
 
 
 def _count(usage: object, name: str) -> int | None:
@@ -202,8 +218,9 @@ def whole_text(message: Mapping) -> str | None:
 def _parts(content: Any) -> tuple[str, str | None]:
     """(reasoning, text) of a content: a string, null, or a list of parts, as Mistral's models have it.
 
-    A part is {type: text, text: …} or {type: thinking, thinking: parts}. A part of another kind is left out if it holds
-    no text, such as the numbers of references. _NoCompletion where the content is another thing.
+    A part is a string, {type: text, text: …} or {type: thinking, thinking: parts}; other servers call the second
+    reasoning, with the text under that name or as `text`. A part of another kind is left out if it holds no text, such
+    as the numbers of references, or only what nobody can read. _NoCompletion where the content is another thing.
     """
     if not isinstance(content, list):
         if isinstance(content, str | None):
@@ -211,10 +228,16 @@ def _parts(content: Any) -> tuple[str, str | None]:
         raise _NoCompletion(f"its text is a {type(content).__name__}")
     thoughts, texts = "", ""
     for part in content:
+        if isinstance(part, str):
+            texts += part
+            continue
         if not isinstance(part, Mapping):
-            raise _NoCompletion("a part of the content is no object")
-        if part.get("type") == "thinking":
-            thoughts += "".join(filter(None, _parts(part.get("thinking"))))
+            raise _NoCompletion("a part of the content is neither an object nor a string")
+        if part.get("type") in REASONING:
+            written = next((part[name] for name in (*REASONING, "text") if part.get(name)), None)
+            thoughts += "".join(filter(None, _parts(written)))
+        elif part.get("type") in ("redacted_thinking", "refusal"):
+            continue
         elif isinstance(part.get("text"), str):
             texts += part["text"]
         elif any(_holds_text(value) for name, value in part.items() if name != "type"):

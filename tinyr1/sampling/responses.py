@@ -11,7 +11,7 @@ A line whose finish reason says that the generation failed is no answer, also in
 another tool. A failure has `kind` and `reason` (`tinyr1.sampling.requests.Failure`) and the text that came, if any.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,14 +24,38 @@ RESPONSE = Form("response", {
 })  # fmt: skip
 FAILED = "failed"  # the finish of a generation of which the server says no more
 # Finish reasons of generations that the server gave up: of vLLM and SGLang, of others, of DeepSeek's and Zhipu's APIs.
-GAVE_UP = (FAILED, "abort", "error", "cancelled", "insufficient_system_resource", "network_error")
+GAVE_UP = (FAILED, "abort", "aborted", "error", "cancelled", "canceled", "timeout", "server_error",
+           "insufficient_system_resource", "network_error")  # fmt: skip
+# Finish reasons of what a server refused, beside OpenAI's "content_filter": of Google, Anthropic, Amazon and Zhipu.
+REFUSED = ("safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "guardrail_intervened",
+           "sensitive")  # fmt: skip
+# Finish reasons of answers that were cut off, beside OpenAI's "length": of Mistral's API, of Zhipu's, of Anthropic's,
+# Google's and Amazon's, of TGI, and of tools that write answers into files.
+CUT = ("model_length", "model_context_window_exceeded", "max_tokens", "max_output_tokens", "max_new_tokens",
+       "max_length", "token_limit")  # fmt: skip
+UNKNOWN = "unknown"  # the finish reason of an answer of which nobody says how it ended
 KINDS = ("passing", "own", "too_long", "refused")  # failures of single requests that were sent
+
+
+def finish_of(reason: object) -> str:
+    """A finish reason as it is stored: "length" for every word for an answer that was cut off, UNKNOWN for none.
+
+    SGLang's own interface gives an object with the word as `type`.
+    """
+    reason = reason.get("type") if isinstance(reason, Mapping) else reason
+    if not isinstance(reason, str) or not reason:
+        return UNKNOWN
+    return "length" if _word(reason) in ("length", *CUT) else reason
+
+
+def _word(reason: str) -> str:
+    return reason.lower().replace("-", "_")
 
 
 def failure_kind(finish: str) -> Literal["passing", "refused"] | None:
     """The kind of failure that a finish reason names; None where it is that of an answer."""
-    word = finish.lower()
-    if word.startswith("content_filter") or word == "sensitive":  # Google adds a reason, Zhipu has a word of its own
+    word = _word(finish)
+    if word.startswith("content_filter") or word in REFUSED:  # some add a reason
         return "refused"
     return "passing" if word in GAVE_UP else None
 
