@@ -17,6 +17,7 @@ from tinyr1.merge import adapters, inputs, mergekit
 from tinyr1.merge.adapters import AdaptedCheckpoint
 from tinyr1.merge.method import as_rows
 from tinyr1.merge.parents import ParentHashes
+from tinyr1.merge.reader import StoredTensor
 
 SHAPE = Shape(layers=2)
 QUERY, DOWN, EMBEDDING = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj", "model.embed_tokens"
@@ -127,11 +128,34 @@ class TestProduct:
         wanted = expected(base, adapter, EMBEDDING, 6 / RANK, transposed=True)
         assert close(read(base, adapter)[f"{EMBEDDING}.weight"], wanted)
 
-    def test_fan_in_fan_out_gets_the_transposed_product(self, base, tmp_path):
+    def test_the_kind_of_a_layer_decides_whether_its_product_is_transposed_as_in_peft(self, base, tmp_path):
         torch.manual_seed(4)
-        adapter = make(tmp_path / "lora", factors(DOWN, SHAPE.intermediate, SHAPE.hidden), fan_in_fan_out=True)
-        wanted = expected(base, adapter, DOWN, 6 / RANK, transposed=True)
-        assert close(read(base, adapter)[f"{DOWN}.weight"], wanted)
+        adapter = make(tmp_path / "lora", factors(QUERY, SHAPE.hidden, SHAPE.hidden), fan_in_fan_out=True)
+        assert close(read(base, adapter)[f"{QUERY}.weight"], expected(base, adapter, QUERY, 6 / RANK))
+        conv1d, config = "transformer.h.0.attn.c_proj", adapters.LoraConfig(r=2, fan_in_fan_out=False)
+        stored = {f"base_model.model.{conv1d}.lora_{part}.weight": StoredTensor(Path("file"), 0, shape, torch.float32)
+                  for part, shape in {"A": (2, 8), "B": (8, 2)}.items()}  # fmt: skip
+        place = {f"{conv1d}.weight": StoredTensor(Path("file"), 0, (8, 8), torch.float32)}
+        for network, transposed in (("gpt2", True), ("llama", False)):
+            product = adapters.changes("it", config, stored, place, network).products[f"{conv1d}.weight"]
+            assert product.transposed is transposed
+
+    def test_the_sum_is_rounded_to_the_dtype_of_the_merge_and_not_to_that_of_the_base_before(self, base, adapter):
+        wide = adapters.AdaptedCheckpoint(base, adapter, torch.float32).open()
+        rows = wide.rows(f"{QUERY}.weight", 0, SHAPE.hidden)
+        wide.close()
+        stored = load_file(adapter / "adapter_model.safetensors")
+        a, b = (stored[f"base_model.model.{QUERY}.lora_{part}.weight"].double() for part in "AB")
+        assert rows.dtype == torch.float32
+        assert (rows.double() - (weight(base, QUERY).double() + 6 / RANK * b @ a)).abs().max() < 1e-6
+        assert torch.equal(rows.bfloat16(), read(base, adapter)[f"{QUERY}.weight"])
+
+    @pytest.mark.parametrize(
+        ("tensors", "why"), [({}, "holds no tensor"), ({"x": torch.ones(2, 2).char()}, "torch.int8")]
+    )
+    def test_an_adapter_without_tensors_or_with_whole_numbers_is_refused(self, base, tmp_path, tensors, why):
+        with pytest.raises(UserError, match=why):
+            AdaptedCheckpoint(base, make(tmp_path / "lora", tensors))
 
     @pytest.mark.parametrize(
         ("config", "query", "down"),

@@ -169,7 +169,7 @@ def test_runs_name_their_backbone_and_their_data_with_licences(run):
     sources = [source for domain in cfg.params.domains.values() for source in domain.sources]
     assert len(about.data) >= len({getattr(source, "path", None) for source in sources})
     assert set(about.data.values()) <= {*LICENCES.values(), OWN}, "none is unknown"
-    expected = {"smoke": [], "smol": [SMOLLM2]}.get(run, [cfg.params.backbone.model])
+    expected = {"smoke": [], "smol": [SMOLLM2], "smol-authors": [SMOLLM2]}.get(run, [cfg.params.backbone.model])
     assert about.base_model == expected
     assert set(about.base_model) <= set(LICENCES)
 

@@ -87,6 +87,10 @@ class TestAges:
         dynamic = OLD | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
         problems, _ = configs.compare("a", {"a": dynamic, "b": dynamic | {"max_position_embeddings": 4096}})
         assert "max_position_embeddings is 4096 in b, 131072 in a" in problems[0]
+        for kind in ("dynamic", "longrope"):
+            newer = OLD | {"auto_map": {}, "rope_scaling": {"rope_type": kind, "factor": 2.0}}
+            problems, _ = configs.compare("a", {"a": newer, "b": newer | {"max_position_embeddings": 4096}})
+            assert "max_position_embeddings is 4096 in b, 131072 in a" in problems[0]
 
     def test_windows_count_only_where_sliding_attention_is_on(self):
         on = OLD | {"use_sliding_window": True}
@@ -234,6 +238,19 @@ class TestTiedHeads:
             "lm_head.weight: is tied to model.embed_tokens.weight and stored beside it by math; the result has one "
             "tensor"
         )
+
+
+    def test_a_tensor_under_several_names_gets_one_mask(self, tmp_path):
+        """T5 has its embedding under four."""
+        folders = experts(tmp_path / "in", Shape(layers=1), ("math", "code"))
+        names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+        for folder in folders.values():
+            tensors = load_file(folder / "model.safetensors")
+            tensors |= {name: tensors["model.embed_tokens.weight"].clone() for name in names}
+            store(folder, tensors)
+        made = into(folders, tmp_path / "out", self.DARE)
+        assert all(torch.equal(made[name], made["model.embed_tokens.weight"]) for name in names)
+        assert not torch.equal(made["lm_head.weight"], made["model.embed_tokens.weight"])
 
 
 class TestBeside:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import peers
 import pytest
@@ -18,6 +19,7 @@ from tinyr1.core.recipe import About, Input, Recipe, describe, parse
 from tinyr1.core.varying import at
 from tinyr1.merge import checkpoint, mergekit
 from tinyr1.merge.engine import MergeOptions
+from tinyr1.merge.layers import layers_of
 from tinyr1.merge.mergekit import from_mergekit, to_mergekit
 from tinyr1.merge.method import merge_tensors
 from tinyr1.merge.methods import METHODS
@@ -469,6 +471,31 @@ def test_layers_that_pass_through_can_be_scaled_tensor_by_tensor(folders, weight
         expected = weights["/a"][f"model.layers.{origin}.{part}"]
         assert torch.equal(out[f"model.layers.{layer}.{part}"], expected), (layer, part)
     assert not out["model.layers.2.mlp.down_proj.weight"].any()
+
+
+@pytest.mark.parametrize(
+    ("said", "layers", "refused"),
+    [
+        ({"mlp_only_layers": [1]}, [[0, 3], [1, 4]], True), ({"mlp_only_layers": [1]}, [[0, 2], [2, 4]], False),
+        ({"first_k_dense_replace": 1}, [[0, 2], [0, 4]], True), ({"first_k_dense_replace": 1}, [[0, 2], [1, 4]], False),
+        ({"use_sliding_window": True, "max_window_layers": 2}, [[0, 2], [1, 4]], True),
+        ({"use_sliding_window": False, "max_window_layers": 2}, [[0, 2], [1, 4]], False),
+        ({"sliding_window_pattern": 2}, [[0, 3], [2, 4]], True),
+        ({"sliding_window_pattern": 2}, [[0, 2], [0, 4]], False),
+    ],
+)  # fmt: skip
+def test_a_stack_in_which_a_layer_would_become_one_of_another_kind_is_refused(said, layers, refused):
+    """The numbers of the layers tell it, in configs without a list of kinds."""
+    stack = parse({"method": "stack", "models": [{"model": "/a", "layers": part} for part in layers]}, "test")
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(4)]
+    content = {"num_hidden_layers": 4, **said}
+    held = SimpleNamespace(config=content, tensors=dict.fromkeys(names))
+    found = layers_of(stack, {"/a": held})
+    if not refused:
+        assert found.config(stack, {"/a": content}, content)["num_hidden_layers"] == sum(b - a for a, b in layers)
+        return
+    with pytest.raises(UserError, match="of which kind it is"):
+        found.config(stack, {"/a": content}, content)
 
 
 def test_layers_of_models_of_different_depth_can_be_stacked(folders, weights, tmp_path):

@@ -31,6 +31,17 @@ def test_every_weight_file_by_model_in_the_order_given(folders):
         assert len(found[name]) == 2
 
 
+def test_the_config_and_the_tokenizer_of_a_parent_are_part_of_what_a_result_is_made_from(folders):
+    before = ParentHashes(folders)
+    assert before.made_from()["math"].keys() > before.hashes()["math"].keys()
+    (folders["math"] / "chat_template.jinja").write_text("corrected", encoding="utf-8")
+    after = ParentHashes(folders)
+    assert after.hashes() == before.hashes()
+    assert after.made_from()["math"] != before.made_from()["math"]
+    assert after.identities()["math"] != before.identities()["math"]
+    assert after.made_from()["code"] == before.made_from()["code"]
+
+
 def test_nobody_waits_for_a_hash_before_asking(folders, monkeypatch):
     go = threading.Event()
 

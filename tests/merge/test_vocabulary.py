@@ -139,6 +139,43 @@ class TestSources:
             "tokenizer_source union: code lacks 1 of them; their rows are those of the models that have them",
         ]
 
+    def test_a_tensor_for_tokens_that_nobody_knows_stands_in_the_way_where_tokens_move(self, folders, tmp_path):
+        for folder, rows in zip(folders.values(), (64, 72), strict=True):
+            store(folder, tensors(folder) | {"lm_head.bias": torch.zeros(rows)})
+        with pytest.raises(UserError, match=r"math: lm_head.bias has 64 entries, as many as there are tokens"):
+            into(folders, tmp_path / "out", tokenizer_source="union")
+
+    @pytest.mark.parametrize(
+        "names",
+        [("model.tok_embeddings.weight", "output.weight"), ("shared.weight", "lm_head.weight"),
+         ("backbone.embeddings.weight", "lm_head.weight"), ("model.decoder.embed_tokens.weight", "proj_out.weight")],
+    )  # fmt: skip
+    def test_embeddings_and_heads_of_other_networks_move_together(self, folders, tmp_path, names):
+        renamed = dict(zip((EMBEDDING, HEAD), names, strict=True))
+        for folder in folders.values():
+            store(folder, {renamed.get(name, name): tensor for name, tensor in tensors(folder).items()})
+        made = into(folders, tmp_path / "out", tokenizer_source="code")
+        for name in names:
+            assert torch.equal(made[name], self.expected(folders, self.CODE, name))
+
+    def test_without_an_embedding_that_is_known_a_source_is_refused(self, folders, tmp_path):
+        for folder in folders.values():
+            store(folder, {name.replace("embed_tokens", "table"): t for name, t in tensors(folder).items()})
+        with pytest.raises(UserError, match="tokenizer_source: union: the models have no embedding whose rows"):
+            into(folders, tmp_path / "out", tokenizer_source="union")
+
+    def test_a_mean_is_rounded_to_the_dtype_of_the_merge(self, folders, tmp_path):
+        third = model(tmp_path, "science", WORDS[:4], 64)
+        recipe = {"method": "linear", "models": [{"model": name} for name in ("math", "code", "science")]}
+        made = into(
+            {**folders, "science": third}, tmp_path / "out", Recipe.model_validate(recipe), tokenizer_source="math",
+            dtype=torch.float32,
+        )  # fmt: skip
+        a, b = (tensors(folders[name])[EMBEDDING].float() for name in ("math", "code"))
+        row, there = WORDS.index("the"), self.CODE.index("the")
+        average = (a[row] + b[there]) / 2
+        assert torch.allclose(made[EMBEDDING][row], (a[row] + b[there] + average) / 3, rtol=1e-6, atol=1e-7)
+
     def test_a_source_that_is_no_model_is_refused(self, folders, tmp_path):
         with pytest.raises(UserError, match="tokenizer_source: 'physics' is neither base nor union nor one of"):
             into(folders, tmp_path / "out", tokenizer_source="physics")

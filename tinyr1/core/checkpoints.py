@@ -25,7 +25,8 @@ OTHER_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")  # suffixes tha
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
-    "sentencepiece.bpe.model",
+    "sentencepiece.bpe.model", "sentencepiece.model", "tekken.json", "normalizer.json", "vocab.bpe", "bpe.codes",
+    "spm.model", "source.spm", "target.spm",
 )  # fmt: skip
 # Patterns for the files of a whole checkpoint: these are fetched from a hub, and two models differ if one of them does.
 CHECKPOINT = ("*.safetensors", "*.json", *TOKENIZER_FILES)

@@ -127,7 +127,7 @@ def _make(
     from tinyr1.merge import checkpoint
 
     def made_from() -> str:
-        return artifact.digest(checkpoint.identity(recipe, options, parents.hashes()))
+        return artifact.digest(checkpoint.identity(recipe, options, parents.made_from()))
 
     def build(partial: Path) -> dict[str, Any]:
         if not replace:

@@ -4,8 +4,10 @@
     rows of B, all of A (adapter) --> scale · B·A in float32 ^
 
 W' is what `merge_and_unload` of peft stores: the product is computed in float32, the sum in that or in a wider dtype of
-W, and W' is rounded once. An embedding and a layer that keeps its weight transposed get (B·A)ᵀ; of an embedding peft
-rounds the product before the sum, too, which can move an entry by one step of a narrow dtype. Whole tensors that were
+W, and W' is rounded once, to the dtype of W or to that in which the merge computes, where it is wider. An embedding and
+a layer that keeps its weight transposed get (B·A)ᵀ, and as in peft the kind of the layer decides this, whatever
+`fan_in_fan_out` says; of an embedding peft rounds the product before the sum, too, which can move an entry by one step
+of a narrow dtype. Whole tensors that were
 trained with the adapter (`modules_to_save`) take the place of the base's. Everything else that peft can do is refused
 by its name.
 """
@@ -35,6 +37,9 @@ WITHOUT_EFFECT = {
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "megatron_core", "modules_to_save",
     "peft_type", "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
 }  # fmt: skip
+# Networks whose linear layers are Conv1D of transformers, which keeps a weight as (inputs, outputs), and these layers.
+CONV1D_NETWORKS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
+CONV1D_LAYERS = {"c_attn", "q_attn", "c_proj", "c_fc"}
 FACTORS = 4  # factors that stay in memory as float32: of the tensors that the threads are at
 REMEDY = "merge the adapter into its base with peft (merge_and_unload) and give that model"
 
@@ -123,12 +128,19 @@ class Changes:
 
 
 def changes(
-    where: str, config: LoraConfig, stored: Mapping[str, StoredTensor], base: Mapping[str, StoredTensor]
-) -> Changes:
+    where: str, config: LoraConfig, stored: Mapping[str, StoredTensor], base: Mapping[str, StoredTensor],
+    network: str | None = None,
+) -> Changes:  # fmt: skip
     """What the tensors of an adapter (`stored`) do to those of its base; `where`: the adapter, for messages.
 
-    UserError when one of them has no place in the base, or not the shape of that place.
+    network: `model_type` of the base. UserError when one of the tensors has no place in the base, or not the shape of
+    that place, and where the adapter has none.
     """
+    if not stored:
+        raise UserError(f"{where}: holds no tensor; fetch or write the adapter again")
+    if numbers := [name for name, one in stored.items() if not one.dtype.is_floating_point]:
+        dtype = stored[numbers[0]].dtype
+        raise UserError(f"{where}: {numbers[0]} is stored as {dtype}; factors are floating-point numbers, {REMEDY}")
     factors: dict[str, dict[str, str]] = {}
     embeddings, replaced = set(), {}
     for name in stored:
@@ -142,7 +154,8 @@ def changes(
     for module, parts in factors.items():
         if parts.keys() != {"A", "B"}:
             raise UserError(f"{where}: {', '.join(parts.values())}: one of two factors; fetch the adapter again")
-        transposed = config.fan_in_fan_out or module in embeddings
+        is_conv1d = network in CONV1D_NETWORKS and module.rpartition(".")[2] in CONV1D_LAYERS
+        transposed = is_conv1d or module in embeddings
         products[f"{module}.weight"] = Product(parts["A"], parts["B"], config.scale(module), transposed)
         a, b = stored[parts["A"]].shape, stored[parts["B"]].shape
         if len(a) != 2 or len(b) != 2 or not a[0] == b[1] == config.rank(module):
@@ -175,13 +188,19 @@ def _check_place(where: str, name: str, shape: tuple[int, ...], base: Mapping[st
 
 
 class AdaptedCheckpoint(Checkpoint):
-    """A base with an adapter applied; names, shapes and dtypes are those of the base."""
+    """A base with an adapter applied; names, shapes and dtypes are those of the base.
 
-    def __init__(self, base: Path, adapter: Path) -> None:
+    dtype: in which the merge computes, None for that of the base. Changed rows come in the wider one of both.
+    """
+
+    def __init__(self, base: Path, adapter: Path, dtype: torch.dtype | None = None) -> None:
         super().__init__(base)
+        self.dtype = dtype
         file = inputs.adapter_weights(adapter)
         self.adapter = TensorFiles([file], read_header(file))
-        self.changes = changes(str(file), read_lora_config(adapter), self.adapter.tensors, self.tensors)
+        self.changes = changes(
+            str(file), read_lora_config(adapter), self.adapter.tensors, self.tensors, self.config.get("model_type")
+        )
         changed = len(self.changes.products) + len(self.changes.replaced)
         self.notices.append(f"{adapter}: an adapter, applied to {changed} tensor(s) of {base}")
         if own := [name for name in TOKENIZER_FILES if _differs(adapter / name, base / name)]:
@@ -198,7 +217,7 @@ class AdaptedCheckpoint(Checkpoint):
         super().close()
 
     def rows(self, name: str, first: int, last: int) -> torch.Tensor:
-        dtype = self.tensors[name].dtype
+        dtype = torch.promote_types(self.tensors[name].dtype, self.dtype or self.tensors[name].dtype)
         if whole := self.changes.replaced.get(name):
             rows = self.adapter.rows(whole, first, last).to(dtype)
         else:
@@ -226,7 +245,7 @@ def _differs(file: Path, of_base: Path) -> bool:
     return file.is_file() and not (of_base.is_file() and of_base.read_bytes() == file.read_bytes())
 
 
-def load(model: Path) -> Checkpoint:
-    """The checkpoint at a place (`inputs`), with the adapter applied where it has one."""
+def load(model: Path, dtype: torch.dtype | None = None) -> Checkpoint:
+    """The checkpoint at a place (`inputs`), with the adapter applied where it has one. dtype: of the merge."""
     folder, adapter = inputs.parts(model)
-    return Checkpoint(folder) if adapter is None else AdaptedCheckpoint(folder, adapter)
+    return Checkpoint(folder) if adapter is None else AdaptedCheckpoint(folder, adapter, dtype)

@@ -22,7 +22,7 @@ PROCESSORS = (
     "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json",
     "audio_tokenizer_config.json",
 )  # fmt: skip
-TEMPLATES = "additional_chat_templates"  # a folder of named chat templates
+NAMED_TEMPLATES = "additional_chat_templates"  # a folder of named chat templates
 IGNORED = {*PROVENANCE, "_from_model_config"}  # keys that say where a file comes from
 
 
@@ -86,8 +86,9 @@ def copy(sources: Mapping[str, Path], out: Path) -> None:
 
 def tokenizer_files(folder: Path) -> list[str]:
     """The files of a folder that decide how text becomes token ids, named chat templates among them."""
-    named = sorted((folder / TEMPLATES).glob("*.jinja"))
-    return [f for f in TOKENIZER_FILES if (folder / f).is_file()] + [f"{TEMPLATES}/{file.name}" for file in named]
+    named = [f"{NAMED_TEMPLATES}/{file.name}" for file in sorted((folder / NAMED_TEMPLATES).glob("*.jinja"))]
+    of_code = sorted(file.name for file in folder.glob("*.tiktoken"))  # tokenizers whose code comes with the model
+    return [f for f in TOKENIZER_FILES if (folder / f).is_file()] + of_code + named
 
 
 def content(path: Path) -> object:

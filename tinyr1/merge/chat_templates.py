@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tinyr1.core.checkpoints import read_object
 from tinyr1.core.errors import UserError
+from tinyr1.merge.beside import NAMED_TEMPLATES
 
 FILE = "chat_template.jinja"
 AUTO = "auto"
@@ -46,10 +47,17 @@ def of_model(folder: Path) -> str | None:
 
 
 def write(text: str, out: Path) -> None:
-    """Make a text the default chat template of the tokenizer in `out`."""
+    """Make a text the default chat template of the tokenizer in `out`; templates with other names stay."""
     (out / FILE).write_text(text, encoding="utf-8")
     (out / "chat_template.json").unlink(missing_ok=True)
     config = read_object(out / "tokenizer_config.json")
-    if config is not None and config.pop("chat_template", None) is not None:
+    said = config.pop("chat_template", None) if config is not None else None
+    for one in said if isinstance(said, list) else ():
+        name, template = (one.get("name"), one.get("template")) if isinstance(one, dict) else (None, None)
+        if isinstance(name, str) and isinstance(template, str) and name != "default" and "/" not in name:
+            file = out / NAMED_TEMPLATES / f"{name}.jinja"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(template, encoding="utf-8")
+    if said is not None:
         content = json.dumps(config, indent=2, ensure_ascii=False)
         (out / "tokenizer_config.json").write_text(content + "\n", encoding="utf-8")

@@ -114,11 +114,12 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
     Says what differs without standing in the way, and what is taken from whom. UserError lists what does stand in it.
     """
     check_settings(recipe, options.reading, options.iqr_multiplier)  # first: they cost nothing to check
-    models = {name: adapters.load(place) for name, place in checks.folders_of(recipe, folders).items()}
+    places = checks.folders_of(recipe, folders)
+    models = {name: adapters.load(place, options.dtype) for name, place in places.items()}
     notices = list(dict.fromkeys(notice for model in models.values() for notice in model.notices))
     notices += drop_stored_heads(models) + drop_where_missing(models)
     models, fitted = vocabulary.fit(
-        models, folders, recipe.main_leaf, options.tokenizer_source, has_base=recipe.base is not None
+        models, folders, recipe.main_leaf, options.tokenizer_source, recipe.base is not None, options.dtype
     )
     choice = _choice(recipe, folders, models, options)
     chosen = options.tokenizer or (recipe.main_leaf if options.tokenizer_source else None)
@@ -143,8 +144,8 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
 
 def output_bytes(models: dict[str, Checkpoint], recipe: Recipe, options: MergeOptions) -> int:
     """Size of the merged weights."""
-    tensors = result_tensors(recipe, models).values()
-    return sum(t.entries * dtype_of_result(t, options).itemsize for t in tensors)
+    tensors = result_tensors(recipe, models)
+    return sum(t.entries * dtype_of_result(n, t, options).itemsize for n, t in tensors.items())
 
 
 def _choice(

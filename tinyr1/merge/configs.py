@@ -33,7 +33,9 @@ ROPE = {"rope_theta", "rope_scaling", "partial_rotary_factor"}  # in old files; 
 WHOLE = {"id2label", "label2id", "auto_map"}  # mappings that are one value and no nested config
 # Tensors with one row for each token, by the ends of their names.
 HEADS = ("lm_head.weight", "embed_out.weight")
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight",
+              "shared.weight", "backbone.embeddings.weight")  # fmt: skip
+OTHER_HEADS = ("output.weight", "output_layer.weight", "proj_out.weight", "ff_out.weight", "decoder.weight")
 SHOWN = 60  # characters of a value in a message
 
 
@@ -110,8 +112,9 @@ def _is_neutral(key: str, keys: Mapping[str, Any]) -> bool:
     last, prefix = _last(key), key[: len(key) - len(_last(key))]
     if last == "max_window_layers":  # `layer_types` says the same for each layer
         return f"{prefix}layer_types" in keys or not keys.get(f"{prefix}use_sliding_window")
-    if last == "max_position_embeddings":  # this kind of scaling starts from it
-        return "dynamic" not in (keys.get(f"{prefix}rope_parameters.rope_type"), keys.get(f"{prefix}rope_scaling.type"))
+    if last == "max_position_embeddings":  # these kinds of scaling start from it
+        names = ("rope_parameters.rope_type", "rope_scaling.rope_type", "rope_scaling.type")
+        return not {"dynamic", "longrope"} & {keys.get(f"{prefix}{name}") for name in names}
     if last in ("sliding_window", "use_sliding_window"):
         kinds = keys.get(f"{prefix}layer_types")
         off = keys.get(f"{prefix}use_sliding_window") is False

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -35,11 +35,14 @@ from tinyr1.merge.layers import LeafTensor, Source, StepTensor, layers_of
 from tinyr1.merge.method import BLOCK, Method, RowBlock, as_rows, borders
 from tinyr1.merge.methods import build
 from tinyr1.merge.reader import Checkpoint, StoredTensor
+from tinyr1.merge.tied import same_tensors
 from tinyr1.merge.writer import SHARD_BYTES, ShardWriter
 
 LARGE = 4  # blocks from which all threads work on one tensor; smaller tensors get a thread each
 KEPT = 2**25  # entries of a tensor up to which the result of an inner step stays in memory between the passes
 DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
+# Tensors that transformers keeps in float32 whatever the dtype of a model is, by the ends of their names.
+IN_FLOAT32 = ("e_score_correction_bias",)
 Each = Callable[[Callable, Iterable], Iterator]  # each(function, items) yields the results in order, as `map` does
 
 
@@ -178,19 +181,21 @@ def merge_weights(
     tensors = result_tensors(recipe, models)
     layers = layers_of(recipe, models)
     _keep_freed_memory()
-    layout = {n: (t.shape, dtype_of_result(t, options)) for n, t in tensors.items()}
+    layout = {n: (t.shape, dtype_of_result(n, t, options)) for n, t in tensors.items()}
     writer = ShardWriter(out, layout, options.shard_bytes)
     progress = _Progress(title, sum(t.entries for t in tensors.values()))
     rows: dict[str, list[dict[str, Any]]] = {}
     try:
         for model in models.values():
             model.open()
+        same = same_tensors(models.values())
         # Every thread computes alone: threads inside torch would compete with those of the pool.
         with ThreadPoolExecutor(options.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
             def job(name: str, each: Each) -> list[dict[str, Any]]:
                 source = layers.source(recipe, name)
-                return _merge_tensor(source, models, options, writer, progress, name, tensors[name], each)
+                drawn = same.get(name, name)
+                return _merge_tensor(source, models, options, writer, progress, name, tensors[name], each, drawn)
 
             # Tensors in the order of the files, so that the writer has little to hold back for its order.
             for is_large, group in groupby(writer.order, lambda name: _is_large(tensors[name])):
@@ -232,17 +237,20 @@ def result_tensors(recipe: Recipe, models: dict[str, Checkpoint]) -> dict[str, S
     return found
 
 
-def dtype_of_result(stored: StoredTensor, options: MergeOptions) -> torch.dtype:
-    """The dtype of a merged tensor; integers keep theirs."""
+def dtype_of_result(name: str, stored: StoredTensor, options: MergeOptions) -> torch.dtype:
+    """The dtype of a merged tensor. Integers keep theirs, and so do tensors that transformers keeps in float32."""
     wanted = options.out_dtype or options.dtype
-    return wanted if wanted is not None and stored.dtype.is_floating_point else stored.dtype
+    converted = stored.dtype.is_floating_point and not name.endswith(IN_FLOAT32)
+    return wanted if wanted is not None and converted else stored.dtype
 
 
 def _merge_tensor(
     source: Source, models: dict[str, Checkpoint], options: MergeOptions, writer: ShardWriter, progress: "_Progress",
-    name: str, stored: StoredTensor, each: Each,
+    name: str, stored: StoredTensor, each: Each, drawn: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Merge one tensor and write it; returns a statistics row for each step."""
+    """Merge one tensor and write it; returns a statistics row for each step. drawn: by whose name masks are drawn."""
+    if name.endswith(IN_FLOAT32):
+        options = replace(options, dtype=None, out_dtype=None)
     shape = as_rows(stored.shape)
     leaves = list(dict.fromkeys(source.leaves))
     if not stored.dtype.is_floating_point:
@@ -250,12 +258,12 @@ def _merge_tensor(
         return []
     if stored.entries == 0:
         return []
-    root = _made(source, name, models, options)
+    root = _made(source, drawn, models, options)
     # The disk starts on the whole tensor before the first of its blocks is needed.
     for leaf in leaves:
         models[leaf.model].announce(leaf.name)
     root.prepare(shape, each)
-    dtype = dtype_of_result(stored, options)
+    dtype = dtype_of_result(name, stored, options)
 
     def merge_block(place: tuple[int, int]) -> list[Any]:
         merged, counts = root.rows(*place)

@@ -15,7 +15,7 @@ Nothing here imports torch.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # names of config.json for the number of layers
 PER_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers")  # lists with an entry for each
 EMBEDDINGS = ("wte", "wpe")  # those whose names do not say it
+# Keys that tell the kind of a layer by its number, and the rule: dense or experts, a window or none, rotation or none.
+_KINDS: dict[str, Callable[[int, Any], bool]] = {
+    "mlp_only_layers": lambda layer, listed: layer in listed,
+    "first_k_dense_replace": lambda layer, k: layer < k,
+    "decoder_sparse_step": lambda layer, step: (layer + 1) % step == 0,
+    "sliding_window_pattern": lambda layer, n: (layer + 1) % n == 0,
+    "full_attention_interval": lambda layer, n: (layer + 1) % n == 0,
+    "no_rope_layer_interval": lambda layer, n: (layer + 1) % n == 0,
+    "max_window_layers": lambda layer, n: layer < n,
+}
+# Of these `layer_types` is the list.
+_OF_ATTENTION = {"sliding_window_pattern", "full_attention_interval", "max_window_layers"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,29 @@ class Layers:
         for key in PER_LAYER:
             if isinstance(_decoder(content).get(key), list):
                 lists[key] = [_decoder(configs[leaf.model])[key][self._number(leaf.name)] for leaf in leaves]
+        for layer, leaf in enumerate(leaves):
+            self._check_kind(layer, leaf, _decoder(configs[leaf.model]), _decoder(content), lists.keys())
         return _with_layers(content, count, lists)
+
+    def _check_kind(
+        self, layer: int, leaf: LeafTensor, config: dict, of_result: dict, known: Collection[str]
+    ) -> None:  # fmt: skip
+        """UserError where config.json tells the kind of a layer by its number, and tells another one of the place that
+        a layer gets. known: the lists that the result has, which say it for each layer."""
+        own = self._number(leaf.name)
+        for key, kind in _KINDS.items():
+            if key in _OF_ATTENTION and ("layer_types" in known or config.get("use_sliding_window") is False):
+                continue
+            before, after = (
+                kind(number, value) if (value := one.get(key)) else None
+                for number, one in ((own, config), (layer, of_result))
+            )
+            if before != after:
+                raise UserError(
+                    f"layer {layer} of the result is layer {own} of {leaf.model}, and config.json tells by {key}: "
+                    f"{config.get(key)!r} and the number of a layer of which kind it is: the result would be read as "
+                    "another network; take layers that keep their kind, or write the kinds as a list (layer_types)"
+                )
 
     def is_below(self, name: str, layer: int) -> bool:
         """Whether a tensor lies below a layer, or outside of the layers."""

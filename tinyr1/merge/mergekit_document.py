@@ -221,6 +221,10 @@ class Document:
             numbers = {key: self._value(key, Input, scopes) for key in self.own}
             inputs.append({"model": self._layers(source), **numbers})
         given = {key for key in self.own for each in inputs if each[key] is not None}
+        for source, each in zip(sources, inputs, strict=True):
+            if "weight" in given and each["weight"] is None:
+                raise UserError(f"{source.where}: weight: {source.model} has none and another model has one; give each "
+                                "a weight")  # fmt: skip
         defaults = {key: DEFAULTS[key] for key in given if key in DEFAULTS}
         return [defaults | {k: v for k, v in each.items() if v is not None} for each in inputs]
 

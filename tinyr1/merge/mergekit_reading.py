@@ -107,7 +107,8 @@ class _Reader:
         if source == "base":
             model = base or self.recipe.main_leaf
         else:
-            model = self._leaf(model_text(source, f"{self.name}: {key}"))
+            text = source.removeprefix("model:") if isinstance(source, str) else source  # an older form of mergekit's
+            model = self._leaf(model_text(text, f"{self.name}: {key}"))
         self.folders[model] = model  # mergekit takes the tokens of any model, merged or not
         return {"tokenizer_source": model}
 

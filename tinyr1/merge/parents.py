@@ -13,7 +13,7 @@ from typing import Any
 from tinyr1.core import artifact
 from tinyr1.core.checkpoints import ADAPTER_CONFIG, read_config, weight_files
 from tinyr1.core.errors import UserError
-from tinyr1.merge import inputs
+from tinyr1.merge import beside, inputs
 
 
 class ParentHashes:
@@ -26,6 +26,7 @@ class ParentHashes:
 
     def __init__(self, folders: dict[str, Path]) -> None:
         self.files: dict[str, dict[str, Path]] = {}
+        self.beside: dict[str, dict[str, Path]] = {}  # config and tokenizer, of models that this kit did not make
         self.contents: dict[str, str] = {}  # of models that this kit made and no adapter changes
         self.known: dict[Path, str] = {}
         self.futures: dict[Path, Future[str]] = {}
@@ -43,6 +44,10 @@ class ParentHashes:
                 of_adapter = (adapter / ADAPTER_CONFIG, inputs.adapter_weights(adapter))
                 files |= {f"+{adapter.name}/{file.name}": file for file in of_adapter}
             self.files[name] = files
+            if not artifact.manifest_path(folder).is_file():
+                small = ["config.json", beside.GENERATION, *beside.PROCESSORS, *beside.tokenizer_files(folder)]
+                small += [str(file.relative_to(folder)) for file in sorted(folder.glob("*.py"))]
+                self.beside[name] = {called: folder / called for called in small if (folder / called).is_file()}
             for file in files.values():
                 if file not in self.known and file not in self.futures:
                     self.futures[file] = Future()
@@ -66,7 +71,8 @@ class ParentHashes:
         """By model, without waiting: `content` of its manifest, else file name -> (bytes, time of the last change)."""
         identities: dict[str, Any] = dict(self.contents)
         for name in self.files.keys() - identities.keys():
-            stats = {called: file.stat() for called, file in self.files[name].items()}
+            files = self.files[name] | self.beside.get(name, {})
+            stats = {called: file.stat() for called, file in files.items()}
             identities[name] = {called: (stat.st_size, stat.st_mtime_ns) for called, stat in stats.items()}
         return identities
 
@@ -74,6 +80,12 @@ class ParentHashes:
         """Model -> file name -> SHA-256; waits for those that are not ready, and raises the error of a thread."""
         return {name: {called: self._hash(file) for called, file in files.items()}
                 for name, files in self.files.items()}  # fmt: skip
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        """`hashes`, with those of the small files that the result takes over or is read by."""
+        small = {name: {called: artifact.file_hash(file) for called, file in files.items()}
+                 for name, files in self.beside.items()}  # fmt: skip
+        return {name: files | small.get(name, {}) for name, files in self.hashes().items()}
 
     def _hash(self, file: Path) -> str:
         return self.known[file] if file in self.known else self.futures[file].result()

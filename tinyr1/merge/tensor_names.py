@@ -15,7 +15,7 @@ from tinyr1.core.errors import UserError
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 PARALLEL = "module."  # of DataParallel, which wraps whole models; inside of a name it is a model's own word
 # Buffers that old releases of transformers stored: today's compute them from the config and drop those of a file.
-RECOMPUTED = re.compile(r"(?:^|\.)rotary_emb\.(?:original_)?inv_freq$|\.position_ids$")
+RECOMPUTED = re.compile(r"(?:^|\.)rotary_(?:pos_)?emb\.(?:(?:original_)?inv_freq|(?:cos|sin)_cached)$|\.position_ids$")
 CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention|crossattention)\.(?:masked_)?bias$")
 WITH_CAUSAL_MASK = {"gpt2", "gpt_neo", "gpt_neox", "gptj"}  # elsewhere an attention's bias is a weight
 

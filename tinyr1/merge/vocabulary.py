@@ -20,7 +20,7 @@ import torch
 
 from tinyr1.core.checkpoints import read_object
 from tinyr1.core.errors import UserError
-from tinyr1.merge.configs import EMBEDDINGS, HEADS, ending
+from tinyr1.merge.configs import EMBEDDINGS, HEADS, OTHER_HEADS, ending
 from tinyr1.merge.reader import Checkpoint, StoredTensor
 
 MEAN, ZERO = -1, -2  # donors of a row beside the models, which are counted from 0
@@ -111,10 +111,13 @@ def _with_donors(places: np.ndarray, base: int | None) -> Plan:
 class Resized(Checkpoint):
     """A checkpoint whose embedding and head have the rows of another vocabulary; all else is its own.
 
-    models: all models of the merge, in the order of the plan; each is opened for itself.
+    models: all models of the merge, in the order of the plan; each is opened for itself. dtype: in which the merge
+    computes, to which a mean is rounded; None for that of the models.
     """
 
-    def __init__(self, models: list[Checkpoint], own: int, plan: Plan, names: list[str]) -> None:
+    def __init__(
+        self, models: list[Checkpoint], own: int, plan: Plan, names: list[str], dtype: torch.dtype | None
+    ) -> None:  # fmt: skip
         self.models, self.index, self.plan, self.names = models, own, plan, frozenset(names)
         self.own = models[own]
         self.folder, self.files = self.own.folder, self.own.files
@@ -123,10 +126,10 @@ class Resized(Checkpoint):
         for name in names:
             stored = self.own.tensors[name]
             # Rows of other models come in their dtypes; a dtype that holds all of them loses nothing.
-            dtype = stored.dtype
+            wide = torch.promote_types(stored.dtype, dtype or stored.dtype)
             for model in models:
-                dtype = torch.promote_types(dtype, model.tensors[name].dtype)
-            self.tensors[name] = StoredTensor(stored.file, stored.begin, (plan.rows, stored.shape[1]), dtype)
+                wide = torch.promote_types(wide, model.tensors[name].dtype)
+            self.tensors[name] = StoredTensor(stored.file, stored.begin, (plan.rows, stored.shape[1]), wide)
 
     def open(self) -> "Resized":
         self.own.open()
@@ -184,15 +187,22 @@ def resized_config(config: dict[str, Any], before: int, rows: int) -> dict[str, 
 
 
 def fit(
-    models: dict[str, Checkpoint], folders: Mapping[str, Path], main: str, source: str | None, has_base: bool
+    models: dict[str, Checkpoint], folders: Mapping[str, Path], main: str, source: str | None, has_base: bool,
+    dtype: torch.dtype | None = None,
 ) -> tuple[dict[str, Checkpoint], list[str]]:  # fmt: skip
     """(models whose embeddings have the same rows, lines about what was done).
 
     source: BASE, UNION, or one of `folders`, whose tokens the result has; None: models with the same tokens get the
     number of rows of the main model, and others stay as they are. has_base: whether the main model is the base of the
-    merge. UserError for an unknown source, and where the tokens of a model are not known.
+    merge. dtype: in which it computes. UserError for an unknown source, where the tokens of a model are not known, and
+    where they move but not all tensors with a row for each token are known.
     """
     names = _token_tensors(models)
+    if not names and source is not None:
+        raise UserError(
+            f"tokenizer_source: {source}: the models have no embedding whose rows are known to be tokens, or an output "
+            "head of another size beside it; leave tokenizer_source out, or give models of one vocabulary"
+        )
     if not names:
         return models, []
     sizes = [model.tensors[names[0]].shape[0] for model in models.values()]
@@ -212,8 +222,10 @@ def fit(
         )  # fmt: skip
         notices = _notices(plan, list(models), source)
     everyone = list(models.values())
+    if any(plan.changes(i, size) for i, size in enumerate(sizes)):
+        _refuse_unknown(models, sizes, names)
     changed = {
-        name: Resized(everyone, i, plan, names) if plan.changes(i, sizes[i]) else model
+        name: Resized(everyone, i, plan, names, dtype) if plan.changes(i, sizes[i]) else model
         for i, (name, model) in enumerate(models.items())
     }
     return changed, notices
@@ -279,12 +291,33 @@ def _token_tensors(models: dict[str, Checkpoint]) -> list[str]:
     """Embedding and head, by name: the matrices with a row for each token, of one width in all models."""
     shared = set.intersection(*(set(model.tensors) for model in models.values()))
     found = []
-    for name in sorted(ending(shared, EMBEDDINGS + HEADS)):
+    for name in sorted(ending(shared, EMBEDDINGS + HEADS + OTHER_HEADS)):
         shapes = [model.tensors[name].shape for model in models.values()]
         if all(len(shape) == 2 for shape in shapes) and len({shape[1] for shape in shapes}) == 1:
             found.append(name)
+    if not ending(found, EMBEDDINGS):
+        return []
+    # The "output" of a layer may have the name of a head; only one with a row for each token is one.
+    of_tokens = ending(found, EMBEDDINGS)[0]
+    found = [n for n in found if n not in ending(found, OTHER_HEADS) or all(
+        model.tensors[n].shape[0] == model.tensors[of_tokens].shape[0] for model in models.values()
+    )]  # fmt: skip
     rows = [{model.tensors[name].shape[0] for name in found} for model in models.values()]
     return found if all(len(one) == 1 for one in rows) else []
+
+
+def _refuse_unknown(models: dict[str, Checkpoint], sizes: list[int], names: list[str]) -> None:
+    """UserError where a model has another tensor, outside its layers, with an entry or a row for each token."""
+    for (name, model), size in zip(models.items(), sizes, strict=True):
+        for tensor, stored in model.tensors.items():
+            in_layer = any(part.isdigit() for part in tensor.split("."))
+            is_width = model.config.get("hidden_size") == size  # then the size says nothing
+            if stored.shape[:1] == (size,) and len(stored.shape) <= 2 and not (in_layer or is_width or tensor in names):
+                raise UserError(
+                    f"{name}: {tensor} has {size} {'rows' if len(stored.shape) == 2 else 'entries'}, as many as there "
+                    f"are tokens, and would not move with the rows of {' and '.join(names)}; give models whose "
+                    "vocabularies are the same, and leave tokenizer_source out"
+                )
 
 
 def _same_tokens(models: dict[str, Checkpoint], rows: int) -> bool:
