@@ -136,7 +136,7 @@ class Layers:
     ) -> None:  # fmt: skip
         """UserError where config.json tells the kind of a layer by its number, and tells another one of the place that
         a layer gets. known: the lists that the result has, which say it for each layer."""
-        own = self._number(leaf.name)
+        own = self._number(leaf.name) or 0
         for key, kind in _KINDS.items():
             if key in _OF_ATTENTION and ("layer_types" in known or config.get("use_sliding_window") is False):
                 continue

@@ -147,12 +147,14 @@ class _Patterns(NamedTuple):
 
 @lru_cache
 def _patterns(n: int) -> _Patterns:
-    option, *others, statement = (
-        pattern.replace("[A-D]", f"[A-{LETTERS[n - 1]}]")
-        for pattern in (_OPTION, rf"{_BESIDE}\W{{0,3}}$|[A-D]\b", _ANOTHER, _SEVERAL, _MATCHING, _STATEMENT)
-    )
-    return _Patterns(re.compile(option, re.DOTALL | re.IGNORECASE), *map(re.compile, others),
-                     re.compile(statement, re.MULTILINE))  # fmt: skip
+    def compiled(pattern: str, flags: int = 0) -> re.Pattern:
+        return re.compile(pattern.replace("[A-D]", f"[A-{LETTERS[n - 1]}]"), flags)
+
+    return _Patterns(
+        option=compiled(_OPTION, re.DOTALL | re.IGNORECASE), beside=compiled(rf"{_BESIDE}\W{{0,3}}$|[A-D]\b"),
+        another=compiled(_ANOTHER), several=compiled(_SEVERAL), matching=compiled(_MATCHING),
+        statement=compiled(_STATEMENT, re.MULTILINE),
+    )  # fmt: skip
 
 
 def option(text: str, n: int = 4) -> str | None:
