@@ -3,7 +3,7 @@
       Verifier.compare, .formulas                  python -m tinyr1.evaluate.grading.symbolic MEMORY_MB SECONDS
       takes an idle child, or starts one
       writes a line [gold, text, form] ──────────▶ parses and compares, under limits of memory and CPU time
-      waits for SECONDS         ◀───────────────── a line [equal, extracted]
+      waits for SECONDS of CPU  ◀───────────────── a line [equal, extracted]
       no line: kills the child, and the next comparison starts another
 
 Some inputs keep SymPy busy for ever or fill the memory, and Math-Verify's own time limit works on the main thread only.
@@ -24,11 +24,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from tinyr1.core import surroundings
 from tinyr1.core.errors import UserError
 
 OPINIONS = ("integer", "expression")  # kinds of answers that get a second opinion
 START_SECONDS = 120  # to import SymPy, on a busy machine
+PATIENCE = 20  # times its CPU time that a comparison may take by the clock, beside other work
+SLICE = 0.25  # seconds between two looks at a child
 END_SECONDS = 5  # between the end of a child's output and its own
 STARTS = 3  # of a child that a signal ends before it is ready: the kernel kills one when memory runs out
 TAIL = 2000  # characters from the end of a response, where its answer stands
@@ -50,7 +54,7 @@ class Comparison:
 class Verifier:
     """A pool of children for many threads. Use it as a context manager; children start when they are first needed.
 
-    workers: how many comparisons run at a time. seconds: time of one. memory_mb: address space of a child, in MiB.
+    workers: how many comparisons run at a time. seconds: CPU time of one. memory_mb: address space of a child, in MiB.
     """
 
     def __init__(self, workers: int = 1, seconds: float = 3.0, memory_mb: int = 2048) -> None:
@@ -158,12 +162,21 @@ class _Child:
             return False
 
     def reply(self, request: list[str], seconds: float) -> str | None:
-        """The line that answers a request; None after `seconds`, "" if the process ended."""
+        """The line that answers a request; None after `seconds` of CPU time, "" if the process ended."""
         try:
             self._requests.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
             return ""
-        return self._line(seconds)
+        # By the clock, a busy machine would decide what is equal.
+        begun, used = time.monotonic(), self._cpu_seconds()
+        while (line := self._line(SLICE)) is None:
+            if self._cpu_seconds() - used >= seconds or time.monotonic() - begun >= PATIENCE * seconds:
+                return None
+        return line
+
+    def _cpu_seconds(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
 
     def _line(self, seconds: float) -> str | None:
         ready, _, _ = select.select([self._replies], [], [], seconds)
