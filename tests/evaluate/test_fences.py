@@ -59,7 +59,10 @@ def test_the_last_block_that_compiles_is_taken_where_the_official_rule_has_no_pr
     [
         ("print(1)", True), ("def f(): pass", True), ("class A: pass", True), ("async def f(): pass", True),
         ("5", False), ("x", False), ("'YES'", False), ("1, 2", False), ("", False), ("# nothing", False),
-        ("print 1", False), ("return f(1)", False), ("f(1)\n  g()", False), ("f('\\d')", True), ("f(1)\0", False),
+        ("print 1", False), ("return f(1)", False), ("f(1)\n  g()", False), ("print('\\d')", True),
+        ("print(1)\0", False),
+        ("O(n)", False), ("f(x)", False), ("Point(1, 2)", False), ("range(0, 3)", False), ("main()", False),
+        ("sys.stdout.write('1')", True), ("for x in f(): pass", True), ("x = f()", True),
         ("f('\ud800')", False), ("await f()", False),
     ],
 )  # fmt: skip

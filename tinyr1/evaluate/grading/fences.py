@@ -16,6 +16,7 @@ FENCE = "```"
 LONGEST = 1 << 17  # characters of a source that is compiled here; a longer one is left to the sandbox
 FENCES = 40  # from the end of an answer, among which a program is sought
 ENDS = 3  # fences that are tried as the end of one block, since a program may hold fences in a text of its own
+EFFECTS = ("print", "exec", "eval", "open", "input", "exit", "quit")  # what an expression alone calls to do something
 _ONE_AT_A_TIME = threading.Lock()  # `warnings.catch_warnings` changes the whole process
 
 
@@ -36,7 +37,8 @@ def program(text: str) -> str | None:
 
 
 def is_program(code: str) -> bool:
-    """Whether a text compiles and does something: it calls or defines something, unlike an output such as "5"."""
+    """Whether a text compiles and does something: it calls or defines something, unlike an output such as "5" and a
+    formula such as "O(n)" or "max(a, b)"."""
     if len(code) > LONGEST:
         return True
     try:
@@ -46,6 +48,9 @@ def is_program(code: str) -> bool:
             compile(tree, "<answer>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):  # all that a source can cause
         return False
+    if all(isinstance(statement, ast.Expr) for statement in tree.body):
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        return any(isinstance(f, ast.Attribute) or (isinstance(f, ast.Name) and f.id in EFFECTS) for f in calls)
     doing = (ast.Call, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return any(isinstance(node, doing) for node in ast.walk(tree))
 
