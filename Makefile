@@ -125,7 +125,7 @@ lab: setup
 	--LabApp.default_url=/lab/tree/notebooks/01_data_curation.ipynb $$flags $(ARGS)
 
 chat: setup
-	@$(PY) -m tinyr1.chat $(if $(filter command line environment,$(origin MODEL)),"$(MODEL)") --run "$(RUN)" $(ARGS)
+	@$(PY) -m tinyr1.chat --run "$(RUN)" $(if $(filter command line environment,$(origin MODEL)),"$(MODEL)") $(ARGS)
 
 check-merge:
 	@case "$(ARGS)" in *--help*|*--verify*|*--recipe*) ;; *) \

@@ -431,8 +431,8 @@ def test_make_publishes_the_run_that_it_is_given():
 
 def test_make_asks_the_model_of_the_run_where_it_is_stored(tmp_path):
     merged = f"{tmp_path}/a b/smol/merged/math-science-code"
-    assert f'tinyr1.chat "{merged}"' in make("-n", "chat", TINYR1_HOME=f"{tmp_path}/a b").stdout
-    assert 'tinyr1.chat "runs/smol/merged/math-science-code"' in make("-n", "chat").stdout
+    assert 'tinyr1.chat --run "mine"' in make("-n", "chat", "RUN=mine").stdout  # it knows the merges of the run
+    assert 'tinyr1.chat --run "smol" "a b"' in make("-n", "chat", "MODEL=a b").stdout
     shown = make("-n", "evaluate", "RUN=smol", TINYR1_HOME=f"{tmp_path}/a b").stdout
     assert f'models="{merged}"' in shown
 

@@ -149,12 +149,15 @@ def mean_tokens(asked: list[Asking]) -> float:
 
 
 def records(cfg: Config, stage: str) -> Iterator[tuple[str, dict]]:
-    """Yield (a name for people, record) of a stage from this run, then from its published report, then from others.
+    """Yield (a name for people, record) of a stage from this run, then from its published report, then from others in
+    the order of their names.
 
     A record has the key `folder` here. One that is damaged, or of an older edition, is left out: a plan is no place to
     complain about it.
     """
-    published = sorted(reports_folder().glob(f"*/{stage}.json"), key=lambda file: file.parent.name != cfg.run)
+    published = sorted(
+        reports_folder().glob(f"*/{stage}.json"), key=lambda file: (file.parent.name != cfg.run, file.parent.name)
+    )
     for file in (cfg.reports / f"{stage}.json", *published):
         try:
             entry = json.loads(file.read_text(encoding="utf-8"))
