@@ -40,7 +40,8 @@ def same_tensors(models: Collection[Checkpoint]) -> dict[str, str]:
     shared = set.intersection(*(set(model.tensors) for model in models))
     first: list[str] = []
     same: dict[str, str] = {}
-    for name in sorted(ending(shared, EMBEDDINGS + HEADS + OTHER_HEADS)):
+    outside = [name for name in shared if not any(part.isdigit() for part in name.split("."))]  # layers have numbers
+    for name in sorted(ending(outside, EMBEDDINGS + HEADS + OTHER_HEADS)):
         earlier = next((one for one in first if all(_are_equal(model, one, name) for model in models)), None)
         if earlier is None:
             first.append(name)
