@@ -218,6 +218,19 @@ class TestNames:
         inner = tensor_names.of_model("x", ["model.layers._orig_mod.0.weight", "b"], None).stored
         assert inner == {"model.layers.0.weight": "model.layers._orig_mod.0.weight", "b": "b"}
 
+    def test_published_files_of_gpt2_have_the_names_of_those_that_are_saved_later(self):
+        published = ["h.0.ln_1.weight", "wte.weight", "lm_head.weight", "h.0.attn.bias"]
+        found = tensor_names.of_model("x", published, "gpt2")
+        assert found.stored == {
+            "transformer.h.0.ln_1.weight": "h.0.ln_1.weight", "transformer.wte.weight": "wte.weight",
+            "lm_head.weight": "lm_head.weight",
+        }  # fmt: skip
+        assert "x: its names get 'transformer.' before them" in found.notices[0]
+        saved = tensor_names.of_model("x", found.stored, "gpt2")
+        assert list(saved.stored) == list(found.stored)
+        assert saved.notices == []
+        assert tensor_names.of_model("x", ["h.0.ln_1.weight"], "llama").stored == {"h.0.ln_1.weight": "h.0.ln_1.weight"}
+
     def test_two_names_for_one_tensor_are_refused(self):
         with pytest.raises(UserError, match=r"x: a\.weight and _orig_mod\.a\.weight are one tensor of the model"):
             tensor_names.of_model("x", ["a.weight", "_orig_mod.a.weight"], None)

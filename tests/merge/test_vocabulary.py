@@ -284,6 +284,13 @@ class TestChatTemplate:
         assert (out / "chat_template.jinja").read_text() == text
         assert "chat_template" not in json.loads((out / "tokenizer_config.json").read_text())
 
+    def test_auto_reads_the_template_of_a_processor(self, two, tmp_path):
+        for folder in two.values():
+            change_json(folder / "tokenizer_config.json", chat_template=None)
+            (folder / "chat_template.json").write_text(json.dumps({"chat_template": "seen {{ messages }}"}))
+        into(two, out := tmp_path / "out", chat_template="auto")
+        assert (out / "chat_template.jinja").read_text() == "seen {{ messages }}"
+
     def test_chatml_is_rendered(self, two, tmp_path):
         from transformers import PreTrainedTokenizerFast
 

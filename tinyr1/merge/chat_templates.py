@@ -13,6 +13,7 @@ from tinyr1.core.errors import UserError
 from tinyr1.merge.beside import NAMED_TEMPLATES
 
 FILE = "chat_template.jinja"
+OF_PROCESSOR = "chat_template.json"
 AUTO = "auto"
 TEMPLATES = {
     "chatml": "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -43,13 +44,15 @@ def of_model(folder: Path) -> str | None:
     if isinstance(said, list):  # named ones
         named = {one.get("name"): one.get("template") for one in said if isinstance(one, dict)}
         said = named.get("default")
+    if not isinstance(said, str):  # of a processor, in older releases of transformers
+        said = (read_object(folder / OF_PROCESSOR) or {}).get("chat_template")
     return said if isinstance(said, str) else None
 
 
 def write(text: str, out: Path) -> None:
     """Make a text the default chat template of the tokenizer in `out`; templates with other names stay."""
     (out / FILE).write_text(text, encoding="utf-8")
-    (out / "chat_template.json").unlink(missing_ok=True)
+    (out / OF_PROCESSOR).unlink(missing_ok=True)
     config = read_object(out / "tokenizer_config.json")
     said = config.pop("chat_template", None) if config is not None else None
     for one in said if isinstance(said, list) else ():

@@ -3,6 +3,7 @@
     _orig_mod.model.norm.weight                   -> model.norm.weight     torch.compile wrapped the model
     module.model.norm.weight                      -> model.norm.weight     so did DataParallel
     model.layers.0.self_attn.rotary_emb.inv_freq  -> left out              computed anew from config.json on loading
+    h.0.ln_1.weight         -> transformer.h.0.ln_1.weight                 GPT-2 and BLOOM, as first published
 """
 
 import re
@@ -17,6 +18,9 @@ PARALLEL = "module."  # of DataParallel, which wraps whole models; inside of a n
 # Buffers that old releases of transformers stored: today's compute them from the config and drop those of a file.
 RECOMPUTED = re.compile(r"(?:^|\.)rotary_(?:pos_)?emb\.(?:(?:original_)?inv_freq|(?:cos|sin)_cached)$|\.position_ids$")
 CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention|crossattention)\.(?:masked_)?bias$")
+# Networks whose published files leave out the module around the layers, which files saved later have.
+PREFIXES = {"gpt2": "transformer.", "bloom": "transformer."}
+HEAD = "lm_head."  # stands outside that module
 WITH_CAUSAL_MASK = {"gpt2", "gpt_neo", "gpt_neox", "gptj"}  # elsewhere an attention's bias is a weight
 
 
@@ -36,6 +40,14 @@ def of_model(where: str, stored: Iterable[str], model_type: str | None) -> Names
     plain = {name: WRAPPERS.sub("", name) for name in stored}
     while plain and all(name.startswith(PARALLEL) for name in plain.values()):
         plain = {name: short.removeprefix(PARALLEL) for name, short in plain.items()}
+    notices = []
+    if changed := [(name, short) for name, short in plain.items() if name != short]:
+        name, short = changed[0]
+        notices.append(f"{where}: wrappers' prefixes are removed from {len(changed)} names ({name} is {short})")
+    prefix = PREFIXES.get(model_type or "", "")
+    if prefix and not any(short.startswith(prefix) for short in plain.values()):
+        plain = {name: short if short.startswith(HEAD) else prefix + short for name, short in plain.items()}
+        notices.append(f"{where}: its names get {prefix!r} before them, as transformers has it")
     kept: dict[str, str] = {}
     recomputed = []
     for name, short in plain.items():
@@ -45,10 +57,6 @@ def of_model(where: str, stored: Iterable[str], model_type: str | None) -> Names
             recomputed.append(short)
         else:
             kept[short] = name
-    notices = []
-    if changed := [(name, short) for name, short in plain.items() if name != short]:
-        name, short = changed[0]
-        notices.append(f"{where}: wrappers' prefixes are removed from {len(changed)} names ({name} is {short})")
     if recomputed:
         notices.append(f"{where}: {_some(recomputed)}: computed anew on loading, neither merged nor written")
     return Names(kept, notices)
