@@ -295,6 +295,13 @@ class TestNamed:
         named = inputs.place("owner/base@main+owner/lora", Path("/elsewhere"))
         assert inputs.parts(inputs.fetched(named)) == (base, adapter)
 
+    @pytest.mark.parametrize("side", [0, 1])
+    def test_a_side_that_is_not_there_is_named(self, base, adapter, tmp_path, side):
+        sides = [str(base), str(adapter)]
+        sides[side] = str(tmp_path / "nowhere")
+        with pytest.raises(UserError, match=r": \S+/nowhere is no folder here; base\+adapter takes two folders"):
+            inputs.fetched(inputs.place("+".join(sides), Path()))
+
     def test_a_model_on_the_right_is_no_adapter(self, base):
         with pytest.raises(UserError, match=r"base is no adapter, it has no adapter_config\.json; write base\+adapter"):
             inputs.fetched(inputs.place(f"{base}+{base}", Path()))

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from tinyr1.core.checkpoints import INDEX, PICKLED, PICKLED_INDEX, WHOLE, chosen_weights
 from tinyr1.core.errors import UserError
+from tinyr1.core.recipe import parse
 from tinyr1.merge import __main__ as merge
-from tinyr1.merge import inputs, pickled, tensor_names
+from tinyr1.merge import checkpoint, inputs, pickled, tensor_names
 from tinyr1.merge.method import as_rows
 from tinyr1.merge.reader import DTYPES_STORED, Checkpoint
 
@@ -290,6 +291,17 @@ class TestPredictionLayers:
         assert "multi-token" not in said
         assert any(name.startswith("mtp.") for name in load_file(tmp_path / "out" / WHOLE))
         assert json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 1
+
+    def test_where_layers_are_counted_none_is_merged(self, three, tmp_path):
+        recipe = parse({"method": "slerp", "base": "math", "other": "code", "t": [0, 1]}, "test")
+        options = checkpoint.options_from({"device": "cpu"})
+        for folder in three.values():
+            self.store(folder, "model.layers.1")
+            change_json(folder / "config.json", num_nextn_predict_layers=1)
+        (tmp_path / "out").mkdir()
+        checkpoint.merge_checkpoints(recipe, three, tmp_path / "out", options, "merge")
+        assert not any(".layers.1." in name for name in load_file(tmp_path / "out" / WHOLE))
+        assert json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 0
 
     def test_a_layer_that_one_model_lacks_is_still_refused(self, three, tmp_path, monkeypatch, capsys):
         tensors = load_file(three["science"] / WHOLE)

@@ -482,6 +482,8 @@ def test_layers_that_pass_through_can_be_scaled_tensor_by_tensor(folders, weight
         ({"use_sliding_window": False, "max_window_layers": 2}, [[0, 2], [1, 4]], False),
         ({"sliding_window_pattern": 2}, [[0, 3], [2, 4]], True),
         ({"sliding_window_pattern": 2}, [[0, 2], [0, 4]], False),
+        ({"model_type": "gemma2"}, [[0, 3], [2, 4]], True), ({"model_type": "gemma2"}, [[0, 2], [0, 4]], False),
+        ({"model_type": "gemma2", "layer_types": ["a", "b"] * 2}, [[0, 3], [2, 4]], False),
     ],
 )  # fmt: skip
 def test_a_stack_in_which_a_layer_would_become_one_of_another_kind_is_refused(said, layers, refused):

@@ -117,7 +117,7 @@ def load_models(recipe: Recipe, folders: dict[str, Path], options: MergeOptions)
     places = checks.folders_of(recipe, folders)
     models = {name: adapters.load(place, options.dtype) for name, place in places.items()}
     notices = list(dict.fromkeys(notice for model in models.values() for notice in model.notices))
-    notices += drop_stored_heads(models) + drop_where_missing(models)
+    notices += drop_stored_heads(models) + drop_where_missing(models, recipe.counts_layers)
     models, fitted = vocabulary.fit(
         models, folders, recipe.main_leaf, options.tokenizer_source, recipe.base is not None, options.dtype
     )

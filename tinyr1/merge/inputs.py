@@ -45,6 +45,15 @@ def _splits(text: str, home: Path) -> Iterator[tuple[str, str]]:
             yield sides[0], sides[1]
 
 
+def _missing_sides(text: str) -> Iterator[str]:
+    """What stands before or behind a + of a text where the other side is a model, but this one is none."""
+    for plus in re.finditer(r"\+", text):
+        sides = text[: plus.start()], text[plus.end() :]
+        is_model = [bool(_side(part, Path())) for part in sides]
+        if any(is_model) and all(sides):
+            yield sides[is_model.index(False)]
+
+
 def _side(text: str, home: Path) -> str:
     """The absolute path of a folder, or a hub id; an empty text for anything else."""
     folder = (home / os.path.expanduser(text)).absolute()  # noqa: PTH111
@@ -65,6 +74,8 @@ def fetched(model: Path) -> Path:
         if not (adapter / ADAPTER_CONFIG).is_file():
             raise UserError(f"{model}: {adapter} is no adapter, it has no {ADAPTER_CONFIG}; write base+adapter")
         return Path(f"{base}+{adapter}")
+    if missing := next(_missing_sides(str(model)), None):
+        raise UserError(f"{model}: {missing} is no folder here; base+adapter takes two folders or ids of the hub")
     return _with_base(_folder(str(model))) if HUB_ID.fullmatch(str(model)) else model
 
 

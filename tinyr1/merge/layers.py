@@ -39,6 +39,11 @@ _KINDS: dict[str, Callable[[int, Any], bool]] = {
     "no_rope_layer_interval": lambda layer, n: (layer + 1) % n == 0,
     "max_window_layers": lambda layer, n: layer < n,
 }
+# What some networks mean where their config leaves it out.
+_UNSAID = {
+    "gemma2": {"sliding_window_pattern": 2}, "gemma3_text": {"sliding_window_pattern": 6},
+    "cohere2": {"sliding_window_pattern": 4},
+}  # fmt: skip
 # Of these `layer_types` is the list.
 _OF_ATTENTION = {"sliding_window_pattern", "full_attention_interval", "max_window_layers"}
 
@@ -137,6 +142,7 @@ class Layers:
         """UserError where config.json tells the kind of a layer by its number, and tells another one of the place that
         a layer gets. known: the lists that the result has, which say it for each layer."""
         own = self._number(leaf.name) or 0
+        config, of_result = (_UNSAID.get(one.get("model_type", ""), {}) | one for one in (config, of_result))
         for key, kind in _KINDS.items():
             if key in _OF_ATTENTION and ("layer_types" in known or config.get("use_sliding_window") is False):
                 continue

@@ -15,23 +15,26 @@ MODULE = re.compile(r"(?:^|\.)(?:mtp|mtp_layers|nextn)\.")
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
-def drop_where_missing(models: dict[str, Checkpoint]) -> list[str]:
+def drop_where_missing(models: dict[str, Checkpoint], counts_layers: bool) -> list[str]:
     """Take the prediction layers out of all models unless all have the same; a line that says so, where it is done.
 
-    The configs then count no such layer, so that an engine does not look for one.
+    counts_layers: whether the recipe stacks layers or varies over them, where these have no place among the others;
+    then no model keeps them. The configs count no such layer, so that an engine does not look for one.
     """
     found = {name: _names(model) for name, model in models.items()}
     owners = [name for name, names in found.items() if names]
-    if all(names == found[next(iter(found))] for names in found.values()):
+    alike = all(names == found[next(iter(found))] for names in found.values())
+    if not owners or (alike and not counts_layers):
         return []
     example = min(next(iter(found[name])) for name in owners)
     for name, model in models.items():
         for tensor in found[name]:
             del model.tensors[tensor]
         model.config = _without_counts(model.config)
+    why = "the recipe counts layers" if alike else "not every model has them alike"
     return [
         f"{example} and others: layers for multi-token prediction, which transformers drops on loading, stored by "
-        f"{' and '.join(owners)} and not alike in every model; the result has none"
+        f"{' and '.join(owners)}; {why}, so the result has none"
     ]
 
 
