@@ -54,6 +54,24 @@ def test_the_last_block_that_compiles_is_taken_where_the_official_rule_has_no_pr
     assert fences.program(text) == expected
 
 
+NAMED, CALL = "class Solution:\n    def twice(self, n):\n        return 2 * n", "print(Solution().twice(3))"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"```python\n{NAMED}\n```\nAn example:\n```python\n{CALL}\n```", NAMED),
+        (f"```python\n{NAMED}\n```\n```python\n{NAMED}\n\n{CALL}\n```", f"{NAMED}\n\n{CALL}"),
+        (f"```python\n{NAMED}\n```\n```python\ndef main():\n    {CALL}\n```", NAMED),
+        ("```python\ntwice = lambda n: 2 * n\n```\n```python\nprint(twice(3))\n```", "twice = lambda n: 2 * n"),
+        # no block defines it: as where no name is wanted
+        (f"```python\n{GOOD}\n```\n```\n5\n```", GOOD), (f"```python\n{CALL}\n```", CALL), ("none", None),
+    ],
+)  # fmt: skip
+def test_a_block_that_only_calls_what_is_wanted_is_no_program(text, expected):
+    assert fences.program(text, "twice") == expected
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

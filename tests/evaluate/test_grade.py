@@ -35,7 +35,7 @@ def rules(name, kind, benchmark="mini-science", samples=4):
 
 INTEGER = {"id": "q", "kind": "integer", "answer": "25"}
 OPTION = {"id": "q", "kind": "option", "answer": "B"}
-PROGRAM = {"id": "q", "kind": "program"}
+PROGRAM = {"id": "q", "kind": "program", "func_name": ""}
 SOUND = {q["kind"]: rules("sound", "miniature", f"mini-{d}") for q, d in (
     (INTEGER, "math"), (OPTION, "science"), (PROGRAM, "code"))}  # fmt: skip
 

@@ -15,33 +15,14 @@ from dataclasses import dataclass
 from tinyr1.data import arithmetic
 from tinyr1.data.answers import LONGEST, integer, plain
 from tinyr1.data.arithmetic import SPOILED, is_name, is_variable
+from tinyr1.evaluate.grading import units
 from tinyr1.evaluate.grading.symbolic import Verifier
 
 _FONT = r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox|operatorname)"
-# A word or words behind a value: `5\text{ cm}^2`, `5 \mathrm{cm}`, `5 apples`.
-_UNIT = re.compile(
-    rf"(?:\\[,;: ]|~|\s|\$)*(?:{_FONT}\s*\{{(?P<set>[^{{}}]*)\}}"
-    r"|(?<=[\s~$])(?P<bare>[A-Za-z]{2,}(?:[ /]+[A-Za-z]+)*))"
-    r"(?P<power>\s*\^\s*(?:\{\s*-?[0-9]\s*\}|[0-9])|[²³])?[\s$.]*\Z"
-)
 _WRAPPED = re.compile(rf"[\s$]*{_FONT}\s*\{{([^{{}}]*)\}}[\s$.]*")
 _DEGREES = re.compile(r"(?:\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?(?![A-Za-z]))[\s$.]*\Z")
 _PER_CENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*\\?%\s*\})[\s$.]*\Z")
 _PER_CENT_WORDS = frozenset(("percent", "per cent", "percentage"))
-# Units by one of their names; another unit is another answer, and of an unknown word nobody can tell.
-_UNITS = {
-    name: names[0]
-    for names in (
-        ("mm", "millimeter", "millimetre"), ("cm", "centimeter", "centimetre"), ("m", "meter", "metre"),
-        ("km", "kilometer", "kilometre"), ("in", "inch", "inche"), ("ft", "foot", "feet"), ("yd", "yard"),
-        ("mi", "mile"), ("s", "sec", "second"), ("min", "minute"), ("h", "hr", "hour"), ("day",), ("week",),
-        ("month",), ("year",), ("g", "gram"), ("kg", "kilogram"), ("mg", "milligram"), ("lb", "pound"),
-        ("l", "liter", "litre"), ("ml", "milliliter", "millilitre"), ("dollar",), ("cent",), ("euro",),
-        ("degree", "°"), ("radian", "rad"), ("mph",), ("j", "joule"), ("kj", "kilojoule"), ("n", "newton"),
-        ("w", "watt"), ("kw", "kilowatt"), ("v", "volt"),
-    )
-    for name in names
-}  # fmt: skip
 _DOUBT = re.compile(
     r"\\[lc]?dots|…|\.\.\.|\?|\\approx|≈|\\sim(?:eq)?(?![A-Za-z])|\\neq?(?![A-Za-z])|≠|\\equiv|≡|\\pmod|\\bmod|"
     r"\\not(?![A-Za-z])|==|:=|!=|\\to(?![A-Za-z])|→"
@@ -168,12 +149,11 @@ def _value(side: str) -> _Value:
         side, per_cent = side[: match.start()], True
     elif (match := _DEGREES.search(side)) and not _ANGLES.search(side):
         side, unit = side[: match.start()], "degree"
-    elif (match := _UNIT.search(side)) and re.search(r"[0-9})\]]|[A-Za-z]\Z", side[: match.start()]):
-        words = (match["set"] or match["bare"] or "").strip(" .~").lower()
-        power = re.sub(r"\W", "", match["power"] or "").replace("²", "2").replace("³", "3")
-        if words in _PER_CENT_WORDS:
+    elif (match := units.TAIL.search(side)) and re.search(r"[0-9})\]]|[A-Za-z]\Z", side[: match.start()]):
+        words = units.plain_unit(match["set"] or match["bare"])
+        if words.lower() in _PER_CENT_WORDS:
             side, per_cent = side[: match.start()], True
-        elif words and (name := _unit(words, power)) is not None:
+        elif words and (name := _unit(words)) is not None:
             side, unit = side[: match.start()], name
     text = _text(side)
     base = "".join(_BASE.findall(text))
@@ -181,14 +161,12 @@ def _value(side: str) -> _Value:
     return _Value(text, _formula(side, text), unit, per_cent, base)
 
 
-def _unit(words: str, power: str) -> str | None:
-    """The name of a unit with its power, "" for words that are none of _UNITS; None for words that change a number."""
-    if match := re.fullmatch(r"(square|sq|cubic|cu)\.? (.+)", words):
-        words, power = match[2], "3" if match[1].startswith("cu") else "2"
-    if SPOILED & set(re.findall("[a-z]+", re.sub(r"(?<=[a-z]) per (?=[a-z])", " / ", words))):
-        return None
-    name = _UNITS.get(words, _UNITS.get(words.removesuffix("s"), ""))
-    return name and name + power
+def _unit(words: str) -> str | None:
+    """The name of a unit, "" for words that are none that is known; None for words that change a number."""
+    if name := units.canonical(words):
+        return name
+    spoiled = SPOILED - {"square", "per"}  # "square units", "items per day"
+    return None if spoiled & set(re.findall("[a-z]+", words.lower())) else ""
 
 
 def _text(side: str) -> str:

@@ -27,18 +27,25 @@ def fenced_code(text: str) -> str | None:
     return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) >= 2 else None
 
 
-def program(text: str) -> str | None:
+def program(text: str, name: str = "") -> str | None:
     """`fenced_code` where it is a program; else the last block of the text that is one, indented or never closed
-    blocks included; else `fenced_code` whatever it is."""
+    blocks included; else `fenced_code` whatever it is.
+
+    name: what a program has to define where it is called and does not read its input. A block that only calls it is
+    an example, and no program, unless no block defines it.
+    """
     official = fenced_code(text)
-    if official is not None and is_program(official):
-        return official
-    return next((code for code in _blocks(text) if is_program(code)), official)
+    for wanted in dict.fromkeys((name, "")):
+        if official is not None and is_program(official, wanted):
+            return official
+        if (found := next((code for code in _blocks(text) if is_program(code, wanted)), None)) is not None:
+            return found
+    return official
 
 
-def is_program(code: str) -> bool:
+def is_program(code: str, name: str = "") -> bool:
     """Whether a text compiles and does something: it calls or defines something, unlike an output such as "5" and a
-    formula such as "O(n)" or "max(a, b)"."""
+    formula such as "O(n)" or "max(a, b)". With a name, whether it compiles and defines that."""
     if len(code) > LONGEST:
         return True
     try:
@@ -48,11 +55,22 @@ def is_program(code: str) -> bool:
             compile(tree, "<answer>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):  # all that a source can cause
         return False
+    if name:
+        return any(_defines(node, name) for node in ast.walk(tree))
     if all(isinstance(statement, ast.Expr) for statement in tree.body):
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         return any(isinstance(f, ast.Attribute) or (isinstance(f, ast.Name) and f.id in EFFECTS) for f in calls)
     doing = (ast.Call, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return any(isinstance(node, doing) for node in ast.walk(tree))
+
+
+def _defines(node: ast.AST, name: str) -> bool:
+    """Whether a part of a program gives a name to a function, by `def`, an assignment or an import."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return node.name == name
+    if isinstance(node, ast.alias):
+        return name in (node.name, node.asname)
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name
 
 
 def _blocks(text: str) -> Iterator[str]:

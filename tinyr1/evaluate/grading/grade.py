@@ -42,9 +42,10 @@ OUTCOMES = ("correct", "wrong", "no_answer", "truncated", "timeout", "grader_err
 UNDECIDED = ("timeout", "grader_error")  # neither right nor shown to be wrong; scores.csv has a column for each
 EXTRACTION: dict[str, Callable[[str], int | str | None]] = {
     "boxed_integer": boxed_integer, "boxed_expression": boxed_expression, "released_math": released_answer,
-    "last_letter": last_letter, "last_fence": fenced_code, "last_fence_or_program": program,
+    "last_letter": last_letter, "last_fence": fenced_code,
 }  # fmt: skip
 ANCHORED = "anchored_option"  # the rule that has to know how many options there are
+PROGRAM = "last_fence_or_program"  # the rule that has to know what a program must define
 # Rules to which a box that they cannot read is an answer: a wrong one.
 BOXED = ("boxed_integer", "boxed_expression", ANCHORED)
 SYMBOLIC = {"equal": "correct", "different": "wrong", "nothing": "wrong", "timeout": "timeout", "error": "grader_error"}
@@ -57,7 +58,7 @@ FORM = store.Form("grade", {
 JUDGING = (
     *(f"evaluate/grading/{name}.py"
       for name in ("grade", "expression", "extract", "fences", "options", "programs", "released_math", "released_text",
-                   "symbolic")),
+                   "symbolic", "units")),
     "evaluate/protocol.py", "sandbox", "core/prompts.py", "core/text_tokens.py", "data/answers.py",
     "data/arithmetic.py", "data/boxes.py",
 )  # fmt: skip
@@ -100,7 +101,9 @@ def outcome(
 
 
 def _extracted(text: str, question: dict[str, Any], rule: str) -> int | str | None:
-    return option(text, len(letters(question))) if rule == ANCHORED else EXTRACTION[rule](text)
+    if rule == ANCHORED:
+        return option(text, len(letters(question)))
+    return program(text, question["func_name"]) if rule == PROGRAM else EXTRACTION[rule](text)
 
 
 def _verdict(
