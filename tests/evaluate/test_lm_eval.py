@@ -120,9 +120,10 @@ def test_a_json_list_is_read_as_livecodebench_writes_it(tmp_path):
     rows = [{"question_id": "c0", "question_title": "Add", "question_content": "Add.", "output_list": ["x", "y"],
              "code_list": ["", ""], "graded_list": [True, False], "pass@1": 0.5}]  # fmt: skip
     path = tmp_path / "Scenario.codegeneration_2_0.6_eval_all.json"
-    path.write_text(json.dumps(rows, indent=4))
-    found = adopt.read_answers(path, CODE, "p")
-    assert [(x["question"], x["sample"], x["text"]) for x in found.lines] == [("c0", 0, "x"), ("c0", 1, "y")]
+    for encoding in ("utf-8-sig", "utf-8"):
+        path.write_text(json.dumps(rows, indent=4), encoding=encoding)
+        found = adopt.read_answers(path, CODE, "p")
+        assert [(x["question"], x["sample"], x["text"]) for x in found.lines] == [("c0", 0, "x"), ("c0", 1, "y")]
     path.write_text(json.dumps([*rows, {"question_id": "c9", "output_list": ["x"]}], indent=4))
     with pytest.raises(UserError, match="line 2: unknown question 'c9'"):
         adopt.read_answers(path, CODE, "p")
@@ -136,6 +137,11 @@ def test_what_a_row_tells_of_the_end_is_kept(tmp_path):
     rows = [{"id": "m0", "text": "a", "finish_reason": "length", "n_tokens": 7}, {"id": "m1", "text": "a"}]
     found = adopt.read_answers(file_of(tmp_path, *rows), MATH, "p").lines
     assert [(x["finish"], x["n_tokens"]) for x in found] == [("length", 7), ("unknown", None)]
+    several = {"id": "m0", "responses": ["a", "b"], "finish_reason": ["stop", "max_tokens"]}
+    found = adopt.read_answers(file_of(tmp_path, several), MATH, "p").lines
+    assert [x["finish"] for x in found] == ["stop", "length"]
+    with pytest.raises(UserError, match="line 1: m0: 2 responses and 1 finish reasons"):
+        adopt.read_answers(file_of(tmp_path, several | {"finish_reason": ["stop"]}), MATH, "p")
 
 
 def test_an_uneven_number_of_samples_is_noted(tmp_path):

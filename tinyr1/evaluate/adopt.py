@@ -5,6 +5,7 @@
 Nothing is guessed: a response that cannot be tied to exactly one question, by its id or its whole text, is refused.
 """
 
+import codecs
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a JSONL file of responses")
     with path.open("rb") as file:
-        is_list = file.read(4096).lstrip().startswith(b"[")
+        is_list = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
     if is_list and (entries := _entries(path)) is not None:
         return entries
     rows, problems = [], []
@@ -130,7 +131,7 @@ def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
 def _entries(path: Path) -> list[tuple[int, dict]] | None:
     """(number, row) of a file that is one JSON list of objects; None where it is something else."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_bytes())
     except ValueError:
         return None
     whole = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
@@ -228,12 +229,16 @@ def _lines(question: dict, texts: list, start: int, row: dict) -> list[dict]:
     """Lines of the store for the texts of one question. The number of tokens counts only where the row has one text."""
     if not texts or not all(isinstance(text, str) for text in texts):
         raise _Refused(f"{question['id']}: a response is no text")
-    finish, n_tokens = row.get("finish", row.get("finish_reason")), row.get("n_tokens")
-    facts = {
-        "finish": responses.finish_of(finish),
-        "n_tokens": n_tokens if type(n_tokens) is int and len(texts) == 1 else None,
-    }
-    return [{"question": question["id"], "sample": start + i, "text": text, **facts} for i, text in enumerate(texts)]
+    said, n_tokens = row.get("finish", row.get("finish_reason")), row.get("n_tokens")
+    finishes = said if isinstance(said, list) else [said] * len(texts)
+    if len(finishes) != len(texts):
+        raise _Refused(f"{question['id']}: {len(texts)} responses and {len(finishes)} finish reasons")
+    counted = n_tokens if type(n_tokens) is int and len(texts) == 1 else None
+    return [
+        {"question": question["id"], "sample": start + i, "text": text, "finish": responses.finish_of(finish),
+         "n_tokens": counted}
+        for i, (text, finish) in enumerate(zip(texts, finishes, strict=True))
+    ]  # fmt: skip
 
 
 _READERS = {"tinyr1": _own_row, "lm-eval": _harness_row, "plain": _plain_row}
