@@ -278,6 +278,19 @@ def test_an_answer_that_no_aime_question_can_have_is_refused(tmp_path, answer):
         load("aime", write(tmp_path / "a.jsonl", aime(5, answer)))
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [("", "its text is empty"), (5, "its text is a number, not text"), ([], "not of one message"),
+     ([{"role": "system", "content": "Be brief."}], "not of one message of a user")],
+)  # fmt: skip
+def test_a_question_without_text_is_refused(tmp_path, asked, message):
+    with pytest.raises(UserError, match=f"question 7: .*{message}"):
+        load("aime", write(tmp_path / "a.jsonl", [{"id": 7, "problem": asked, "answer": "1"}]))
+    assert load("aime", write(tmp_path / "b.jsonl", [
+        {"id": 7, "prompt": [{"role": "user", "content": "Find m+n."}], "answer": "1"}
+    ]))[0]["question"] == "Find m+n."
+
+
 def test_published_sets_of_aime_name_their_columns_differently(tmp_path):
     rows = [{"ID": "2024-I-1", "Problem": "p", "Solution": "s", "Answer": 204}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")

@@ -146,6 +146,28 @@ def test_columns_of_any_name_are_read(tmp_path, kind, row, columns, answer):
     assert question["answer"] == answer
 
 
+ASKED = [{"role": "user", "content": "Q?"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "asked"),
+    [
+        ({"question": "Q?", "answer": "1", "passage": "Once."}, {"context": "passage"}, "Once.\n\nQ?"),
+        ({"question": "Q?", "answer": "1", "passage": ""}, {"context": "passage"}, "Q?"),
+        ({"question": "Q?", "answer": "1", "passage": "Once."}, {"context": ""}, "Q?"),
+        ({"question": "Q?", "answer": "1", "text": "Once."}, {"context": "text"}, "Once.\n\nQ?"),
+        ({"prompt": ASKED, "answer": "1"}, None, "Q?"),
+    ],
+)
+def test_a_question_is_asked_with_what_it_is_about(tmp_path, row, columns, asked):
+    (question,) = load("math", write(tmp_path / "a.jsonl", [row]), columns=columns)
+    assert question["question"] == asked
+    choice = LETTERED | {"question": row.get("question", ASKED)}
+    choice |= {name: value for name, value in row.items() if name in ("passage", "text")}
+    (question,) = load("choice", write(tmp_path / "b.jsonl", [choice]), columns=columns)
+    assert question["question"] == asked
+
+
 MATH_ROW = {"question": "Q?", "answer": "1"}
 
 
@@ -156,6 +178,13 @@ MATH_ROW = {"question": "Q?", "answer": "1"}
          "each of the columns question, problem could hold the question; name one of them in `columns`"),
         ("math", [{"task": "Q", "answer": "1"}], None, "no column has a usual name of the question"),
         ("math", [{"task": "Q", "answer": "1"}], None, "the files have task, answer"),
+        *(
+            (kind, [row | {"Article": "Once."}], None,
+             "the questions may be about the column Article; name it as columns.context")
+            for kind, row in (("math", {"question": "Q?", "answer": "1"}), ("choice", LETTERED))
+        ),
+        ("math", [MATH_ROW], {"context": "text"}, "columns.context: there is no column 'text'"),
+        ("math", [{"prompt": [*ASKED, *ASKED], "answer": "1"}], None, "prompt is a list, and not of one message"),
         ("math", [MATH_ROW], {"answer": "gold"}, "columns.answer: there is no column 'gold'; the files have question"),
         ("math", [MATH_ROW, MATH_ROW | {"question": " "}], None,
          "1 of 2 rows are no questions.*\na.jsonl:2: question is"),

@@ -41,7 +41,7 @@ from tinyr1.core.params.domains import (
     MiniatureBenchmark,
     PublishedBenchmark,
 )
-from tinyr1.data import files, own_questions
+from tinyr1.data import files, own_questions, schema
 from tinyr1.data.answers import integer
 from tinyr1.data.files import column
 
@@ -193,8 +193,19 @@ def _competition(row: dict, path: Path, i: int) -> Question:
     value = integer(str(answer))
     if value is None or not 0 <= value <= 999:
         raise UserError(f"{path}: question {name}: {answer!r} is no AIME answer, an integer from 0 to 999")
-    question = column(row, path, "question", "problem", "prompt")  # the third is QwQ's
-    return {"id": name, "question": question, "answer": str(value), "family": ""}
+    asked = column(row, path, "question", "problem", "prompt")  # the third is QwQ's
+    return {"id": name, "question": _asked(asked, f"{path}: question {name}"), "answer": str(value), "family": ""}
+
+
+def _asked(value: object, where: str) -> str:
+    """The text of a question; UserError where there is none."""
+    try:
+        text = schema.as_question(value)
+    except ValueError as error:
+        raise UserError(f"{where}: its text {error}") from error
+    if not text.strip():
+        raise UserError(f"{where}: its text is empty")
+    return text
 
 
 def _options(row: dict, path: Path, _: int) -> Question:
@@ -204,7 +215,8 @@ def _options(row: dict, path: Path, _: int) -> Question:
     name = str(column(row, path, "Record ID"))
     if not all(map(str.strip, options)) or options[0].strip() in map(str.strip, options[1:]):
         raise UserError(f"{path}: question {name}: an option is empty, or is also the right answer")
-    return {"id": name, "question": column(row, path, "Question"), "options": options, "answer": "0",
+    asked = _asked(column(row, path, "Question"), f"{path}: question {name}")
+    return {"id": name, "question": asked, "options": options, "answer": "0",
             "family": column(row, path, "High-level domain")}  # fmt: skip
 
 
@@ -213,7 +225,8 @@ def _program(row: dict, path: Path, _: int = 0) -> Question:
     where, keys = f"{path}: problem {name}", ("public_test_cases", "private_test_cases")
     tests = [test for key in keys for test in _decoded(_tests, column(row, path, key), f"{where}: {key}")]
     metadata = _decoded(_metadata, row.get("metadata") or "{}", f"{where}: metadata")
-    return {"id": name, "question": column(row, path, "question_content"), "family": column(row, path, "difficulty"),
+    asked = _asked(column(row, path, "question_content"), where)
+    return {"id": name, "question": asked, "family": column(row, path, "difficulty"),
             "starter_code": row.get("starter_code") or "", "func_name": metadata.get("func_name") or "",
             "tests": tests, "erratum": erratum(name, title)}  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Finds the columns of a file of one's own questions, and reads their cells: what all of its kinds share.
 
     names of the columns + those that the params name --needed_column, usual_column--> the column of a part
-    row, column --text_cell, short_cell--> its text, or RefusedRow: why the row is no question
+    row, column --question_cell, short_cell--> its text, or RefusedRow: why the row is no question
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from tinyr1.data import schema
 
 # Usual names, in lower case and with _ for a blank.
 QUESTION = ("question", "problem", "prompt")
+CONTEXT = ("passage", "context", "article", "paragraph", "story", "background", "premise")
 IDS = ("id", "unique_id", "question_id", "record_id", "problem_id", "task_id", "idx")  # the first that a file has
 
 
@@ -58,6 +59,19 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def context_column(names: Sequence[str], given: str | None) -> str | None:
+    """The column with what a question is about; None where there is none. UserError where nobody says what a column is
+    that has a usual name of it."""
+    if given is not None:
+        return existing_column(names, "context", given) if given else None
+    if found := [name for name in names if normal(name) in CONTEXT]:
+        raise UserError(
+            f"the questions may be about the column {found[0]}; name it as columns.context, which puts it before each "
+            'question, or give columns.context: "" to leave it out'
+        )
+    return None
+
+
 def id_column(names: Sequence[str], given: str | None) -> str | None:
     if given is not None:
         return existing_column(names, "id", given)
@@ -68,9 +82,11 @@ def id_column(names: Sequence[str], given: str | None) -> str | None:
 # --- cells ----------------------------------------------------------------------------------------------------
 
 
-def text_cell(row: dict, column: str) -> str:
-    """The text of a cell, without blanks around it. RefusedRow where it is empty or no text."""
-    return filled(column, row.get(column), schema.as_text)
+def question_cell(row: dict, column: str, context: str | None) -> str:
+    """A question behind what it is about, without blanks around either. RefusedRow where it is empty or no text."""
+    asks = filled(column, row.get(column), schema.as_question)
+    about = cell(context, row.get(context), schema.as_text) if context else ""
+    return f"{about}\n\n{asks}" if about else asks
 
 
 def short_cell(row: dict, column: str) -> str:

@@ -17,14 +17,15 @@ from tinyr1.data.own_columns import (
     QUESTION,
     RefusedRow,
     cell,
+    context_column,
     existing_column,
     filled,
     id_column,
     listing,
     needed_column,
     normal,
+    question_cell,
     short_cell,
-    text_cell,
     usual_column,
 )
 
@@ -39,6 +40,7 @@ class Choice:
 
     def __init__(self, given: QuestionColumns, names: Sequence[str]) -> None:
         self.asks = needed_column(names, "question", given.question, QUESTION)
+        self.context = context_column(names, given.context)
         self.id = id_column(names, given.id)
         self.right, self.wrong, self.options = _form(given, names)
         self.answer = None if self.right else needed_column(names, "answer", given.answer, ANSWER)
@@ -46,14 +48,14 @@ class Choice:
         self.chosen: str | None = None
 
     def columns(self) -> dict[str, Any]:
+        common = {"question": self.asks, "id": self.id} | ({"context": self.context} if self.context else {})
         if self.right:
-            return {"question": self.asks, "right": self.right, "wrong": self.wrong, "id": self.id}
-        return {"question": self.asks, "options": self.options, "answer": self.answer, "answer_as": self.chosen,
-                "id": self.id}  # fmt: skip
+            return common | {"right": self.right, "wrong": self.wrong}
+        return common | {"options": self.options, "answer": self.answer, "answer_as": self.chosen}
 
     def question(self, row: dict) -> dict[str, Any]:
         """With `named`, what the row says of the right option, until `answer_all` has replaced it."""
-        asks = text_cell(row, self.asks)
+        asks = question_cell(row, self.asks, self.context)
         if self.right:
             options, labels = [short_cell(row, self.right), *_cells(row, self.wrong)], None
             named: dict[str, Any] = {"answer": "0"}

@@ -17,7 +17,16 @@ from tinyr1.core.params.domains import ChoiceBenchmark, MathBenchmark, QuestionC
 from tinyr1.data import files, schema
 from tinyr1.data.answers import LONGEST
 from tinyr1.data.boxes import boxed
-from tinyr1.data.own_columns import QUESTION, RefusedRow, filled, id_column, needed_column, short_cell, text_cell
+from tinyr1.data.own_columns import (
+    QUESTION,
+    RefusedRow,
+    context_column,
+    filled,
+    id_column,
+    needed_column,
+    question_cell,
+    short_cell,
+)
 from tinyr1.data.own_options import Choice
 
 SHOWN = 5  # refused rows in one message
@@ -80,11 +89,13 @@ class _Math:
 
     def __init__(self, given: QuestionColumns, names: Sequence[str]) -> None:
         self.asks = needed_column(names, "question", given.question, QUESTION)
+        self.context = context_column(names, given.context)
         self.answer = needed_column(names, "answer", given.answer, ANSWER, WORKED)
         self.id = id_column(names, given.id)
 
     def columns(self) -> dict[str, Any]:
-        return {"question": self.asks, "answer": self.answer, "id": self.id}
+        common = {"question": self.asks, "id": self.id} | ({"context": self.context} if self.context else {})
+        return common | {"answer": self.answer}
 
     def question(self, row: dict) -> Question:
         value = row.get(self.answer)
@@ -93,7 +104,7 @@ class _Math:
         if not parts:
             raise RefusedRow(f"{self.answer} is an empty list")
         answers = [filled(self.answer, part, lambda one: reference(schema.as_answer(one))) for part in parts]
-        return {"question": text_cell(row, self.asks), "answer": ", ".join(answers)}
+        return {"question": question_cell(row, self.asks, self.context), "answer": ", ".join(answers)}
 
 
 def reference(text: str) -> str:

@@ -37,6 +37,16 @@ def as_text(value: object) -> str:
     return value
 
 
+def as_question(value: object) -> str:
+    """Text, or that of a conversation with one message, of a user. ValueError for anything else."""
+    if not isinstance(value, (list, tuple)):
+        return as_text(value)
+    message = value[0] if len(value) == 1 else None
+    if not isinstance(message, dict) or message.get("role", "user") != "user":
+        raise ValueError("is a list, and not of one message of a user")
+    return as_text(message.get("content"))
+
+
 def as_answer(value: object) -> str:
     """Text, or a number as text: 5 and 5.0 are "5"."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not _absent(value):

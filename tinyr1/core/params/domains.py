@@ -204,6 +204,9 @@ class QuestionColumns(Block):
 
     question: str | None = None
     """Column with the question; null: question, problem or prompt, whichever the file has. Choice."""
+    context: str | None = None
+    """Column with a text that the question is about, which is put before it; "" for none; null: none, and a file with a
+    column passage, context, article or the like is refused, so that no text is left out in silence. Choice."""
     answer: str | None = None
     """Column with the reference answer, or with a worked solution that has it behind #### or in a box; null: answer,
     expected_answer, final_answer or solution. With options, the column that names the right one; null: answer,
