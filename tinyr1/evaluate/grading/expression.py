@@ -253,7 +253,7 @@ def _may_be(a: _Value, b: _Value) -> bool:
 
 
 def _same_unit(a: _Value, b: _Value) -> bool:
-    return not a.unit or not b.unit or a.unit == b.unit
+    return units.same(a.unit, b.unit)
 
 
 def _is_range(value: _Value) -> bool:

@@ -20,7 +20,7 @@ TAIL = re.compile(
     rf"|(?<=[\s~$])(?P<bare>[A-Za-z]{{2,}}(?:(?:[ /]+|{_POWER}[ /]*)[A-Za-z]+)*{_POWER}?))[\s$.]*\Z"
 )
 _UNWRAPPED = re.compile(rf"{_FONT}\s*\{{([^{{}}]*)\}}")
-_FACTOR = re.compile(r"(/)?\s*([^\W\d_]+|°\s*[CF]?)\s*(?:\^\s*\{?\s*)?(-?[0-9])?\}?")
+_FACTOR = re.compile(r"(/)?[\s(]*([^\W\d_]+|°\s*[CF]?)\s*(?:\^\s*\{?\s*)?(-?[0-9])?\}?")
 
 _PREFIXES = {"tera": "T", "giga": "G", "mega": "M", "kilo": "k", "hecto": "h", "deci": "d", "centi": "c", "milli": "m",
              "micro": "µ", "nano": "n", "pico": "p", "femto": "f"}  # fmt: skip
@@ -36,7 +36,7 @@ _OTHERS = {
     "in": ("inch", "inche"), "ft": ("foot", "feet"), "yd": ("yard",), "mi": ("mile",), "lb": ("lbs", "pound"),
     "oz": ("ounce",), "min": ("minute",), "h": ("hr", "hour"), "day": (), "week": (), "month": (), "year": ("yr",),
     "dollar": ("usd",), "cent": (), "euro": ("eur",), "degree": ("deg", "°"), "rad": ("radian",),
-    "atm": ("atmosphere",), "°C": ("celsius",), "°F": ("fahrenheit",), "mph": (), "rpm": (),
+    "atm": ("atmosphere",), "°C": ("celsius",), "°F": ("fahrenheit",), "rpm": (),
     "Å": ("angstrom", "ångström"),
 }  # fmt: skip
 _SYMBOLS = {
@@ -53,6 +53,16 @@ _WORDS = {
     **{symbol.lower(): symbol for symbol in ("m", "g", "s", "kg", "mg", "cm", "mm", "km", "J", "kJ", "N")},
     **{symbol.lower(): symbol for symbol in ("W", "kW", "V", "Hz", "kHz", "Pa")},
 }  # fmt: skip
+# Several units in one word; `ms^{-1}` is a metre per second, though `ms` is a millisecond.
+_JOINED_WORDS = (
+    (re.compile(r"\bms(?=\s*\^\s*\{?\s*-)"), "m s"),
+    (re.compile(r"\b([NJ])([ms])\b"), r"\1 \2"),
+    (re.compile(r"\b(k?)Wh\b"), r"\1W h"),
+    (re.compile(r"\bmph\b"), "mi/h"),
+    (re.compile(r"\bkm?ph\b"), "km/h"),
+    (re.compile(r"\bdeg(?:rees?)?\.? (?=(?:c|f|celsius|fahrenheit)\b)", re.IGNORECASE), ""),
+    (re.compile(r"(?<=[^\W\d_]) per (?=[^\W\d_])"), "/"),
+)
 _BEFORE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}  # words for the power of the next unit, and of the last one
 _BEHIND = {"squared": 2, "cubed": 3}
 
@@ -69,7 +79,8 @@ def plain_unit(tail: str) -> str:
 
 def canonical(text: str) -> str:
     """A name for the unit that a plain text says, the same for all its spellings; "" where it is none that is known."""
-    text = re.sub(r"(?<=[^\W\d_]) per (?=[^\W\d_])", "/", text)
+    for joined, apart in _JOINED_WORDS:
+        text = joined.sub(apart, text)
     if _FACTOR.sub("", text).strip(" .()"):
         return ""
     powers: dict[str, int] = {}
@@ -86,6 +97,11 @@ def canonical(text: str) -> str:
         else:
             return ""
     return " ".join(name if power == 1 else f"{name}^{power}" for name, power in sorted(powers.items()) if power)
+
+
+def same(a: str, b: str) -> bool:
+    """Whether two canonical names may be one unit; "" may be any. A bare C or F is a temperature, too."""
+    return not a or not b or a.removeprefix("°") == b.removeprefix("°")
 
 
 def _named(word: str) -> str:
