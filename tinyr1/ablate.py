@@ -207,11 +207,19 @@ def batches(left: Sequence[Item]) -> Iterator[list[Item]]:
 
 def sample(cfg: Config, part: Sequence[Item], questions: dict[str, list[dict]]) -> None:
     """Merge, ask, and remove the merges again."""
-    merged = [item for item in part if item.is_merge and not item.own]
-    for item in merged:
+    for item in passing(part):
         merging.make(item.variant, item.label)
     evaluation.generate(asked_of(cfg, part), questions, machine.has_gpu())
-    for item in merged:
+    remove_merges(part)
+
+
+def passing(part: Sequence[Item]) -> list[Item]:
+    """The merges that are there only until they have answered."""
+    return [item for item in part if item.is_merge and not item.own]
+
+
+def remove_merges(part: Sequence[Item]) -> None:
+    for item in passing(part):
         artifact.remove(item.variant.model(item.label))
 
 
@@ -238,7 +246,9 @@ def ablate(name: str, file: Path | None) -> int:
             train(variant)
             left = unanswered(cfg, chosen, questions)
             say(f"{variant.training}: {len(chosen) - len(left)} of {len(chosen)} models have answered")
-            done += [item for item in chosen if item not in left]
+            answered = [item for item in chosen if item not in left]
+            remove_merges(answered)  # of a command that was killed between the last answer and this
+            done += answered
             for part in batches(left):
                 say(f"next: {', '.join(item.name for item in part)}")
                 sample(cfg, part, questions)
