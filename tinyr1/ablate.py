@@ -207,19 +207,20 @@ def batches(left: Sequence[Item]) -> Iterator[list[Item]]:
 
 def sample(cfg: Config, part: Sequence[Item], questions: dict[str, list[dict]]) -> None:
     """Merge, ask, and remove the merges again."""
-    for item in passing(part):
+    for item in temporary(part):
         merging.make(item.variant, item.label)
     evaluation.generate(asked_of(cfg, part), questions, machine.has_gpu())
     remove_merges(part)
 
 
-def passing(part: Sequence[Item]) -> list[Item]:
+def temporary(part: Sequence[Item]) -> list[Item]:
     """The merges that are there only until they have answered."""
     return [item for item in part if item.is_merge and not item.own]
 
 
 def remove_merges(part: Sequence[Item]) -> None:
-    for item in passing(part):
+    """Remove the merges that are there only until they have answered, as far as they are there."""
+    for item in temporary(part):
         artifact.remove(item.variant.model(item.label))
 
 

@@ -100,7 +100,8 @@ def test_well_known_shapes_need_no_names_in_any_format(tmp_path, ending, kind, r
 
 def test_the_record_says_which_columns_were_read(tmp_path):
     found = load_all("choice", write(tmp_path / "a.jsonl", MMLU)).record()["columns"]
-    assert found == {"question": "question", "options": "choices", "answer": "answer", "answer_as": "index", "id": None}
+    assert found == {"question": "question", "context": None, "options": "choices", "answer": "answer",
+                     "answer_as": "index", "id": None}  # fmt: skip
 
 
 def test_options_of_a_right_and_wrong_column_are_ordered_by_the_protocol_and_others_keep_their_order(tmp_path):

@@ -65,7 +65,7 @@ def test_a_file_of_mathematical_questions_is_graded_to_scores(home, capsys):
         ["quiz", 4, 1, 0.75, 0.0]]  # fmt: skip
     (source,) = facts["sources"]
     assert (source["rows"], source["questions"], len(source["sha256"])) == (4, 4, 64)
-    assert source["columns"] == {"question": "question", "answer": "answer", "id": None}
+    assert source["columns"] == {"question": "question", "context": None, "answer": "answer", "id": None}
     shown = capsys.readouterr().out
     assert "quiz: Math-Verify cannot read 1 of the reference answers; a word or text is right where" in shown
     assert "second opinion: Math-Verify disagrees on" in shown

@@ -48,7 +48,7 @@ class Choice:
         self.chosen: str | None = None
 
     def columns(self) -> dict[str, Any]:
-        common = {"question": self.asks, "id": self.id} | ({"context": self.context} if self.context else {})
+        common = {"question": self.asks, "context": self.context, "id": self.id}
         if self.right:
             return common | {"right": self.right, "wrong": self.wrong}
         return common | {"options": self.options, "answer": self.answer, "answer_as": self.chosen}

@@ -94,8 +94,7 @@ class _Math:
         self.id = id_column(names, given.id)
 
     def columns(self) -> dict[str, Any]:
-        common = {"question": self.asks, "id": self.id} | ({"context": self.context} if self.context else {})
-        return common | {"answer": self.answer}
+        return {"question": self.asks, "context": self.context, "answer": self.answer, "id": self.id}
 
     def question(self, row: dict) -> Question:
         value = row.get(self.answer)

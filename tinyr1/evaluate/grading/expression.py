@@ -18,8 +18,7 @@ from tinyr1.data.arithmetic import SPOILED, is_name, is_variable
 from tinyr1.evaluate.grading import units
 from tinyr1.evaluate.grading.symbolic import Verifier
 
-_FONT = r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox|operatorname)"
-_WRAPPED = re.compile(rf"[\s$]*{_FONT}\s*\{{([^{{}}]*)\}}[\s$.]*")
+_WRAPPED = re.compile(rf"[\s$]*{units.FONT}\s*\{{([^{{}}]*)\}}[\s$.]*")
 _DEGREES = re.compile(r"(?:\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?(?![A-Za-z]))[\s$.]*\Z")
 _PER_CENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*\\?%\s*\})[\s$.]*\Z")
 _PER_CENT_WORDS = frozenset(("percent", "per cent", "percentage"))

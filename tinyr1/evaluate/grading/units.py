@@ -7,19 +7,19 @@ Nothing is converted: 5 km and 5000 m have different numbers, and 5 km and 5 m d
 
 import re
 
-_FONT = r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox|operatorname)"
+FONT = r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox|operatorname)"
 _BLANKS = r"(?:\\[,;:! ]|~|\s|\$)*"
 _POWER = r"(?:\s*\^\s*(?:\{\s*[-−]?[0-9]\s*\}|[-−]?[0-9])|[²³])"
 _DEGREES = r"(?:\^\s*\{?\s*\\circ\s*\}?\s*)?"
 _MICRO = rf"(?:\\mu(?![A-Za-z]){_BLANKS})?"  # alone it is a variable
-_PIECE = rf"(?:{_DEGREES}{_MICRO}{_FONT}\s*\{{[^{{}}]*\}}|\\(?:Omega|AA)(?![A-Za-z])){_POWER}?"
+_PIECE = rf"(?:{_DEGREES}{_MICRO}{FONT}\s*\{{[^{{}}]*\}}|\\(?:Omega|AA)(?![A-Za-z])){_POWER}?"
 _JOINED = rf"{_BLANKS}(?:\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|·|/|\*)?{_BLANKS}"
 # One unit or several behind a value: `5\text{ cm}^2`, `5 \mathrm{kg}\cdot\mathrm{m}`, `5 km/h`, `5 apples`.
 TAIL = re.compile(
     rf"(?:{_BLANKS}(?P<set>{_PIECE}(?:{_JOINED}{_PIECE})*)"
     rf"|(?<=[\s~$])(?P<bare>[A-Za-z]{{2,}}(?:(?:[ /]+|{_POWER}[ /]*)[A-Za-z]+)*{_POWER}?))[\s$.]*\Z"
 )
-_UNWRAPPED = re.compile(rf"{_FONT}\s*\{{([^{{}}]*)\}}")
+_UNWRAPPED = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _FACTOR = re.compile(r"(/)?[\s(]*([^\W\d_]+|°\s*[CF]?)\s*(?:\^\s*\{?\s*)?(-?[0-9])?\}?")
 
 _PREFIXES = {"tera": "T", "giga": "G", "mega": "M", "kilo": "k", "hecto": "h", "deci": "d", "centi": "c", "milli": "m",
