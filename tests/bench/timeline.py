@@ -86,10 +86,9 @@ class _Recorded:
 
 def install(recorder: Recorder) -> None:
     """Wrap what a merge spends its time in."""
-    from tinyr1.core import artifact
-    from tinyr1.merge import engine, writer
+    from tinyr1.merge import engine, parents, writer
 
-    artifact.file_hash = recorder.wrapped("hash inputs", artifact.file_hash)
+    parents.b3_hash = recorder.wrapped("hash inputs", parents.b3_hash)
     leaf, stream, shards = engine._Leaf, writer._Stream, writer.ShardWriter  # noqa: SLF001
     leaf.rows = recorder.wrapped("read", leaf.rows)
     stream.put = recorder.wrapped("hash the result", stream.put)

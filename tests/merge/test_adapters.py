@@ -394,7 +394,8 @@ class TestMerged:
         identities = found.identities()
         assert identities["plain"] == manifest["content"]
         assert set(identities["adapted"]) == set(found.hashes()["adapted"])
-        assert found.hashes()["adapted"]["model.safetensors"] == manifest["files"]["model.safetensors"]["sha256"]
+        known = manifest["files"]["model.safetensors"]["sha256"]
+        assert found.hashes()["adapted"]["model.safetensors"] == f"sha256:{known}"
 
 
 def test_the_product_is_what_peft_merges(base, tmp_path):

@@ -25,6 +25,11 @@ def fuse(request, monkeypatch):
     return fusion.fuse if request.param == "definition" else by_blocks
 
 
+def nothing_counted() -> torch.Tensor:
+    """What the kernels count scores in."""
+    return torch.zeros(quantiles.BINS * kernels.COPIES, dtype=torch.int64)
+
+
 def branches(shape, spread, dtype, seed=0):
     generator = torch.Generator().manual_seed(seed)
     base = 0.02 * torch.randn(shape, generator=generator)
@@ -67,8 +72,8 @@ def test_released_differs_from_a_subsampled_threshold_only_between_the_two_thres
 @pytest.mark.parametrize("spread", [1e-6, 1e-4, 1e-2, 1.0])
 def test_the_divergence_of_a_row_has_six_digits_and_no_sign(spread):
     base, other = branches((4, 60), spread, torch.float32)
-    compiled, counts = torch.empty(4, dtype=torch.float64), torch.zeros(quantiles.BINS, dtype=torch.int32)
-    kernels.exact_divergence(base.numpy(), other.numpy(), compiled.numpy(), counts.numpy().view("uint32"))
+    compiled, counts = torch.empty(4, dtype=torch.float64), nothing_counted()
+    kernels.exact_divergence(base.numpy(), other.numpy(), compiled.numpy(), 0, False, counts.numpy())
     mpmath.mp.dps = 50
     for i in range(4):
         p, q = ([mpmath.exp(mpmath.mpf(float(x))) for x in row[i]] for row in (other, base))
@@ -85,8 +90,8 @@ def test_the_divergence_is_never_negative(offset, width):
     base, other = branches((64, width), 1e-7, torch.float32)
     other[:, 0] += offset
     base[:, 0] += offset
-    compiled, counts = torch.empty(64, dtype=torch.float64), torch.zeros(quantiles.BINS, dtype=torch.int32)
-    kernels.exact_divergence(base.numpy(), other.numpy(), compiled.numpy(), counts.numpy().view("uint32"))
+    compiled, counts = torch.empty(64, dtype=torch.float64), nothing_counted()
+    kernels.exact_divergence(base.numpy(), other.numpy(), compiled.numpy(), 0, False, counts.numpy())
     assert bool((compiled >= 0).all())
     assert bool((fusion.row_divergence(base, other) >= 0).all())
     assert torch.allclose(compiled, fusion.row_divergence(base, other), rtol=1e-6, atol=0)
@@ -102,8 +107,8 @@ def test_kernels_keep_six_digits_of_a_divergence(width, scale, spread, shift):
     other = torch.empty(4, width).normal_(0, scale, generator=generator)
     delta = torch.empty(4, width).normal_(0, spread, generator=generator) + shift * 3 * spread
     base = (other.double() - delta.double()).float()
-    compiled, counts = torch.empty(4, dtype=torch.float64), torch.zeros(quantiles.BINS, dtype=torch.int32)
-    kernels.exact_divergence(base.numpy(), other.numpy(), compiled.numpy(), counts.numpy().view("uint32"))
+    compiled, counts = torch.empty(4, dtype=torch.float64), nothing_counted()
+    kernels.exact_divergence(base.numpy(), other.numpy(), compiled.numpy(), 0, False, counts.numpy())
     truth = fusion.row_divergence(base, other)
     assert torch.allclose(compiled, truth, rtol=1e-5, atol=1e-36), (compiled / truth).tolist()
     assert int(counts.sum()) == other.numel()

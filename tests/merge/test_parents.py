@@ -1,11 +1,13 @@
 """Hashes of the weights that a merge starts from: made beside other work, known from a manifest, wrong ones said."""
 
 import hashlib
+import mmap
 import subprocess
 import sys
 import threading
 
 import pytest
+from blake3 import blake3
 from checkpoints import Shape, experts
 
 from tinyr1.core import artifact
@@ -27,7 +29,8 @@ def test_every_weight_file_by_model_in_the_order_given(folders):
     found = ParentHashes(folders).hashes()
     assert list(found) == ["math", "science", "code"]
     for name, folder in folders.items():
-        assert found[name] == {f.name: artifact.file_hash(f) for f in folder.glob("*.safetensors")}
+        digests = {f.name: blake3(f.read_bytes()).hexdigest() for f in folder.glob("*.safetensors")}
+        assert found[name] == {called: f"blake3:{digits}" for called, digits in digests.items()}
         assert len(found[name]) == 2
 
 
@@ -49,10 +52,10 @@ def test_nobody_waits_for_a_hash_before_asking(folders, monkeypatch):
         assert go.wait(60)
         return path.name
 
-    monkeypatch.setattr(parents.artifact, "file_hash", slow)
+    monkeypatch.setattr(parents, "b3_hash", slow)
     found = ParentHashes(folders)  # returns though no hash can be made yet
     go.set()
-    assert set(found.hashes()["math"].values()) == {f.name for f in folders["math"].glob("*.safetensors")}
+    assert set(found.hashes()["math"].values()) == {f"blake3:{f.name}" for f in folders["math"].glob("*.safetensors")}
 
 
 def test_a_checkpoint_of_this_kit_is_not_hashed_again(folders, tmp_path, monkeypatch):
@@ -62,10 +65,10 @@ def test_a_checkpoint_of_this_kit_is_not_hashed_again(folders, tmp_path, monkeyp
         return checkpoint.merge_checkpoints(steps, folders, out, MergeOptions(), "test")
 
     artifact.make(tmp_path / "made", {}, build, "")
-    monkeypatch.setattr(parents.artifact, "file_hash", lambda path: pytest.fail(f"{path} hashed"))
+    monkeypatch.setattr(parents, "b3_hash", lambda path: pytest.fail(f"{path} hashed"))
     manifest = artifact.check(tmp_path / "made", "")
     known = ParentHashes({"made": tmp_path / "made"}).hashes()["made"]
-    assert known == {"model.safetensors": manifest["files"]["model.safetensors"]["sha256"]}
+    assert known == {"model.safetensors": f"sha256:{manifest['files']['model.safetensors']['sha256']}"}
 
 
 def test_weights_that_came_after_a_checkpoint_of_this_kit_was_finished_are_named(folders, tmp_path):
@@ -87,7 +90,7 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_the_hashes_are_asked_for(fo
     def broken(path):
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(parents.artifact, "file_hash", broken)
+    monkeypatch.setattr(parents, "b3_hash", broken)
     found = ParentHashes(folders)
     with pytest.raises(OSError, match="Input/output error"):
         found.hashes()
@@ -112,11 +115,27 @@ def test_a_file_cut_while_it_is_hashed_is_named(folders, monkeypatch):
         artifact.file_hash(file)
 
 
+def test_weights_cut_while_they_are_hashed_are_named(folders, monkeypatch):
+    file = next(folders["math"].glob("*.safetensors"))
+
+    class Cut:
+        def update(self, window):
+            with file.open("r+b") as writer:
+                writer.truncate(mmap.PAGESIZE)
+
+    monkeypatch.setattr(parents, "WINDOW", mmap.ALLOCATIONGRANULARITY)
+    monkeypatch.setattr(parents, "blake3", Cut)
+    with pytest.raises(OSError, match=f"{file.name}: cut short while it was hashed"):
+        parents.b3_hash(file)
+
+
 @pytest.mark.parametrize("size", [0, 1, 4096, 2**18 - 1, 2**18, 2**18 + 1])
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path, size):
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path, monkeypatch, size):
     data = bytes(i % 251 for i in range(size))
     (tmp_path / "file").write_bytes(data)
+    monkeypatch.setattr(parents, "WINDOW", 2**18)
     assert artifact.file_hash(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+    assert parents.b3_hash(tmp_path / "file") == blake3(data).hexdigest()
 
 
 def test_the_command_says_mistakes_before_torch_is_imported():

@@ -32,7 +32,7 @@ WHOLE = ("dtype", "out_dtype", "tokenizer", "tokenizer_source")  # of a whole me
 class Made:
     """What a card tells of a merge.
 
-    settings: `engine.MergeOptions.results`. parents: model -> file -> SHA-256. folders: model -> checkpoint.
+    settings: `engine.MergeOptions.results`. parents: `ParentHashes.hashes`. folders: model -> checkpoint.
     rows: statistics of each tensor and step. about: where the models come from.
     """
 
@@ -56,7 +56,7 @@ def model_card(made: Made) -> str:
         "weights but for those that fusion takes from a.\n",
         "## Steps\n", _markdown(_steps(recipe, settings), ("step", "method", "settings")),
         *_whole(settings),
-        "## Made from\n", _markdown(files, ("model", "file", "sha256")), *_sources(made),
+        "## Made from\n", _markdown(files, ("model", "file", "hash")), *_sources(made),
         "## Recipe\n", f"```yaml\n{yaml.safe_dump({'recipe': own}, sort_keys=False)}```\n",
         *_for_mergekit(recipe, settings), *_tensors(made, recipe),
     ]  # fmt: skip

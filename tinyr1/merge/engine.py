@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from tinyr1.merge.tied import same_tensors
 from tinyr1.merge.writer import SHARD_BYTES, ShardWriter
 
 LARGE = 4  # blocks from which all threads work on one tensor; smaller tensors get a thread each
+TOGETHER = 2  # blocks of a large tensor that a thread takes at once: between two of them it waits for nobody
 KEPT = 2**25  # entries of a tensor up to which the result of an inner step stays in memory between the passes
 DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
 # Tensors that transformers keeps in float32 whatever the dtype of a model is, by the ends of their names.
@@ -85,7 +86,7 @@ class _Leaf:
     def prepare(self, shape: tuple[int, int], each: Each) -> None:
         """A tensor that is read has nothing to prepare."""
 
-    def rows(self, first: int, last: int) -> tuple[torch.Tensor, list[Any]]:
+    def rows(self, first: int, last: int, counted: bool = True) -> tuple[torch.Tensor, list[Any]]:
         """(rows in the dtype and on the device of the computation, no counts); UserError when one is not finite."""
         stored = self.checkpoint.rows(self.name, first, last)
         # A method reads a block several times; the check of the first time holds.
@@ -132,16 +133,21 @@ class _Step:
         places = borders(shape)
 
         def block(place: tuple[int, int]) -> RowBlock:
-            return RowBlock(place[0], tuple(part.rows(*place)[0] for part in self.inputs))
+            return RowBlock(place[0], tuple(part.rows(*place, counted=False)[0] for part in self.inputs))
 
         self.state = self.method.prepare(lambda function: each(lambda place: function(block(place)), places), shape)
 
-    def rows(self, first: int, last: int) -> tuple[torch.Tensor, list[Any]]:
-        """(merged rows, counts of the inner steps and of this one)."""
+    def rows(self, first: int, last: int, counted: bool = True) -> tuple[torch.Tensor, list[Any]]:
+        """(merged rows, counts of the inner steps and of this one); without counted they may be any."""
         if first in self.kept:
             return self.kept[first]
-        parts = [part.rows(first, last) for part in self.inputs]
-        merged, counts = self.method.apply(self.state, RowBlock(first, tuple(rows for rows, _ in parts)))
+        counted = counted or self.keeps  # what stays is used again by a caller who wants the counts
+        parts = [part.rows(first, last, counted) for part in self.inputs]
+        block, counts = RowBlock(first, tuple(rows for rows, _ in parts)), None
+        if counted:
+            merged, counts = self.method.apply(self.state, block)
+        else:
+            merged = self.method.merged(self.state, block)
         # Two conversions, as if the step had been stored and read again: a chain then equals separate merges.
         stored = merged.to(self.options.out_dtype or merged.dtype)
         result = stored.to(self.options.dtype or merged.dtype), [*(c for _, inner in parts for c in inner), counts]
@@ -201,7 +207,7 @@ def merge_weights(
             for is_large, group in groupby(writer.order, lambda name: _is_large(tensors[name])):
                 names = list(group)
                 if is_large:
-                    each = partial(_in_order, pool, 2 * options.threads)
+                    each = partial(_in_order, pool, options.threads + 1, together=TOGETHER)
                     rows |= {name: job(name, each) for name in names}
                 else:
                     results = _in_order(pool, 4 * options.threads, lambda name: job(name, map), names)
@@ -304,17 +310,24 @@ def _copy_equal(leaves: list[LeafTensor], models: dict[str, Checkpoint], name: s
     writer.write(name, 0, tensor)
 
 
-def _in_order(pool: ThreadPoolExecutor, window: int, function: Callable, items: Iterable) -> Iterator:
-    """pool.map that starts at most `window` items ahead of the result that is taken next."""
+def _in_order(
+    pool: ThreadPoolExecutor, window: int, function: Callable, items: Iterable, together: int = 1
+) -> Iterator:  # fmt: skip
+    """pool.map of `together` items at a time that starts `window` times ahead of the result that is taken next."""
+
+    def run(part: Iterable) -> list:
+        return [function(item) for item in part]
+
     # Unbounded, as pool.map is, the results of a whole tensor could wait in memory for the first of them.
     waiting: deque[Future] = deque()
+    rest = iter(items)
     try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
+        while part := list(islice(rest, together)):
+            waiting.append(pool.submit(run, part))
             if len(waiting) >= window:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         for future in waiting:
             future.cancel()

@@ -1,12 +1,15 @@
 """Arcee Fusion over the blocks of a tensor: the method that `engine` runs. `fusion` has the definition.
 
     prepare   pass 1  each block -> divergence of its rows, histogram of the upper halves of its scores
-              pass 2  each block -> histograms of the lower halves in the three bins of the quartiles
+                      -> brackets: a bin for each quartile, or some where only a sample of the scores was counted
+              pass 2  each block -> how many scores are below each bracket, and a histogram of those inside
                       -> quartiles -> threshold          (`paper` first takes three passes for its one divergence)
     apply     pass 3  each block -> merged rows, counts of what was taken
 
-Scores are computed again in every pass: storing them would take more memory than both inputs. On a CPU the compiled
-loops of `kernels` do the work, on a GPU the tensor operations of `fusion`.
+Scores are computed again in every pass: storing them would take more memory than both inputs. Of a large tensor pass 1
+counts one score in SHARE. Pass 2 counts all of them, so that it shows whether a bracket holds its quartile; where one
+does not, all scores are counted once more, and the quartiles are exact in either case. On a CPU the compiled loops of
+`kernels` do the work, on a GPU the tensor operations of `fusion`.
 """
 
 import threading
@@ -21,6 +24,10 @@ from tinyr1.core.recipe import READINGS
 from tinyr1.merge import fusion, kernels, quantiles
 from tinyr1.merge.method import Method, RowBlock, Scan
 from tinyr1.merge.quantiles import BINS
+
+SAMPLED = 2**23  # entries of a tensor from which pass 1 counts a sample of the scores
+CODES = 2**32  # ordered bits of a score
+MOST_CODES = 2**20  # scores that all brackets may have room for: 8 MiB for each thread
 
 
 @dataclass(frozen=True)
@@ -47,40 +54,74 @@ class Fusion(Method):
             raise ValueError(f"iqr_multiplier {self.iqr_multiplier}: must be a number of at least 0, as 1.5")
 
     def prepare(self, scan: Scan, shape: tuple[int, int]) -> FusionState:
-        entries, ranks = shape[0] * shape[1], fusion.quartile_ranks(shape[0] * shape[1])
+        entries = shape[0] * shape[1]
+        ranks = fusion.quartile_ranks(entries)
         fixed = tensor_divergence(scan) if self.reading == "paper" else 1.0 if self.reading == "magnitude" else None
         # Write into one preallocated array; per-thread arrays would fragment the heap.
         divergence, done, dtype = np.empty(shape[0]), 0, torch.float64
-        high, low = _ThreadCounters((BINS,)), _ThreadCounters((len(ranks), BINS))
-        for rows, dtype in scan(lambda block: self._measure(block, fixed, high.mine())):  # noqa: B007
+        sampled = entries >= SAMPLED and self.reading != "released"
+        counters = _Counters(sampled)
+        for rows, dtype in scan(lambda block: self._measure(block, fixed, counters)):  # noqa: B007
             divergence[done : done + len(rows)] = rows
             done += len(rows)
-        # A quartile lies in the bin of the upper halves where the counts reach its rank; the rest of the rank counts on
-        # inside that bin. Where two quartiles share a bin, `highs.index` gives both the counters of the first.
-        counts = high.total()
-        bins = [quantiles.locate(counts, rank) for rank in ranks]
-        highs = [b for b, _ in bins]
+        counts = counters.by_bin()
         if self.reading == "released" and dtype == torch.bfloat16:
             # The lower half of a bfloat16 score is empty: all 0, or all 1 where the bits of a negative one are flipped.
-            lows = [(BINS - 1) * (h < BINS // 2) for h in highs]
+            highs = [quantiles.locate(counts, rank)[0] for rank in ranks]
+            quartiles = [_score(high * BINS + (BINS - 1) * (high < BINS // 2)) for high in highs]
         else:
-            for _ in scan(lambda block: self._refine(block, divergence, highs, low.mine())):
-                pass
-            counts = low.total()
-            lows = [quantiles.locate(counts[highs.index(h)], rest)[0] for h, rest in bins]
-        quartiles = [quantiles.value_of((h - BINS // 2) * BINS + low) for h, low in zip(highs, lows, strict=True)]
+            quartiles = self._quartiles(scan, divergence, counts, ranks, entries)
         # The released code rounds the threshold as its inputs are rounded; elsewhere nothing needs rounding.
         computed_in = dtype if self.reading == "released" else torch.float64
         return FusionState(divergence, fusion.threshold(quartiles, self.iqr_multiplier, computed_in), entries)
 
+    def _quartiles(
+        self, scan: Scan, divergence: np.ndarray, counts: torch.Tensor, ranks: list[int], entries: int
+    ) -> list[float]:
+        """The scores of the ranks. counts: upper bits of all scores or of a sample, see `quantiles.brackets`."""
+        spans, width = quantiles.brackets(counts, ranks, entries), CODES // len(counts)
+        edges = [first * width for first, _ in spans]
+        sizes = [(last - first + 1) * width for first, last in spans]
+        if sum(sizes) <= MOST_CODES:
+            found = self._in_brackets(scan, divergence, edges, sizes, ranks)
+            if found is not None:
+                return found
+        # The sample says too little, or it misleads.
+        everything = _Counters(sampled=False)
+        for _ in scan(lambda block: self._count(block, divergence, everything)):
+            pass
+        return self._quartiles(scan, divergence, everything.by_bin(), ranks, entries)
+
+    def _in_brackets(
+        self, scan: Scan, divergence: np.ndarray, edges: list[int], sizes: list[int], ranks: list[int]
+    ) -> list[float] | None:
+        """The scores of the ranks; None where the brackets, each of some codes from an edge on, lack one of them."""
+        counters = _ThreadCounters(len(edges) + sum(sizes))  # below each bracket, then inside of it
+        for _ in scan(lambda block: self._refine(block, divergence, edges, sizes, counters.mine())):
+            pass
+        below, *counts = counters.total().split([len(edges), *sizes])
+        places = [place for rank in ranks if (place := quantiles.inside(counts, below.tolist(), rank)) is not None]
+        return [_score(edges[k] + at) for k, at in places] if len(places) == len(ranks) else None
+
     def apply(self, state: FusionState, block: RowBlock) -> tuple[torch.Tensor, np.ndarray]:
         base, other = block.tensors
+        if is_compiled(base):
+            return self._fused(state, block, counted=True)
         divergence = state.divergence[block.start : block.start + len(base)]
-        if not is_compiled(base):
-            scores = fusion.importance(base, other, torch.from_numpy(divergence).to(base.device), self.reading)
-            factor = fusion.factor(scores, state.threshold, self.reading)
-            merged = fusion.combine(base, other, factor, self.reading)
-            return merged, np.array(fusion.tally(base, other, factor))
+        scores = fusion.importance(base, other, torch.from_numpy(divergence).to(base.device), self.reading)
+        factor = fusion.factor(scores, state.threshold, self.reading)
+        merged = fusion.combine(base, other, factor, self.reading)
+        return merged, np.array(fusion.tally(base, other, factor))
+
+    def merged(self, state: FusionState, block: RowBlock) -> torch.Tensor:
+        if is_compiled(block.tensors[0]):
+            return self._fused(state, block, counted=False)[0]
+        return self.apply(state, block)[0]
+
+    def _fused(self, state: FusionState, block: RowBlock, counted: bool) -> tuple[torch.Tensor, np.ndarray]:
+        """What `apply` gives, by a compiled loop, which leaves the counts at 0 unless they are wanted."""
+        base, other = block.tensors
+        divergence = state.divergence[block.start : block.start + len(base)]
         # The kernel counts while it writes: a second pass for the statistics would read both inputs again.
         out, tally = torch.empty_like(loose(base)), np.zeros(len(fusion.COUNTS))
         limit = np.float32(state.threshold)
@@ -89,59 +130,113 @@ class Fusion(Method):
         if self.reading != "paper" and limit < state.threshold:
             limit = np.nextafter(limit, np.float32(np.inf))
         mode = _mode(self.reading, base.dtype)
-        kernels.fuse_rows(mode, array(base), array(other), divergence, limit, array(out), tally)
+        kernels.fuse_rows(mode, array(base), array(other), divergence, limit, counted, array(out), tally)
         return out.to(base.dtype), tally
 
     def statistics(self, state: FusionState, counts: np.ndarray) -> dict[str, Any]:
         divergence = torch.from_numpy(state.divergence)
         return asdict(fusion.selection(counts.tolist(), divergence, state.threshold, state.entries))
 
-    def _measure(self, block: RowBlock, fixed: float | None, counts: np.ndarray) -> tuple[np.ndarray, torch.dtype]:
-        """(divergence of each row, dtype) of a block; adds the upper halves of its scores to counts (65536,)."""
+    def _measure(
+        self, block: RowBlock, fixed: float | None, counters: "_Counters"
+    ) -> tuple[np.ndarray, torch.dtype]:  # fmt: skip
+        """(divergence of each row, dtype) of a block, whose scores are counted."""
         base, other = block.tensors
         if is_compiled(base) and self.reading == "exact":
             # One kernel does both, with the row still in the processor's cache.
-            rows = np.empty(len(base))
-            kernels.exact_divergence(array(base), array(other), rows, counts)
+            rows, counts = np.empty(len(base)), counters.mine()
+            kernels.exact_divergence(array(base), array(other), rows, block.start, counters.sampled, counts)
             return rows, base.dtype
-        divergence = _divergence(self.reading, base, other, fixed)
-        rows = divergence.double().cpu().numpy()
-        if is_compiled(base):
-            kernels.count_high(_mode(self.reading, base.dtype), array(base), array(other), rows, counts)
-        else:
-            scores = fusion.importance(base, other, divergence, self.reading)
-            counts += quantiles.histogram(quantiles.sort_keys(scores)).cpu().numpy()
+        rows = _divergence(self.reading, base, other, fixed).double().cpu().numpy()
+        self._count_rows(block, rows, counters)
         return rows, base.dtype
 
-    def _refine(self, block: RowBlock, divergence: np.ndarray, highs: list[int], counts: np.ndarray) -> None:
-        """Adds the lower halves of the scores whose upper half is one of highs to counts (3, 65536)."""
+    def _count(self, block: RowBlock, divergence: np.ndarray, counters: "_Counters") -> None:
+        """Count the scores of a block; divergence: of all rows of the tensor."""
+        self._count_rows(block, divergence[block.start : block.start + len(block.tensors[0])], counters)
+
+    def _count_rows(self, block: RowBlock, rows: np.ndarray, counters: "_Counters") -> None:
+        base, other = block.tensors
+        if is_compiled(base):
+            mode, sampled = _mode(self.reading, base.dtype), counters.sampled
+            kernels.count_high(mode, array(base), array(other), rows, block.start, sampled, counters.mine())
+        else:
+            scores = fusion.importance(base, other, torch.from_numpy(rows).to(base.device), self.reading)
+            counters.add(quantiles.sort_keys(scores).view(scores.shape), block.start)
+
+    def _refine(
+        self, block: RowBlock, divergence: np.ndarray, edges: list[int], sizes: list[int], counts: np.ndarray
+    ) -> None:
+        """Adds to counts how many scores are below each bracket, then how often each ordered bits inside occur."""
         base, other = block.tensors
         rows = divergence[block.start : block.start + len(base)]
+        below, inside = counts[: len(edges)], counts[len(edges) :]
         if is_compiled(base):
+            limits = np.zeros((2, kernels.BRACKETS), np.uint32)
+            limits[:, : len(edges)] = edges, sizes
+            under = np.zeros(kernels.BRACKETS, np.int64)
             mode = _mode(self.reading, base.dtype)
-            kernels.count_low(mode, array(base), array(other), rows, np.array(highs, np.uint32), counts)
+            kernels.count_low(mode, array(base), array(other), rows, *limits, under, inside)
+            below += under[: len(edges)]
         else:
             scores = fusion.importance(base, other, torch.from_numpy(rows).to(base.device), self.reading)
             keys = quantiles.sort_keys(scores)
-            counts += torch.stack([quantiles.histogram(keys, h) for h in highs]).cpu().numpy()
+            for k, (edge, size) in enumerate(zip(edges, sizes, strict=True)):
+                places = keys.long() + (CODES // 2 - edge)
+                below[k] += int((places < 0).sum())
+                _tally(inside[sum(sizes[:k]) :], places[(places >= 0) & (places < size)])
 
 
 class _ThreadCounters:
     """Counters (int64), one array for each thread: no thread waits, and arrays are added up once and not per block."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape, self.local = shape, threading.local()
+    def __init__(self, size: int) -> None:
+        self.size, self.local = size, threading.local()
         self.arrays: list[np.ndarray] = []
 
     def mine(self) -> np.ndarray:
         """The array of the calling thread, zeros at first."""
         if not hasattr(self.local, "counts"):
-            self.local.counts = np.zeros(self.shape, np.int64)
+            self.local.counts = np.zeros(self.size, np.int64)
             self.arrays.append(self.local.counts)
         return self.local.counts
 
     def total(self) -> torch.Tensor:
         return torch.from_numpy(sum(self.arrays))
+
+
+class _Counters(_ThreadCounters):
+    """How often each value of the upper bits of a score occurs, as kernels count it; sampled: see `kernels`."""
+
+    def __init__(self, sampled: bool) -> None:
+        super().__init__(2**kernels.FINE_BITS if sampled else BINS * kernels.COPIES)
+        self.sampled = sampled
+
+    def add(self, keys: torch.Tensor, start: int) -> None:
+        """Count scores by their `quantiles.sort_keys` (rows, width), on any device; start: number of the first row."""
+        if not self.sampled:
+            self.mine()[:: kernels.COPIES] += quantiles.histogram(keys.flatten()).cpu().numpy()
+            return
+        rows, columns = (torch.arange(size, device=keys.device) for size in keys.shape)
+        # Diagonals: every column is counted as often as any other.
+        sample = keys[(rows[:, None] + columns + start) % kernels.SHARE == 0]
+        _tally(self.mine(), (sample >> (32 - kernels.FINE_BITS)) + 2 ** (kernels.FINE_BITS - 1))
+
+    def by_bin(self) -> torch.Tensor:
+        """(2 ** FINE_BITS,) counts of a sample, (65536,) of all scores."""
+        return self.total() if self.sampled else self.total().view(BINS, kernels.COPIES).sum(1)
+
+
+def _tally(counts: np.ndarray, places: torch.Tensor) -> None:
+    """Raise the counter at each place, given by their numbers on any device."""
+    # Of all counters few are hit, and only those leave a GPU.
+    numbers, times = places.unique(return_counts=True)
+    counts[numbers.cpu().numpy()] += times.cpu().numpy()
+
+
+def _score(ordered: int) -> float:
+    """The float32 whose ordered bits (`float_bits.ordered`) are given."""
+    return quantiles.value_of(ordered - CODES // 2)
 
 
 def is_compiled(tensor: torch.Tensor) -> bool:

@@ -16,11 +16,13 @@ import numba
 import numpy as np
 
 from tinyr1.merge.float_bits import (
+    ANY_ORDER,
+    SPAN,
     STRICT,
     ZERO,
     bf16_bits,
-    bits,
     entry,
+    fetch,
     from_bits,
     ordered,
     stored,
@@ -28,120 +30,12 @@ from tinyr1.merge.float_bits import (
     trailing_zeros,
     value_of,
 )  # fmt: skip
+from tinyr1.merge.row_kl import row_kl
 
 EXACT, RELEASED_BF16, RELEASED_FP32, PAPER = range(4)  # modes; `exact` and `paper` compute in float32 and float64
-SERIES_LIMIT = 0.5  # |z| up to which `_remainder_ratio` reaches double precision
-SQUARINGS = 6  # exp(x) = exp(x / 64) ** 64, for -EXP_LIMIT <= x <= 0
-EXP_LIMIT = 4.0
-WEIGHT_LIMIT = np.float32(2)  # |entry| up to which `_moments` has six digits, which holds for nearly all weights
-DELTA_LIMITS = np.float32(1e-15), np.float32(0.01)  # |difference| for which the series in `_kl` has six digits
-SPAN = 1024  # entries whose single-precision sums keep six digits, and whose scratch stays in the nearest cache
-LANES = 4  # histograms side by side: a counter cannot be raised twice in a row without waiting for the first time
-
-# Sums may be taken in vector lanes, and inputs are finite (`all_finite`); no other rule of arithmetic is relaxed.
-_LANES = {"fastmath": {"reassoc", "contract", "nsz", "nnan"}, **STRICT}
-
-
-@numba.njit(**_LANES)
-def _exp(x):
-    """exp of -EXP_LIMIT <= x <= 0 to 1e-14: a Taylor polynomial at x / 64, then six squarings."""
-    # A polynomial runs in vector lanes; a call of the library's exp for each entry would not.
-    x *= 1.0 / (1 << SQUARINGS)
-    y = 1 + x * (1 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040)))))))
-    y *= y
-    y *= y
-    y *= y
-    y *= y
-    y *= y
-    return y * y
-
-
-@numba.njit(**_LANES)
-def _remainder_ratio(z):
-    """(e^-z - 1 + z) / z² for |z| <= SERIES_LIMIT, to 1e-14; no term cancels."""
-    tail = 1 / 40320 + z * (-1 / 362880 + z * (1 / 3628800 + z * (-1 / 39916800 + z * (1 / 479001600))))
-    return 1 / 2 + z * (-1 / 6 + z * (1 / 24 + z * (-1 / 120 + z * (1 / 720 + z * (-1 / 5040 + z * tail)))))
-
-
-@numba.njit(**_LANES)
-def _moments(base, other):
-    """Σ p, Σ p d, … Σ p d⁴ of p = exp(other), d = other - base, and the largest |other| and |d|; SPAN entries at most.
-
-    exp(x) is the eighth power of a Taylor polynomial at x / 8: to 1e-6 up to |x| = WEIGHT_LIMIT.
-    """
-    # Single-precision constants: one double among them would widen the loop and halve the lanes.
-    one, eighth = np.float32(1), np.float32(1 / 8)
-    c2, c3, c4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
-    c5, c6 = np.float32(1 / 120), np.float32(1 / 720)
-    s0 = s1 = s2 = s3 = s4 = np.float32(0)
-    top = widest = np.uint32(0)
-    for j in range(other.size):
-        x = entry(other, j)
-        d = x - entry(base, j)
-        # Bits without the sign order like magnitudes, and a maximum of integers needs no rule for NaNs.
-        top = max(top, bits(x) & np.uint32(0x7FFFFFFF))
-        widest = max(widest, bits(d) & np.uint32(0x7FFFFFFF))
-        x *= eighth
-        p = one + x * (one + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * c6)))))
-        p *= p
-        p *= p
-        p *= p
-        s0 += p
-        p *= d
-        s1 += p
-        p *= d
-        s2 += p
-        p *= d
-        s3 += p
-        s4 += p * d
-    return s0, s1, s2, s3, s4, from_bits(top), from_bits(widest)
-
-
-@numba.njit(**STRICT)
-def _kl(base, other, weight, delta):
-    """KL(softmax(other) ‖ softmax(base)) of one row in nats; weight and delta are float64 scratch rows.
-
-    The form of `fusion.row_divergence`, log(1 + E_p[e^-z - 1 + z]). For branches of one backbone z is small, and the
-    expectation is its series in the central moments of d, which one pass over the row gives.
-    """
-    # Spans are summed in single precision and added up in double precision, so that long rows keep six digits.
-    a0 = a1 = a2 = a3 = a4 = 0.0
-    top = widest = np.float32(0)
-    for c in range(0, other.size, SPAN):
-        s0, s1, s2, s3, s4, high, wide = _moments(base[c : c + SPAN], other[c : c + SPAN])
-        a0, a1, a2, a3, a4 = a0 + s0, a1 + s1, a2 + s2, a3 + s3, a4 + s4
-        top, widest = max(top, high), max(widest, wide)
-    if widest == 0:
-        return 0.0
-    if top <= WEIGHT_LIMIT and DELTA_LIMITS[0] <= widest <= DELTA_LIMITS[1]:
-        m, a2, a3, a4 = a1 / a0, a2 / a0, a3 / a0, a4 / a0
-        if 2 * m * m <= a2:  # otherwise a2 - m² cancels, since nearly all of the moment is the mean
-            second = a2 - m * m
-            third = a3 - 3 * m * a2 + 2 * m * m * m
-            fourth = a4 - 4 * m * a3 + 6 * m * m * a2 - 3 * m * m * m * m
-            return np.log1p(second / 2 - third / 6 + fourth / 24)
-    return _any_kl(base, other, weight, delta)
-
-
-@numba.njit(**_LANES)
-def _any_kl(base, other, weight, delta):
-    """`_kl` of rows of any numbers, in double precision."""
-    high = low = np.float64(entry(other, 0))
-    for j in range(other.size):
-        high, low = max(high, np.float64(entry(other, j))), min(low, np.float64(entry(other, j)))
-    total = moment = 0.0
-    for j in range(other.size):
-        x = np.float64(entry(other, j)) - high  # at most 0, so that exp cannot overflow
-        p = _exp(x) if high - low <= EXP_LIMIT else np.exp(x)
-        d = np.float64(entry(other, j)) - np.float64(entry(base, j))
-        weight[j], delta[j] = p, d
-        total += p
-        moment += p * d
-    mean, sum_ = moment / total, 0.0
-    for j in range(other.size):
-        z = delta[j] - mean
-        sum_ += weight[j] * (z * z * _remainder_ratio(z) if abs(z) <= SERIES_LIMIT else np.expm1(-z) + z)
-    return np.log1p(sum_ / total)
+SHARE, FINE_BITS = 16, 18  # of a sample: one score in so many, and the bits that are told apart
+BRACKETS = 3  # of `count_low`, one for each quartile
+COPIES = 4  # histograms side by side: a counter cannot be raised twice in a row without waiting for the first time
 
 
 @numba.njit(**STRICT)
@@ -162,94 +56,130 @@ def _codes(mode, base, other, kl, out):
 
 @numba.njit(**STRICT)
 def _count_row(mode, base, other, kl, codes, counts):
-    """Adds the upper half of each code of a row to counts (65536 * LANES,); LANES counters side by side are one sum."""
+    """Adds the upper half of each code of a row to counts (65536 * COPIES,), where COPIES side by side are one sum."""
     for c in range(0, other.size, SPAN):
         part = other[c : c + SPAN]
         _codes(mode, base[c : c + SPAN], part, kl, codes)
-        whole = part.size - part.size % LANES
-        # Unrolled by hand, one lane each: neighbouring scores often share a bin, and would wait for each other.
-        for j in range(0, whole, LANES):
-            first = (codes[j] >> np.uint32(16)) * np.uint32(LANES)
-            second = (codes[j + 1] >> np.uint32(16)) * np.uint32(LANES) + np.uint32(1)
-            third = (codes[j + 2] >> np.uint32(16)) * np.uint32(LANES) + np.uint32(2)
-            fourth = (codes[j + 3] >> np.uint32(16)) * np.uint32(LANES) + np.uint32(3)
+        whole = part.size - part.size % COPIES
+        # Unrolled by hand, one copy each: neighbouring scores often share a bin, and would wait for each other.
+        for j in range(0, whole, COPIES):
+            first = (codes[j] >> np.uint32(16)) * np.uint32(COPIES)
+            second = (codes[j + 1] >> np.uint32(16)) * np.uint32(COPIES) + np.uint32(1)
+            third = (codes[j + 2] >> np.uint32(16)) * np.uint32(COPIES) + np.uint32(2)
+            fourth = (codes[j + 3] >> np.uint32(16)) * np.uint32(COPIES) + np.uint32(3)
             counts[first] += 1
             counts[second] += 1
             counts[third] += 1
             counts[fourth] += 1
         for j in range(whole, part.size):
-            counts[(codes[j] >> np.uint32(16)) * np.uint32(LANES)] += 1
+            counts[(codes[j] >> np.uint32(16)) * np.uint32(COPIES)] += 1
 
 
 @numba.njit(**STRICT)
-def _fold(lanes, counts):
-    """Adds up the lanes of each counter."""
-    for b in range(counts.size):
-        counts[b] += lanes[LANES * b] + lanes[LANES * b + 1] + lanes[LANES * b + 2] + lanes[LANES * b + 3]
+def _sample_row(mode, base, other, kl, row, codes, counts):
+    """Adds the upper FINE_BITS bits of some codes of a row to counts (2 ** FINE_BITS,)."""
+    # One part of a row, another one in each row, so that every column is counted as often as any other.
+    part = max(1, other.size // SHARE)
+    first = row % (other.size // part) * part
+    for c in range(first, first + part, SPAN):
+        last = min(c + SPAN, first + part)
+        _codes(mode, base[c:last], other[c:last], kl, codes)
+        for j in range(last - c):
+            counts[codes[j] >> np.uint32(32 - FINE_BITS)] += 1
 
 
 @numba.njit(**STRICT)
-def exact_divergence(base, other, kl, counts):
-    """Fills kl (rows,) float64 and adds the upper half of each score to counts (65536,) int64, in one pass."""
-    n, lanes = other.shape[1], np.zeros(counts.size * LANES, np.uint32)
+def exact_divergence(base, other, kl, start, sampled, counts):
+    """Fills kl (rows,) float64 and adds the scores to counts, as `count_high` does, in one pass."""
+    n = other.shape[1]
     weight, delta, codes = np.empty(n), np.empty(n), np.empty(SPAN, np.uint32)
     for i in range(other.shape[0]):
         # The scores follow at once, while the row is still in the cache.
-        kl[i] = _kl(base[i], other[i], weight, delta)
-        _count_row(EXACT, base[i], other[i], kl[i], codes, lanes)
-    _fold(lanes, counts)
+        kl[i] = row_kl(base[i], other[i], weight, delta)
+        if sampled:
+            _sample_row(EXACT, base[i], other[i], kl[i], start + i, codes, counts)
+        else:
+            _count_row(EXACT, base[i], other[i], kl[i], codes, counts)
 
 
 @numba.njit(**STRICT)
-def count_high(mode, base, other, kl, counts):
-    """Adds the upper half of each score's ordered bits to counts (65536,) int64."""
-    codes, lanes = np.empty(SPAN, np.uint32), np.zeros(counts.size * LANES, np.uint32)
+def count_high(mode, base, other, kl, start, sampled, counts):
+    """Adds the upper half of each score's ordered bits to counts (65536 * COPIES,) int64; COPIES of them are one sum.
+
+    sampled: adds the upper FINE_BITS bits of one score in SHARE to counts (2 ** FINE_BITS,) instead. start: number of
+    the first row in its tensor.
+    """
+    codes = np.empty(SPAN, np.uint32)
     for i in range(other.shape[0]):
-        _count_row(mode, base[i], other[i], kl[i], codes, lanes)
-    _fold(lanes, counts)
+        if sampled:
+            _sample_row(mode, base[i], other[i], kl[i], start + i, codes, counts)
+        else:
+            _count_row(mode, base[i], other[i], kl[i], codes, counts)
 
 
 @numba.njit(**STRICT)
-def _mark(codes, n, first, second, third, marks):
-    """Sets marks (uint8) to 1 for those of the first n codes whose upper half is wanted and that are not 0, else 0."""
-    for j in range(n):
-        high = codes[j] >> np.uint32(16)
-        marks[j] = ((high == first) | (high == second) | (high == third)) & (codes[j] != ZERO)
-    for j in range(n, -(-n // 8) * 8):  # the caller reads marks by eights
-        marks[j] = 0
+def _mark(codes, edges, sizes, marks, below):
+    """Sets marks (uint8) to 1 for the codes that are in a bracket and not 0, else to 0.
+
+    Bracket k: codes from edges[k] on, sizes[k] of them. Adds the codes below each bracket to below (3,) int64.
+    """
+    first, second, third = edges[0], edges[1], edges[2]
+    one, two, three = sizes[0], sizes[1], sizes[2]
+    under_first = under_second = under_third = np.uint32(0)
+    # Numba computes with integers in 64 bits: cut back to 32, twice as many fit into a vector.
+    for j in range(codes.size):
+        code = codes[j]
+        # A code below the edge wraps around to a number above all sizes.
+        inside = (np.uint32(code - first) < one) | (np.uint32(code - second) < two) | (np.uint32(code - third) < three)
+        marks[j] = inside & (code != ZERO)
+    for j in range(codes.size):
+        code = codes[j]
+        under_first = np.uint32(under_first + np.uint32(code < first))
+        under_second = np.uint32(under_second + np.uint32(code < second))
+        under_third = np.uint32(under_third + np.uint32(code < third))
+    below[0] += under_first
+    below[1] += under_second
+    below[2] += under_third
 
 
 @numba.njit(**STRICT)
-def count_low(mode, base, other, kl, highs, counts):
-    """For scores whose upper half is highs[k], k < 3, adds the lower half to counts[k]; counts is (3, 65536) int64.
+def count_low(mode, base, other, kl, edges, sizes, below, counts):
+    """Adds each score that is in one of three brackets to counts, and the number below each bracket to below (3,).
 
-    Where entries of highs are equal, the first of them counts.
+    edges, sizes: uint32 (3,), first ordered bits of a bracket and how many there are, 0 for none; brackets do not
+    overlap. counts: int64, one for each code of the first bracket, then those of the second and of the third.
     """
     # Few scores are wanted, apart from zeros. Eight marks are one uint64: most are 0 and eight entries are skipped at
     # once; of the others only the set bytes are visited. Zeros are many, and are counted by a loop of their own.
     codes, marks = np.empty(SPAN, np.uint32), np.empty(SPAN, np.uint8)
     eights = marks.view(np.uint64)
-    first, second, third = highs[0], highs[1], highs[2]
-    zero = ZERO >> np.uint32(16)
-    zero_place = 0 if first == zero else 1 if second == zero else 2 if third == zero else -1
+    zero_place, begin = -1, np.zeros(3, np.int64)
+    for k in range(3):
+        if np.uint32(ZERO - edges[k]) < sizes[k]:
+            zero_place = begin[k] + np.int64(np.uint32(ZERO - edges[k]))
+        begin[k + 1 :] += np.int64(sizes[k])
     for i in range(other.shape[0]):
         for c in range(0, other.shape[1], SPAN):
             part = other[i, c : c + SPAN]
+            fetch(base[i], c)
+            fetch(other[i], c)
             _codes(mode, base[i, c : c + SPAN], part, kl[i], codes)
-            _mark(codes, part.size, first, second, third, marks)
+            _mark(codes[: part.size], edges, sizes, marks[: part.size], below)
+            marks[part.size : -(-part.size // 8) * 8] = 0  # they are read by eights
             for e in range((part.size + 7) // 8):
                 wanted = eights[e]
                 while wanted:
                     code = codes[8 * e + (trailing_zeros(wanted) >> 3)]
                     wanted &= wanted - np.uint64(1)  # clears the lowest set bit, the mark just visited
-                    high = code >> np.uint32(16)
-                    k = 0 if high == first else 1 if high == second else 2
-                    counts[k, code & np.uint32(0xFFFF)] += 1
+                    k = 0
+                    while np.uint32(code - edges[k]) >= sizes[k]:
+                        k += 1
+                    counts[begin[k] + np.int64(np.uint32(code - edges[k]))] += 1
             if zero_place >= 0:
                 zeros = np.uint32(0)
                 for j in range(part.size):
-                    zeros += codes[j] == ZERO
-                counts[zero_place, 0] += zeros
+                    zeros += np.uint32(codes[j] == ZERO)
+                counts[zero_place] += zeros
 
 
 @numba.njit(**STRICT)
@@ -274,8 +204,8 @@ def bf16_terms(p, q, logs, out):
 
 
 @numba.njit(**STRICT)
-def fuse_rows(mode, base, other, kl, threshold, out, tally):
-    """Writes the merged rows to out, which has the dtype of other; adds their `fusion.COUNTS` to tally (4,).
+def fuse_rows(mode, base, other, kl, threshold, counted, out, tally):
+    """Writes the merged rows to out, which has the dtype of other; counted: adds their `fusion.COUNTS` to tally (4,).
 
     An entry passes when its score is at or above the threshold; under PAPER it is above, and weighs ⌈score -
     threshold⌉. Released readings add the rounded difference, as the released code does; EXACT copies.
@@ -284,12 +214,18 @@ def fuse_rows(mode, base, other, kl, threshold, out, tally):
     limit = ordered(threshold + np.float32(0)) + np.uint32(mode == PAPER)  # the lowest code that passes; -0 + 0 is 0
     for i in range(other.shape[0]):
         for c in range(0, other.shape[1], SPAN):
+            fetch(base[i], c)
+            fetch(other[i], c)
             b, t, o = base[i, c : c + SPAN], other[i, c : c + SPAN], out[i, c : c + SPAN]
-            if mode == EXACT:
-                differing, selected, distance, taken = _copy_span(b, t, np.float32(kl[i]), threshold, o)
+            differing, selected, distance, taken = np.int32(0), np.int32(0), np.float32(0), np.float32(0)
+            if mode == EXACT and counted:
+                differing, selected, distance, taken = _count_and_copy_span(b, t, np.float32(kl[i]), threshold, o)
+            elif mode == EXACT:
+                _copy_span(b, t, np.float32(kl[i]), threshold, o)
             else:
                 _codes(mode, b, t, kl[i], codes)
-                differing, selected, distance, taken = _tally_span(b, t, codes, limit)
+                if counted:
+                    differing, selected, distance, taken = _tally_span(b, t, codes, limit)
                 _add_span(mode, b, t, codes, limit, threshold, o)
             # A span sums in single precision; its sums are added up in double precision here.
             tally[0] += differing
@@ -298,7 +234,15 @@ def fuse_rows(mode, base, other, kl, threshold, out, tally):
             tally[3] += taken
 
 
-@numba.njit(**_LANES)
+@numba.njit(**STRICT)
+def _copy_span(base, other, kl, threshold, out):
+    """Fuses a span under EXACT."""
+    for j in range(other.size):
+        passes = abs(entry(other, j) - entry(base, j)) * kl >= threshold
+        out[j] = other[j] if passes else base[j]
+
+
+@numba.njit(**ANY_ORDER)
 def _add(tally, d, passes):
     """A tally (`fusion.COUNTS`) with one more entry, whose difference is d."""
     differing, selected, distance, taken = tally
@@ -309,7 +253,7 @@ def _add(tally, d, passes):
     )  # fmt: skip
 
 
-@numba.njit(**_LANES)
+@numba.njit(**ANY_ORDER)
 def _tally_span(base, other, codes, limit):
     """Differing and selected entries of a span, its squared distance and the selected part of that."""
     tally = np.int32(0), np.int32(0), np.float32(0), np.float32(0)
@@ -320,8 +264,8 @@ def _tally_span(base, other, codes, limit):
     return tally
 
 
-@numba.njit(**_LANES)
-def _copy_span(base, other, kl, threshold, out):
+@numba.njit(**ANY_ORDER)
+def _count_and_copy_span(base, other, kl, threshold, out):
     """Fuses a span under EXACT and returns the counts that `_tally_span` returns."""
     # One loop serves for both: entries are copied, so relaxed sums cannot change a bit of the result.
     tally = np.int32(0), np.int32(0), np.float32(0), np.float32(0)

@@ -49,6 +49,10 @@ class Method(ABC):
     def apply(self, state: Any, block: RowBlock) -> tuple[torch.Tensor, Any]:
         """(merged rows in the dtype of the inputs, counts to be added up over the blocks, or None)."""
 
+    def merged(self, state: Any, block: RowBlock) -> torch.Tensor:
+        """The rows that `apply` gives, for callers that need no counts."""
+        return self.apply(state, block)[0]
+
     def statistics(self, state: Any, counts: Any) -> dict[str, Any]:
         """What the method did to the tensor, as JSON. counts: those of `apply`, added up over all blocks."""
         return {}

@@ -5,6 +5,7 @@ pass counts the upper 16 bits; a second one counts the lower 16 bits of the valu
 histograms of 65,536 bins find any rank. Values of at most 16 bits, such as bfloat16, need the first pass only.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from tinyr1.merge import kernels
 from tinyr1.merge.method import RowBlock, Scan
 
 BINS = 2**16
+MARGIN = 6  # standard deviations of a rank in a sample to which a bracket reaches on both sides
 Values = Callable[[RowBlock], torch.Tensor]
 
 
@@ -52,6 +54,37 @@ def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
         raise ValueError(f"rank {rank} of {int(cumulative[-1])} values does not exist; ranks count from 0")
     place = int(torch.searchsorted(cumulative, rank, right=True))
     return place, rank - int(cumulative[place] - counts[place])
+
+
+def brackets(counts: torch.Tensor, ranks: Sequence[int], entries: int) -> list[tuple[int, int]]:
+    """(first bin, last bin) that hold the values of some ranks, ascending; those that overlap are one.
+
+    counts: (65536,), of `entries` values or of a sample of them. Those of a sample are no proof: whoever counts on
+    inside the brackets has to check them (`inside`).
+    """
+    taken = int(counts.sum())
+    # A rank in a random sample has a standard deviation of at most half the root of its size.
+    margin = 0 if taken == entries else math.ceil(MARGIN * math.sqrt(taken) / 2)
+    spans: list[tuple[int, int]] = []
+    for rank in sorted(ranks):
+        expected = rank * taken // entries
+        first, last = (locate(counts, min(max(expected + step, 0), taken - 1))[0] for step in (-margin, margin))
+        if spans and first <= spans[-1][1]:
+            begun, ended = spans.pop()
+            first, last = begun, max(last, ended)
+        spans.append((first, last))
+    return spans
+
+
+def inside(counts: Sequence[torch.Tensor], below: Sequence[int], rank: int) -> tuple[int, int] | None:
+    """(bracket, place in it) of the value of a rank; None where it is in none of them.
+
+    counts: of each bracket, the counts of its values in ascending order. below: how many values are below a bracket.
+    """
+    for k, (mine, under) in enumerate(zip(counts, below, strict=True)):
+        if under <= rank < under + int(mine.sum()):
+            return k, locate(mine, rank - under)[0]
+    return None
 
 
 def order_statistics(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tinyr1.core.checkpoints import INDEX
@@ -217,7 +218,8 @@ class _Stream:
         while len(view):
             buffer = self.buffer or self.free.get()  # waits while the disk has all buffers
             part = view[: PIECE - self.filled]
-            buffer[self.filled : self.filled + len(part)] = part
+            # NumPy lets other threads run while it copies.
+            np.copyto(np.frombuffer(buffer, np.uint8, len(part), self.filled), np.frombuffer(part, np.uint8))
             view = view[len(part) :]
             self.buffer, self.filled, self.taken = buffer, self.filled + len(part), self.taken + len(part)
             if self.filled == PIECE or self.taken == file.end:
