@@ -114,6 +114,15 @@ def test_kernels_keep_six_digits_of_a_divergence(width, scale, spread, shift):
     assert int(counts.sum()) == other.numel()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_rows_that_are_not_contiguous(dtype):
+    base, other = (tensor.t() for tensor in branches((96, 64), 1e-3, dtype))
+    merged, selection = by_blocks(base, other)
+    expected, same = by_blocks(base.contiguous(), other.contiguous())
+    assert torch.equal(merged, expected)
+    assert selection == same
+
+
 def test_exact_by_hand(fuse):
     base = torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.5, 0.5]])
     other = torch.tensor([[0.0, 1.0, 3.0], [0.5, 0.51, 0.5]])

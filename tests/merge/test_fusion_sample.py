@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tinyr1.core.errors import UserError
 from tinyr1.merge import fusion_blocks, kernels, method, quantiles
 from tinyr1.merge.fusion_blocks import Fusion
 from tinyr1.merge.row_kl import row_kl
@@ -76,6 +77,19 @@ def test_where_the_brackets_are_wide_all_scores_are_counted(monkeypatch):
     assert agree(base, other, "magnitude", monkeypatch) == (2, 3)
 
 
+def test_weights_that_change_between_two_passes_are_said(monkeypatch):
+    base, other = branches((64, 96))
+    passes = []
+
+    def scan(function):
+        passes.append(function)
+        pairs = ((a, (base[a:b], len(passes) * other[a:b])) for a, b in method.borders(base.shape))
+        return (function(method.RowBlock(*pair)) for pair in pairs)
+
+    with pytest.raises(UserError, match="the weights were changed while they were merged"):
+        Fusion().prepare(scan, (64, 96))
+
+
 @pytest.mark.parametrize("differing", [0.0, 0.001, 0.4])
 @pytest.mark.usefixtures("implementation")
 def test_many_entries_that_are_equal_in_both_models(differing, monkeypatch):
@@ -92,12 +106,10 @@ def test_brackets_hold_a_bin_for_each_rank_and_overlap_nowhere():
     assert quantiles.brackets(counts, [100 * 40, 200 * 40, 300 * 40], 400 * 40) == [(5, 9)]
 
 
-def test_a_rank_outside_of_all_brackets_is_said():
+def test_a_rank_outside_of_all_brackets_is_left_out():
     counts = [torch.tensor([2, 0, 1]), torch.tensor([5])]
-    assert quantiles.inside(counts, [3, 10], 2) is None
-    assert quantiles.inside(counts, [3, 10], 5) == (0, 2)
-    assert quantiles.inside(counts, [3, 10], 6) is None
-    assert quantiles.inside(counts, [3, 10], 14) == (1, 0)
+    assert quantiles.inside(counts, [3, 10], [5, 14]) == [(0, 2), (1, 0)]
+    assert quantiles.inside(counts, [3, 10], [2, 6, 15]) == []
 
 
 BITS = {7: "0x1.dec48ap-33", 1024: "0x1.4513d8p-29", 5120: "0x1.437124p-29", 1003: "0x1.450478p-29"}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tinyr1.core import jsonl
 from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import PLACEBOS, READINGS, parse
-from tinyr1.merge import checkpoint, fusion, fusion_blocks, mergekit
+from tinyr1.merge import checkpoint, engine, fusion, fusion_blocks, mergekit
 from tinyr1.merge import method as blocks
 from tinyr1.merge.engine import MergeOptions
 from tinyr1.merge.fusion_blocks import Fusion
@@ -54,6 +54,15 @@ def arithmetic(request, monkeypatch):
     """The compiled loops, and the tensor operations that a GPU runs."""
     if request.param == "tensors":
         monkeypatch.setattr(fusion_blocks, "is_compiled", lambda tensor: False)
+
+
+@pytest.mark.parametrize("mask", ["importance", *PLACEBOS])
+def test_a_chain_whose_inner_rows_are_computed_again_is_the_same_chain(mask, folders, tmp_path, monkeypatch):
+    """Those of large tensors are, for every pass of the outer step; those of small ones stay in memory."""
+    stays, _ = merged(chain(mask), folders, tmp_path / "stays")
+    monkeypatch.setattr(engine, "KEPT", 0)
+    again, _ = merged(chain(mask), folders, tmp_path / "again")
+    assert again == stays
 
 
 @pytest.mark.usefixtures("arithmetic")

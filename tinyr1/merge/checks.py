@@ -118,8 +118,9 @@ def _tokenizer_problems(main: str, folders: dict[str, Path]) -> list[str]:
     """Files that turn text into token ids and differ from those of the main model, a line each."""
     problems = []
     for file in dict.fromkeys(file for folder in folders.values() for file in beside.tokenizer_files(folder)):
-        own = beside.content(folders[main] / file)
-        if others := [name for name, folder in folders.items() if beside.content(folder / file) != own]:
+        own = folders[main] / file
+        beside.content(own)  # a damaged file is an error, also where all models have the same one
+        if others := [name for name, folder in folders.items() if not beside.same(folder / file, own)]:
             problems.append(f"{file}: {' and '.join([*others, main])} differ; name the model whose tokenizer to keep "
                             "(--tokenizer)")  # fmt: skip
     return problems

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from tinyr1.merge.tied import same_tensors
 from tinyr1.merge.writer import SHARD_BYTES, ShardWriter
 
 LARGE = 4  # blocks from which all threads work on one tensor; smaller tensors get a thread each
-TOGETHER = 2  # blocks of a large tensor that a thread takes at once: between two of them it waits for nobody
+TOGETHER = 2  # blocks or small tensors that a thread takes at once: between two of them it waits for nobody
 KEPT = 2**25  # entries of a tensor up to which the result of an inner step stays in memory between the passes
 DTYPES = {name: getattr(torch, name) for name in DTYPE_NAMES}
 # Tensors that transformers keeps in float32 whatever the dtype of a model is, by the ends of their names.
@@ -138,7 +138,7 @@ class _Step:
         self.state = self.method.prepare(lambda function: each(lambda place: function(block(place)), places), shape)
 
     def rows(self, first: int, last: int, counted: bool = True) -> tuple[torch.Tensor, list[Any]]:
-        """(merged rows, counts of the inner steps and of this one); without counted they may be any."""
+        """(merged rows, counts of the inner steps and of this one); without `counted` the counts mean nothing."""
         if first in self.kept:
             return self.kept[first]
         counted = counted or self.keeps  # what stays is used again by a caller who wants the counts
@@ -207,7 +207,7 @@ def merge_weights(
             for is_large, group in groupby(writer.order, lambda name: _is_large(tensors[name])):
                 names = list(group)
                 if is_large:
-                    each = partial(_in_order, pool, options.threads + 1, together=TOGETHER)
+                    each = partial(_in_order, pool, 2 * options.threads)
                     rows |= {name: job(name, each) for name in names}
                 else:
                     results = _in_order(pool, 4 * options.threads, lambda name: job(name, map), names)
@@ -310,21 +310,21 @@ def _copy_equal(leaves: list[LeafTensor], models: dict[str, Checkpoint], name: s
     writer.write(name, 0, tensor)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, window: int, function: Callable, items: Iterable, together: int = 1
-) -> Iterator:  # fmt: skip
-    """pool.map of `together` items at a time that starts `window` times ahead of the result that is taken next."""
+def _in_order(pool: ThreadPoolExecutor, window: int, function: Callable, items: Iterable) -> Iterator:
+    """pool.map that starts about `window` items, before the results of earlier ones are taken, and no more."""
+    # A thread takes TOGETHER items at once, unless there are so few that others would have nothing to do.
+    listed = list(items)
+    together = TOGETHER if len(listed) >= 4 * window else 1
 
-    def run(part: Iterable) -> list:
+    def run(part: list) -> list:
         return [function(item) for item in part]
 
     # Unbounded, as pool.map is, the results of a whole tensor could wait in memory for the first of them.
     waiting: deque[Future] = deque()
-    rest = iter(items)
     try:
-        while part := list(islice(rest, together)):
-            waiting.append(pool.submit(run, part))
-            if len(waiting) >= window:
+        for first in range(0, len(listed), together):
+            waiting.append(pool.submit(run, listed[first : first + together]))
+            if len(waiting) > window // together:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()

@@ -100,7 +100,7 @@ def _prefetch(typingctx, row, j):
 def fetch(row, first):
     """Let the memory bring the span of a row that is AHEAD entries behind `first`, or of the rows after it."""
     # The processor's own guess falls behind where two files are read in turns.
-    for j in range(first + AHEAD, first + AHEAD + SPAN, LINE // row.itemsize):
+    for j in range(first + AHEAD, first + AHEAD + min(SPAN, row.size), LINE // row.itemsize):
         _prefetch(row, j)
 
 

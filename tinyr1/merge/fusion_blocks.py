@@ -1,7 +1,7 @@
 """Arcee Fusion over the blocks of a tensor: the method that `engine` runs. `fusion` has the definition.
 
-    prepare   pass 1  each block -> divergence of its rows, histogram of the upper halves of its scores
-                      -> brackets: a bin for each quartile, or some where only a sample of the scores was counted
+    prepare   pass 1  each block -> divergence of its rows, histogram of the upper bits of its scores, or of a sample
+                      -> brackets: the bin of each quartile, after a sample the bins in which it should be
               pass 2  each block -> how many scores are below each bracket, and a histogram of those inside
                       -> quartiles -> threshold          (`paper` first takes three passes for its one divergence)
     apply     pass 3  each block -> merged rows, counts of what was taken
@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from tinyr1.core.errors import UserError
 from tinyr1.core.recipe import READINGS
 from tinyr1.merge import fusion, kernels, quantiles
 from tinyr1.merge.method import Method, RowBlock, Scan
@@ -86,6 +87,9 @@ class Fusion(Method):
             found = self._in_brackets(scan, divergence, edges, sizes, ranks)
             if found is not None:
                 return found
+        if len(counts) == BINS:
+            raise UserError("scores that one pass counted were gone in the next one: the weights were changed while they "
+                            "were merged; leave them alone and merge again")  # fmt: skip
         # The sample says too little, or it misleads.
         everything = _Counters(sampled=False)
         for _ in scan(lambda block: self._count(block, divergence, everything)):
@@ -100,7 +104,7 @@ class Fusion(Method):
         for _ in scan(lambda block: self._refine(block, divergence, edges, sizes, counters.mine())):
             pass
         below, *counts = counters.total().split([len(edges), *sizes])
-        places = [place for rank in ranks if (place := quantiles.inside(counts, below.tolist(), rank)) is not None]
+        places = quantiles.inside(counts, below.tolist(), ranks)
         return [_score(edges[k] + at) for k, at in places] if len(places) == len(ranks) else None
 
     def apply(self, state: FusionState, block: RowBlock) -> tuple[torch.Tensor, np.ndarray]:
@@ -123,7 +127,7 @@ class Fusion(Method):
         base, other = block.tensors
         divergence = state.divergence[block.start : block.start + len(base)]
         # The kernel counts while it writes: a second pass for the statistics would read both inputs again.
-        out, tally = torch.empty_like(loose(base)), np.zeros(len(fusion.COUNTS))
+        out, tally = torch.empty(base.shape, dtype=loose(base).dtype), np.zeros(len(fusion.COUNTS))
         limit = np.float32(state.threshold)
         # Kernels compare in float32: take the smallest float32 that is not below the threshold, so that the same
         # entries pass as in a comparison with the threshold itself. Equation (4) subtracts, and has no such care.
@@ -202,7 +206,11 @@ class _ThreadCounters:
         return self.local.counts
 
     def total(self) -> torch.Tensor:
-        return torch.from_numpy(sum(self.arrays))
+        """The sum over all threads, once: it takes the place of what the first one counted."""
+        first, *others = self.arrays
+        for each in others:
+            first += each
+        return torch.from_numpy(first)
 
 
 class _Counters(_ThreadCounters):
@@ -224,7 +232,8 @@ class _Counters(_ThreadCounters):
 
     def by_bin(self) -> torch.Tensor:
         """(2 ** FINE_BITS,) counts of a sample, (65536,) of all scores."""
-        return self.total() if self.sampled else self.total().view(BINS, kernels.COPIES).sum(1)
+        counts = self.total()
+        return counts if self.sampled else torch.from_numpy(kernels.fold(counts.numpy()))
 
 
 def _tally(counts: np.ndarray, places: torch.Tensor) -> None:
@@ -260,7 +269,7 @@ def loose(tensor: torch.Tensor) -> torch.Tensor:
 
 def array(tensor: torch.Tensor) -> np.ndarray:
     """The memory of a tensor as kernels take it: float32, or bfloat16 as uint16."""
-    tensor = loose(tensor)
+    tensor = loose(tensor).contiguous()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 

@@ -1,9 +1,9 @@
 r"""Compiled loops over rows for Arcee Fusion on a CPU; `fusion` has the definitions, `fusion_blocks` the calls.
 
-    base, other -- exact_divergence --> kl (rows,) float64, and histogram of the upper halves of the scores
+    base, other -- exact_divergence --> kl (rows,) float64, and what count_high gives
                    bf16_terms       --> terms of the released divergence, which torch adds up
-    + kl        -- count_high       --> histogram of the upper halves of the scores   \ quantiles, threshold
-                -- count_low        --> histograms of the lower halves, where wanted  /
+    + kl        -- count_high       --> histogram of the upper bits of all scores, or of a sample -> brackets
+    + brackets  -- count_low        --> scores below each bracket, and histograms of those inside -> quartiles
     + threshold -- fuse_rows        --> merged rows, and their `fusion.COUNTS`
     + mask      -- take_rows        --> the same, of entries that something else chose (`methods.placebo`)
 
@@ -33,7 +33,7 @@ from tinyr1.merge.float_bits import (
 from tinyr1.merge.row_kl import row_kl
 
 EXACT, RELEASED_BF16, RELEASED_FP32, PAPER = range(4)  # modes; `exact` and `paper` compute in float32 and float64
-SHARE, FINE_BITS = 16, 18  # of a sample: one score in so many, and the bits that are told apart
+SHARE, FINE_BITS = 16, 18  # a sample takes one score in SHARE, and counts it by its upper FINE_BITS bits
 BRACKETS = 3  # of `count_low`, one for each quartile
 COPIES = 4  # histograms side by side: a counter cannot be raised twice in a row without waiting for the first time
 
@@ -78,7 +78,7 @@ def _count_row(mode, base, other, kl, codes, counts):
 @numba.njit(**STRICT)
 def _sample_row(mode, base, other, kl, row, codes, counts):
     """Adds the upper FINE_BITS bits of some codes of a row to counts (2 ** FINE_BITS,)."""
-    # One part of a row, another one in each row, so that every column is counted as often as any other.
+    # One part of a row, another one in each row, so that nearly all columns are counted equally often.
     part = max(1, other.size // SHARE)
     first = row % (other.size // part) * part
     for c in range(first, first + part, SPAN):
@@ -115,6 +115,15 @@ def count_high(mode, base, other, kl, start, sampled, counts):
             _sample_row(mode, base[i], other[i], kl[i], start + i, codes, counts)
         else:
             _count_row(mode, base[i], other[i], kl[i], codes, counts)
+
+
+@numba.njit(**STRICT)
+def fold(counts):
+    """(65536,) int64: the sums over the COPIES of each counter of `count_high`."""
+    sums = np.empty(counts.size // COPIES, np.int64)
+    for b in range(sums.size):
+        sums[b] = counts[COPIES * b : COPIES * (b + 1)].sum()
+    return sums
 
 
 @numba.njit(**STRICT)

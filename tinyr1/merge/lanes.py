@@ -14,6 +14,7 @@ import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload, register_model
 
 from tinyr1.merge.float_bits import STRICT
@@ -58,6 +59,9 @@ def _called(builder, name, arguments):
 @intrinsic
 def load(typingctx, row, j):
     """Entries j to j + WIDTH - 1 of a row, as Lanes; they have to be there."""
+
+    if getattr(row, "layout", None) != "C":
+        raise TypingError(f"lanes.load takes contiguous rows, not {row}")
 
     def code(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])

@@ -46,7 +46,7 @@ class ParentHashes:
             files = {str(file.relative_to(folder)): file for file in weight_files(folder)}
             if artifact.manifest_path(folder).is_file():
                 manifest = _checked_manifest(folder, files)
-                self.known |= {file: f"sha256:{manifest['files'][called]['sha256']}" for called, file in files.items()}
+                self.known |= {file: manifest["files"][called]["sha256"] for called, file in files.items()}
                 if adapter is None:
                     self.contents[name] = manifest["content"]
             if adapter is not None:
@@ -86,32 +86,35 @@ class ParentHashes:
         return identities
 
     def hashes(self) -> dict[str, dict[str, str]]:
-        """Model -> file name -> name of the hash and its digits; waits for them, and raises the error of a thread."""
-        return {name: {called: self._hash(file) for called, file in files.items()}
-                for name, files in self.files.items()}  # fmt: skip
+        """Model -> file name -> `sha256:` or `blake3:`, and the digits; waits for them and raises errors of threads."""
+        return {name: {called: f"sha256:{self.known[file]}" if file in self.known else self._hash(file)
+                       for called, file in files.items()} for name, files in self.files.items()}  # fmt: skip
 
     def made_from(self) -> dict[str, dict[str, str]]:
-        """`hashes`, with those of the small files that the result takes over or is read by."""
+        """The hashes of the weights and of the small files that the result takes over or is read by.
+
+        SHA-256 stands without its name, so that merges of earlier versions keep their identity.
+        """
         small = {name: {called: artifact.file_hash(file) for called, file in files.items()}
                  for name, files in self.beside.items()}  # fmt: skip
-        return {name: files | small.get(name, {}) for name, files in self.hashes().items()}
+        return {name: {called: self._hash(file) for called, file in files.items()} | small.get(name, {})
+                for name, files in self.files.items()}  # fmt: skip
 
     def _hash(self, file: Path) -> str:
         return self.known[file] if file in self.known else self.futures[file].result()
 
 
 def b3_hash(path: Path) -> str:
-    """BLAKE3 of a file's bytes, as 64 hexadecimal digits. OSError when the file is cut short while it is read."""
+    """BLAKE3 of a file's bytes, as 64 hexadecimal digits. OSError when the file becomes shorter meanwhile."""
     result = blake3()
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         for begin in range(0, size, WINDOW):
-            # Reading a mapped page behind the end of a file kills the process, so the size is checked before.
+            # Reading a mapped page behind the end of a file kills the process, so the size is checked before each one.
             if os.fstat(file.fileno()).st_size < size:
                 raise OSError(f"{path}: cut short while it was hashed; another program works in that folder")
-            with mmap.mmap(
-                file.fileno(), min(WINDOW, size - begin), access=mmap.ACCESS_READ, offset=begin
-            ) as window:  # fmt: skip
+            length = min(WINDOW, size - begin)
+            with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=begin) as window:
                 window.madvise(mmap.MADV_WILLNEED)
                 result.update(window)
     return result.hexdigest()

@@ -14,7 +14,7 @@ from tinyr1.merge import kernels
 from tinyr1.merge.method import RowBlock, Scan
 
 BINS = 2**16
-MARGIN = 6  # standard deviations of a rank in a sample to which a bracket reaches on both sides
+MARGIN = 6  # a bracket reaches so many standard deviations of its rank in a sample to either side
 Values = Callable[[RowBlock], torch.Tensor]
 
 
@@ -48,7 +48,7 @@ def histogram(keys: torch.Tensor, high: int | None = None) -> torch.Tensor:
 
 
 def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
-    """(bin that holds the value of `rank`, its rank within that bin); counts (65536,), ranks from 0."""
+    """(bin that holds the value of `rank`, its rank within that bin); counts (bins,), ranks from 0."""
     cumulative = counts.cumsum(0)
     if not 0 <= rank < int(cumulative[-1]):
         raise ValueError(f"rank {rank} of {int(cumulative[-1])} values does not exist; ranks count from 0")
@@ -59,16 +59,17 @@ def locate(counts: torch.Tensor, rank: int) -> tuple[int, int]:
 def brackets(counts: torch.Tensor, ranks: Sequence[int], entries: int) -> list[tuple[int, int]]:
     """(first bin, last bin) that hold the values of some ranks, ascending; those that overlap are one.
 
-    counts: (65536,), of `entries` values or of a sample of them. Those of a sample are no proof: whoever counts on
+    counts: (bins,), of `entries` values or of a sample of them. Those of a sample are no proof: whoever counts on
     inside the brackets has to check them (`inside`).
     """
-    taken = int(counts.sum())
+    cumulative = counts.cumsum(0)
+    taken = int(cumulative[-1])
     # A rank in a random sample has a standard deviation of at most half the root of its size.
     margin = 0 if taken == entries else math.ceil(MARGIN * math.sqrt(taken) / 2)
+    wanted = [rank * taken // entries + step for rank in sorted(ranks) for step in (-margin, margin)]
+    bins = torch.searchsorted(cumulative, torch.tensor(wanted).clamp(0, taken - 1), right=True).tolist()
     spans: list[tuple[int, int]] = []
-    for rank in sorted(ranks):
-        expected = rank * taken // entries
-        first, last = (locate(counts, min(max(expected + step, 0), taken - 1))[0] for step in (-margin, margin))
+    for first, last in zip(bins[::2], bins[1::2], strict=True):
         if spans and first <= spans[-1][1]:
             begun, ended = spans.pop()
             first, last = begun, max(last, ended)
@@ -76,15 +77,17 @@ def brackets(counts: torch.Tensor, ranks: Sequence[int], entries: int) -> list[t
     return spans
 
 
-def inside(counts: Sequence[torch.Tensor], below: Sequence[int], rank: int) -> tuple[int, int] | None:
-    """(bracket, place in it) of the value of a rank; None where it is in none of them.
+def inside(counts: Sequence[torch.Tensor], below: Sequence[int], ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """(bracket, place in it) of the value of each rank, ascending; ranks that no bracket holds are left out.
 
     counts: of each bracket, the counts of its values in ascending order. below: how many values are below a bracket.
     """
+    found = []
     for k, (mine, under) in enumerate(zip(counts, below, strict=True)):
-        if under <= rank < under + int(mine.sum()):
-            return k, locate(mine, rank - under)[0]
-    return None
+        cumulative = mine.cumsum(0)
+        held = torch.tensor([r - under for r in ranks if 0 <= r - under < int(cumulative[-1])], dtype=torch.int64)
+        found += [(k, place) for place in torch.searchsorted(cumulative, held, right=True).tolist()]
+    return found
 
 
 def order_statistics(scan: Scan, series: Sequence[Values], ranks: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -1,9 +1,10 @@
 r"""The divergence of one row, compiled: KL(softmax(other) ‖ softmax(base)); `fusion.row_divergence` has the definition.
 
     row of base, row of other --_moments--> Σ p d^k, span by span (SPAN)  --series in z--> nats
-                                        \\-- where the series does not reach: _any_kl, in double precision
+                                        \-- where the series does not reach: _any_kl, in double precision
 
-The sums of `_moments` have the same bits on every processor (`lanes`), and so have the entries that fusion takes.
+The sums of `_moments` have the same bits on every processor (`lanes`), and with them the divergence of nearly all rows
+of branches. Those of `_any_kl` have not: their order is the compiler's.
 After a change here, remove the *.nbi files in __pycache__ (`float_bits`).
 """
 

@@ -254,9 +254,11 @@ class _Stream:
 def _shards(tensors: dict[str, StoredTensor], limit: int) -> Iterator[dict[str, StoredTensor]]:
     """Tensors in order, wide dtypes first so that every one is aligned, cut before a file grows beyond the limit."""
     shard: dict[str, StoredTensor] = {}
+    size = 0
     for name, stored in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
-        if shard and sum(s.bytes for s in shard.values()) + stored.bytes > limit:
+        if shard and size + stored.bytes > limit:
             yield shard
-            shard = {}
+            shard, size = {}, 0
         shard[name] = stored
+        size += stored.bytes
     yield shard

@@ -71,12 +71,15 @@ class Placebo(Fusion):
         base, other = block.tensors
         mask = state.head.mask(self._scores(block, state.width), block.start)
         if self.reading in fusion.COPYING and is_compiled(base):
-            out, tally = torch.empty_like(loose(base)), np.zeros(len(fusion.COUNTS))
+            out, tally = torch.empty(base.shape, dtype=loose(base).dtype), np.zeros(len(fusion.COUNTS))
             kernels.take_rows(array(base), array(other), mask.numpy(), array(out), tally)
             return out.to(base.dtype), tally
         factor = mask.float()
         merged = fusion.combine(base, other, factor, self.reading)
         return merged, np.array(fusion.tally(base, other, factor))
+
+    def merged(self, state: Any, block: RowBlock) -> torch.Tensor:
+        return self.apply(state, block)[0]
 
     def statistics(self, state: Any, counts: np.ndarray) -> dict[str, Any]:
         """Those of fusion, whose threshold tells the number of entries only, and `mask`."""
