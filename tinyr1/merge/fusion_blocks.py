@@ -88,7 +88,7 @@ class Fusion(Method):
             if found is not None:
                 return found
         if len(counts) == BINS:
-            raise UserError("scores that one pass counted were gone in the next one: the weights were changed while they "
+            raise UserError("scores that one pass counted were gone in the next: the weights were changed while they "
                             "were merged; leave them alone and merge again")  # fmt: skip
         # The sample says too little, or it misleads.
         everything = _Counters(sampled=False)
